@@ -1,0 +1,45 @@
+# make run     search, compare and register, in an environment of its own (STUDY=binary|multiclass)
+# make test    the whole test suite
+# make check   formatting, lint, types, import layers
+# make lock    resolve the pins anew (needs uv)
+
+PYTHON ?= python3
+STUDY ?= multiclass
+RUN := .venv/bin/python
+PIP := .venv/bin/python -m pip --disable-pip-version-check install --quiet -c requirements.lock
+
+.PHONY: run test check format lock clean
+
+run: .venv/run.stamp
+	$(RUN) -m breakhis_search run --study $(STUDY)
+
+test: .venv/dev.stamp
+	$(RUN) -m pytest
+
+check: .venv/dev.stamp
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+
+format: .venv/dev.stamp
+	.venv/bin/ruff format .
+	.venv/bin/ruff check --fix .
+
+.venv/bin/python:
+	$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(f"Python 3.11 to 3.13 is needed, {sys.executable} is {v[0]}.{v[1]}; to do: make PYTHON=python3.12 …" if not (3, 11) <= v <= (3, 13) else 0)'
+	$(PYTHON) -m venv .venv
+
+.venv/run.stamp: .venv/bin/python pyproject.toml requirements.lock
+	$(PIP) --editable .
+	touch $@
+
+.venv/dev.stamp: .venv/bin/python pyproject.toml requirements.lock
+	$(PIP) --editable '.[dev]'
+	touch $@ .venv/run.stamp
+
+lock:
+	uv pip compile --universal --python-version 3.11 --extra dev --extra postgres --no-header --no-annotate --no-emit-index-url --no-emit-find-links --output-file requirements.lock pyproject.toml
+
+clean:
+	rm -rf .venv build *.egg-info

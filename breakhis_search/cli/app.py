@@ -1,0 +1,198 @@
+"""The commands, and what an error becomes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import click
+import typer
+
+from breakhis_search import __version__
+from breakhis_search.cli import console
+from breakhis_search.cli.data import data_app
+from breakhis_search.errors import BreakhisSearchError
+
+EXIT_OK, EXIT_ERROR, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
+
+app = typer.Typer(
+    name="breakhis_search",
+    help="Honest, patient-disjoint model search on BreaKHis breast-histology images.",
+    epilog="Example: python -m breakhis_search run --study multiclass",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+app.add_typer(data_app, name="data")
+
+
+class DeviceOption(str, Enum):
+    """Values of ``--device``."""
+
+    auto = "auto"
+    gpu = "gpu"
+    cpu = "cpu"
+
+
+Study = Annotated[str, typer.Option("--study", "-s", help="Name in experiments/, or a YAML file.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON only.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        console.out.print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    _version_option: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command(
+    epilog="Example: python -m breakhis_search run --study binary --data BreaKHis_v1 --profile quick"
+)
+def run(
+    study: Study = "multiclass",
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Folder with BreaKHis_v1 (else BREAKHIS_ROOT, data.root, ./data, demo)."),
+    ] = None,
+    weights_dir: Annotated[
+        Path | None, typer.Option(help="Folder with pretrained no-top weight files.")
+    ] = None,
+    profile: Annotated[
+        str | None, typer.Option(help="Profile of the study file: full, quick, demo.")
+    ] = None,
+    trials: Annotated[int | None, typer.Option(min=1, help="Budget of the study in trials.")] = None,
+    timeout: Annotated[
+        str | None, typer.Option(help="Stop asking for new trials after, such as 2h or 90m.")
+    ] = None,
+    device: Annotated[DeviceOption, typer.Option(help="Where to train.")] = DeviceOption.auto,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="Override section.key=value; repeatable.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before hours on a CPU.")] = False,
+    new: Annotated[
+        bool, typer.Option("--new", help="Start a new version of the study.")
+    ] = False,
+    i_know_this_leaks: Annotated[
+        bool, typer.Option(help="Allow protocol.kind=image, which splits patients.")
+    ] = False,
+) -> None:
+    """Search, then refit, verify and register the best model. Run it again to continue."""
+    from breakhis_search.cli.run import run_command
+    from breakhis_search.workflow.request import RunRequest
+
+    request = RunRequest(
+        study=study,
+        data=data,
+        weights_dir=weights_dir,
+        profile=profile,
+        trials=trials,
+        timeout=timeout,
+        device=device.value,
+        overrides=tuple(set_ or ()),
+        new=new,
+        accepts_leakage=i_know_this_leaks,
+    )
+    run_command(request, assume_yes=yes)
+
+
+@app.command(epilog="Example: python -m breakhis_search compare --study binary --top 5")
+def compare(
+    study: Annotated[
+        list[str], typer.Option("--study", "-s", help="Study, or study@vN; repeatable.")
+    ],
+    top: Annotated[int, typer.Option(min=1, help="Rows to show.")] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """Rank the trials of one or more studies, and say why the first is first."""
+    from breakhis_search.cli.compare import compare_command
+
+    compare_command(study, top=top, as_json=as_json)
+
+
+@app.command(epilog="Example: python -m breakhis_search promote --study binary --version 3")
+def promote(
+    study: Study,
+    version: Annotated[
+        str | None, typer.Option(help="Version to promote (default: the challenger).")
+    ] = None,
+    demo: Annotated[bool, typer.Option("--demo", help="The demo's registered model.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Promote below the floors.")] = False,
+) -> None:
+    """Make a registered version the champion."""
+    from breakhis_search.cli.models import promote_command
+
+    promote_command(study, version=version, demo=demo, force=force)
+
+
+@app.command(epilog="Example: python -m breakhis_search predict --study binary slide.png")
+def predict(
+    study: Study,
+    images: Annotated[list[Path], typer.Argument(help="Image files or folders.")],
+    version: Annotated[
+        str | None, typer.Option(help="Version (default: the champion).")
+    ] = None,
+    demo: Annotated[bool, typer.Option("--demo", help="The demo's registered model.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Score images with the registered model."""
+    from breakhis_search.cli.models import predict_command
+
+    predict_command(study, images, version=version, demo=demo, as_json=as_json)
+
+
+@app.command(epilog="Example: python -m breakhis_search status --json")
+def status(as_json: AsJson = False) -> None:
+    """Show studies, trials, registered models and records that wait for delivery."""
+    from breakhis_search.cli.status import status_command
+
+    status_command(as_json=as_json)
+
+
+@app.command(epilog="Example: python -m breakhis_search ui --port 5000")
+def ui(
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port on this machine.")] = 5000,
+) -> None:
+    """Open the MLflow UI on the store in use; Ctrl-C ends it."""
+    from breakhis_search.cli.models import ui_command
+
+    ui_command(port)
+
+
+@app.command(epilog="Example: python -m breakhis_search doctor --data BreaKHis_v1")
+def doctor(
+    data: Annotated[Path | None, typer.Option(help="Folder with BreaKHis_v1.")] = None,
+    weights_dir: Annotated[Path | None, typer.Option(help="Folder with weight files.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check versions, devices, store, data and weights; say what to do."""
+    from breakhis_search.cli.status import doctor_command
+
+    doctor_command(data, weights_dir, as_json=as_json)
+
+
+def run_app(arguments: Sequence[str]) -> int:
+    """Run the command line and return its exit code; errors become one line."""
+    try:
+        code = app(list(arguments), standalone_mode=False, prog_name="breakhis_search")
+    except BreakhisSearchError as error:
+        console.print_error(str(error))
+        return EXIT_ERROR
+    except click.ClickException as error:
+        error.show(sys.stderr)
+        return EXIT_USAGE
+    except (KeyboardInterrupt, click.Abort):
+        console.err.print("interrupted")
+        return EXIT_INTERRUPTED
+    return code if isinstance(code, int) else EXIT_OK

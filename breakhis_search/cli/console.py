@@ -1,0 +1,69 @@
+"""The one place that writes to the terminal."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+out = Console(highlight=False, soft_wrap=False)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def say(text: str) -> None:
+    """Print a sentence of progress."""
+    out.print(escape(text), style="dim")
+
+
+def print_error(text: str) -> None:
+    """Print one error."""
+    err.print(f"[bold red]error:[/] {escape(text)}")
+
+
+def print_problem(color: str, severity: str, path: str, detail: str, remedy: str) -> None:
+    """Print one problem of the data: what, where, what to do."""
+    out.print(
+        f"[{color}]{severity}[/] {escape(path)}: {escape(detail)}; to do: {escape(remedy)}",
+        soft_wrap=True,
+    )
+
+
+def print_json(value: Any) -> None:
+    """Print a value as JSON on standard output, nothing else."""
+    out.file.write(json.dumps(value, indent=2, default=str, allow_nan=False) + "\n")
+
+
+def print_table(
+    title: str,
+    columns: Sequence[str],
+    rows: Iterable[Sequence[Any]],
+    *,
+    right: Sequence[str] = (),
+    notes: Sequence[str] = (),
+) -> None:
+    """Print a table; columns named in ``right`` are aligned to the right."""
+    table = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
+    for column in columns:
+        table.add_column(column, justify="right" if column in right else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(escape(_text(cell)) for cell in row))
+    out.print(table)
+    for note in notes:
+        out.print(escape(note))
+
+
+def _text(value: Any) -> str:
+    if value is None or value != value:  # noqa: PLR0124 - NaN is the one value unequal to itself
+        return "–"
+    if isinstance(value, float):
+        return f"{value:.4f}"
+    return str(value)
+
+
+def print_finding(mark: str, subject: str, detail: str) -> None:
+    """Print one line of ``doctor``."""
+    out.print(f"{mark:<18} {escape(subject)}: {escape(detail)}", soft_wrap=True)

@@ -1,0 +1,122 @@
+"""``data``: check, describe, make the demo, download."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from breakhis_search.cli import console
+from breakhis_search.errors import BadImagesError
+from breakhis_search.settings import read_settings
+
+data_app = typer.Typer(
+    help="Look at the images: check, describe, demo, download.",
+    epilog="Example: python -m breakhis_search data check --data BreaKHis_v1",
+    no_args_is_help=True,
+)
+
+DataOption = Annotated[
+    Path | None,
+    typer.Option("--data", help="Folder with BreaKHis_v1 (else BREAKHIS_ROOT, ./data, the demo)."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON only.")]
+
+
+@data_app.command(epilog="Example: python -m breakhis_search data check --data BreaKHis_v1")
+def check(data: DataOption = None, as_json: AsJson = False) -> None:
+    """Print every problem with its file and a remedy; exit 1 if an image cannot be used."""
+    from dataclasses import asdict
+
+    from breakhis_search.workflow.dataset import open_catalog
+
+    catalog, choice = open_catalog(data, read_settings())
+    errors = [p for p in catalog.problems if p.severity == "error"]
+    if as_json:
+        console.print_json(
+            {
+                "root": str(catalog.root),
+                "images": len(catalog.table),
+                "fingerprint": catalog.fingerprint,
+                "is_full_set": catalog.is_full_set,
+                "problems": [asdict(p) for p in catalog.problems],
+            }
+        )
+    else:
+        console.say(f"{catalog.root} ({choice.source})")
+        for problem in catalog.problems:
+            color = "red" if problem.severity == "error" else "yellow"
+            console.print_problem(
+                color, problem.severity, problem.path, problem.detail, problem.remedy
+            )
+        console.out.print(
+            f"{len(catalog.table)} usable images, {len(errors)} errors,"
+            f" {len(catalog.problems) - len(errors)} notices;"
+            f" fingerprint {catalog.fingerprint[:16]}"
+        )
+    if errors:
+        raise BadImagesError(
+            f"{len(errors)} problems keep this data set from being used as it is",
+            remedy="mend them, or search with --set data.on_bad_image=skip",
+        )
+
+
+@data_app.command(epilog="Example: python -m breakhis_search data describe --csv images.csv")
+def describe(
+    data: DataOption = None,
+    csv: Annotated[
+        Path | None, typer.Option(help="Write the table of all images to this file.")
+    ] = None,
+    accessions: Annotated[
+        bool, typer.Option("--accessions", help="List the patients (accessions).")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Print images, slides and accessions per type and magnification."""
+    from breakhis_search.data.catalog import describe as describe_table
+    from breakhis_search.workflow.dataset import describe_accessions, open_catalog, write_csv
+
+    catalog, choice = open_catalog(data, read_settings())
+    summary = describe_accessions(catalog.table) if accessions else describe_table(catalog.table)
+    if csv is not None:
+        write_csv(catalog.table, csv)
+        console.err.print(f"wrote {len(catalog.table)} rows to {csv}")
+    frame = summary.reset_index()
+    if as_json:
+        console.print_json(frame.to_dict("records"))
+        return
+    console.say(f"{catalog.root} ({choice.source})")
+    columns = [str(c) for c in frame.columns]
+    console.print_table("Images", columns, frame.itertuples(index=False), right=columns[1:])
+
+
+@data_app.command(epilog="Example: python -m breakhis_search data demo --out demo")
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("demo"),
+    seed: Annotated[int, typer.Option(min=0, help="Another seed, other images.")] = 0,
+    images_per_slide: Annotated[
+        int, typer.Option(min=1, max=99, help="Per slide and magnification.")
+    ] = 3,
+) -> None:
+    """Write the synthetic, BreaKHis-shaped demo tree."""
+    from breakhis_search.data.demo import DEMO_NOTICE, make_demo
+
+    folder = make_demo(out, seed=seed, images_per_slide=images_per_slide)
+    console.out.print(f"{DEMO_NOTICE}\nwritten to {folder}")
+
+
+@data_app.command(epilog="Example: python -m breakhis_search data download --out data")
+def download(
+    out: Annotated[Path, typer.Option(help="Folder to unpack into.")] = Path("data"),
+    url: Annotated[str | None, typer.Option(help="Another place to fetch the archive from.")] = None,
+    sha256: Annotated[str | None, typer.Option(help="Digest the archive must have.")] = None,
+) -> None:
+    """Fetch BreaKHis (4 GB) with resume, verify, unpack and check it."""
+    from breakhis_search.workflow.dataset import download_dataset
+
+    catalog = download_dataset(out, read_settings(), url=url, sha256=sha256, say=console.say)
+    console.out.print(
+        f"{len(catalog.table)} images in {catalog.root}"
+        + ("" if catalog.is_full_set else " (not the full set: see `data check`)")
+    )

@@ -1,0 +1,85 @@
+"""A search as it goes by: a live line in a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from rich.markup import escape
+from rich.status import Status
+
+from breakhis_search.cli.console import out
+from breakhis_search.study.progress import TrialSummary
+
+
+class TerminalObserver:
+    """Shows trial, fold, epoch, best score so far and the time that is left."""
+
+    def __init__(self) -> None:
+        self._status: Status | None = None
+        self._trials = self._folds = self._epochs = 0
+        self._finished = 0
+        self._seconds: list[float] = []
+        self._best: float | None = None
+        self._number = 0
+        self._name = ""
+        self._started = 0.0
+
+    def search_started(self, *, trials: int, finished: int, folds: int, epochs: int) -> None:
+        """Remember the size of the search."""
+        self._trials, self._folds, self._epochs, self._finished = trials, folds, epochs, finished
+        if out.is_terminal:
+            self._status = out.status("searching …")
+            self._status.start()
+
+    def trial_started(self, number: int, values: Mapping[str, Any]) -> None:
+        """Name the configuration that is being tried."""
+        self._number, self._started = number, time.monotonic()
+        self._name = f"{values.get('model/architecture')}, {values.get('sampling/strategy')}"
+        self._show(f"trial {number}: {self._name}")
+
+    def epoch_finished(self, *, fold: int, epoch: int, score: float | None) -> None:
+        """Show how far the running trial is."""
+        now = f" score {score:.3f}" if score is not None else ""
+        self._show(
+            f"trial {self._number} ({self._finished + 1}/{self._trials}) {self._name}:"
+            f" fold {fold + 1}/{self._folds} epoch {epoch + 1}/{self._epochs}{now}"
+            f"{self._best_so_far()}{self._time_left()}"
+        )
+
+    def trial_finished(self, summary: TrialSummary) -> None:
+        """Print one line for the trial."""
+        if summary.state != "interrupted":
+            self._finished += 1
+            self._seconds.append(summary.seconds)
+        if summary.score is not None and (self._best is None or summary.score > self._best):
+            self._best = summary.score
+        result = f"{summary.score:.4f}" if summary.score is not None else summary.state
+        reason = f" ({summary.reason})" if summary.reason else ""
+        out.print(
+            escape(
+                f"trial {summary.number:>3} {self._finished}/{self._trials}  {result}"
+                f"  {self._name}  {summary.seconds:.0f} s{reason}"
+                f"{self._best_so_far()}{self._time_left()}"
+            )
+        )
+
+    def close(self) -> None:
+        """Take the live line away."""
+        if self._status:
+            self._status.stop()
+
+    def _show(self, text: str) -> None:
+        if self._status:
+            self._status.update(escape(text))
+
+    def _best_so_far(self) -> str:
+        return f" · best {self._best:.4f}" if self._best is not None else ""
+
+    def _time_left(self) -> str:
+        left = self._trials - self._finished
+        if not self._seconds or left <= 0:
+            return ""
+        seconds = left * sum(self._seconds) / len(self._seconds)
+        return f" · about {max(1, round(seconds / 60))} min left"

@@ -1,0 +1,116 @@
+"""``run`` in the terminal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import typer
+
+from breakhis_search.cli import console
+from breakhis_search.cli.compare import print_leaderboard
+from breakhis_search.settings import read_settings
+
+if TYPE_CHECKING:
+    from breakhis_search.study.context import StudyContext
+    from breakhis_search.workflow.request import RunRequest
+    from breakhis_search.workflow.search import RunOutcome
+
+
+def run_command(request: RunRequest, *, assume_yes: bool) -> None:
+    """Run a study with progress on screen, and end with what the user needs next."""
+    from breakhis_search.cli.progress import TerminalObserver
+    from breakhis_search.workflow.search import Watcher, run_study
+
+    observer = TerminalObserver()
+    watcher = Watcher(
+        say=console.say,
+        progress=_Preparation(),
+        search=observer,
+        confirm_slow=_yes if assume_yes else _confirm_slow,
+    )
+    try:
+        outcome = run_study(request, read_settings(), watcher)
+    except KeyboardInterrupt:
+        console.out.print(
+            "Stopped. What is finished is kept; the same command goes on where this ended."
+        )
+        raise
+    finally:
+        observer.close()
+    _print_outcome(request, outcome)
+
+
+class _Preparation:
+    """Says every tenth how far reading the images is; silent for what takes no time."""
+
+    def __init__(self) -> None:
+        self._last = ("", 0)
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        tenth = 10 * done // total
+        if total >= 1000 and (what, tenth) != self._last:
+            self._last = (what, tenth)
+            console.say(f"{what}: {done}/{total}")
+
+
+def _yes(_: StudyContext) -> None:
+    pass
+
+
+def _confirm_slow(context: StudyContext) -> None:
+    """Say what the full profile costs on this CPU, and ask."""
+    from breakhis_search.errors import ConfigError
+    from breakhis_search.study.estimate import estimate_hours
+
+    hours, basis = estimate_hours(context)
+    console.out.print(f"There is no GPU. The whole search may take {hours:,.1f} hours ({basis}).")
+    console.out.print("The profile quick is made for a CPU: add --profile quick.")
+    if not console.out.is_terminal or not typer.confirm("Start the full profile all the same?"):
+        raise ConfigError(
+            "the full profile was not started on a CPU",
+            remedy="use --profile quick, a machine with a GPU, or --yes",
+        )
+
+
+def _print_outcome(request: RunRequest, outcome: RunOutcome) -> None:
+    from breakhis_search.comparison.leaderboard import explain_first, read_leaderboard
+
+    board = read_leaderboard(outcome.client, [outcome.study])
+    console.out.print()
+    print_leaderboard(board, outcome.objective, top=12)
+    console.out.print(explain_first(board, outcome.objective))
+    if outcome.registered:
+        registered = outcome.registered
+        console.out.print(
+            f"Registered: [bold]{registered.name} version {registered.version}[/]"
+            f" as {registered.alias} ({registered.why})."
+        )
+    else:
+        console.out.print(f"Nothing new was registered: {outcome.not_registered}.")
+    if outcome.is_demo:
+        console.out.print(
+            "[bold yellow]All of this is the synthetic demo: it shows the way and means nothing"
+            " for tissue.[/]"
+        )
+    _print_next(request, outcome)
+
+
+def _print_next(request: RunRequest, outcome: RunOutcome) -> None:
+    program = "python -m breakhis_search"
+    demo = " --demo" if outcome.is_demo else ""
+    more = (
+        f"{program} run --study {request.study} --data FOLDER_WITH_BreaKHis_v1"
+        if outcome.is_demo
+        else f"{program} compare --study {outcome.study}"
+    )
+    console.out.print("\nNext:")
+    console.out.print(f"  look at it in MLflow    {program} ui")
+    console.out.print(
+        f"  {'give it the real data' if outcome.is_demo else 'compare the trials   '}   {more}",
+        soft_wrap=True,
+    )
+    console.out.print(
+        f"  predict                 {program} predict --study {request.study}{demo}"
+        f" {outcome.example}",
+        soft_wrap=True,
+    )

@@ -1,0 +1,186 @@
+"""What a study is, checked: the shape of ``experiments/*.yaml``.
+
+:mod:`breakhis_search.study_file` reads the file; this module only says what may stand in it.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_validator,
+)
+
+SCHEMA_VERSION = 1
+"""Part of a study's identity: raise it when scores of old and new studies cannot be compared."""
+
+Scalar = bool | int | float | str
+ObjectiveName = Literal["auroc", "balanced_accuracy"]
+
+_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def parse_duration(text: str | float | None) -> float | None:
+    """Return seconds from ``90``, ``90s``, ``15m``, ``2h``, ``1h30m`` or ``1d``.
+
+    >>> parse_duration("1h30m")
+    5400.0
+    """
+    if text is None or isinstance(text, (int, float)):
+        return None if text is None else float(text)
+    parts = re.findall(r"(\d+(?:\.\d+)?)\s*([smhd])", text)
+    if parts and re.fullmatch(r"(?:\s*\d+(?:\.\d+)?\s*[smhd])+\s*", text):
+        return float(sum(float(number) * _UNITS_S[unit] for number, unit in parts))
+    if re.fullmatch(r"\d+(?:\.\d+)?", text):
+        return float(text)
+    message = f"a duration such as 90s, 15m, 2h or 1h30m is expected, received {text!r}"
+    raise ValueError(message)
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
+
+
+class DataConfig(_Section):
+    """Which images, at what size."""
+
+    root: str | None = None
+    magnification: Literal["all", 40, 100, 200, 400] = "all"
+    height_px: int = Field(default=224, ge=32, le=460)
+    width_px: int = Field(default=336, ge=32, le=700)
+    on_bad_image: Literal["error", "skip"] = "error"
+
+
+class ProtocolConfig(_Section):
+    """How the study is scored; see :class:`breakhis_search.data.splits.Protocol`."""
+
+    kind: Literal["folds", "holdout", "image"] = "folds"
+    folds: int = Field(default=3, ge=2, le=20)
+    seed: int = Field(default=0, ge=0)
+    validation_accessions: tuple[str, ...] = ()
+    group_by: Literal["accession", "slide"] = "accession"
+    sealed_test: Literal["auto", "none"] = "auto"
+    on_single_accession_type: Literal["error", "train_only", "drop"] = "error"
+
+    @field_validator("validation_accessions", mode="before")
+    @classmethod
+    def _read_as_text(cls, names: Any) -> Any:
+        """YAML reads an accession without its year as a number."""
+        return [str(n) for n in names] if isinstance(names, list | tuple) else names
+
+    @model_validator(mode="after")
+    def _holdout_names_accessions(self) -> ProtocolConfig:
+        if (self.kind == "holdout") != bool(self.validation_accessions):
+            message = "validation_accessions must be named for kind: holdout, and only there"
+            raise ValueError(message)
+        return self
+
+
+class ModelConfig(_Section):
+    """Pretrained weights, and arguments of HyperModels of your own."""
+
+    weights: Literal["imagenet", "none"] = "imagenet"
+    arguments: dict[str, dict[str, Any]] = {}
+    """By ``module:Class``: keyword arguments for its constructor."""
+
+
+class TrainingConfig(_Section):
+    """How long and how one fold is trained."""
+
+    max_epochs: int = Field(default=30, ge=1, le=1000)
+    head_epochs: int = Field(default=5, ge=0, le=1000)
+    """Epochs with a frozen backbone before fine-tuning (counted within max_epochs)."""
+    patience: int = Field(default=6, ge=1)
+    batch_size: int = Field(default=32, ge=2, le=4096)
+    mixed_precision: Literal["auto", "off"] = "auto"
+    deterministic: bool = False
+
+    @model_validator(mode="after")
+    def _head_epochs_fit(self) -> TrainingConfig:
+        if self.head_epochs >= self.max_epochs:
+            message = (
+                f"head_epochs ({self.head_epochs}) must be below max_epochs ({self.max_epochs})"
+            )
+            raise ValueError(message)
+        return self
+
+
+class SearchConfig(_Section):
+    """Budget, sampler and pruner."""
+
+    trials: int = Field(default=40, ge=1, le=100_000)
+    timeout: Annotated[float | None, BeforeValidator(parse_duration)] = None
+    sampler: Literal["tpe", "random"] = "tpe"
+    pruner: Literal["median", "none"] = "median"
+    startup_trials: int = Field(default=8, ge=1)
+    """Random trials before the sampler models anything; complete ones before anything is pruned."""
+    seed: int = Field(default=0, ge=0)
+
+
+class Range(_Section):
+    """``{low, high, log, step}``: bounds of a number."""
+
+    low: float
+    high: float
+    log: bool = False
+    step: float | None = Field(default=None, gt=0)
+
+    @model_validator(mode="after")
+    def _right_way_up(self) -> Range:
+        if self.low > self.high:
+            message = f"low must not exceed high, received low={self.low:g}, high={self.high:g}"
+            raise ValueError(message)
+        if self.log and self.low <= 0:
+            message = f"a log range needs low > 0, received low={self.low:g}"
+            raise ValueError(message)
+        if self.log and self.step:
+            message = "log and step exclude each other; list the choices instead: [8, 16, 32]"
+            raise ValueError(message)
+        return self
+
+
+class RegistrationConfig(_Section):
+    """What a model must reach out-of-fold before it may be called champion."""
+
+    floors: dict[str, float] = {}
+    """Metric name (such as ``patient/auroc``) → least value."""
+
+
+SpaceValue = Range | tuple[Scalar, ...] | Scalar
+
+
+class StudyConfig(_Section):
+    """One study, as its file, its profile and ``--set`` together say."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")
+    task: Literal["binary", "multiclass"]
+    objective: ObjectiveName
+    description: str = ""
+    data: DataConfig = DataConfig()
+    protocol: ProtocolConfig = ProtocolConfig()
+    model: ModelConfig = ModelConfig()
+    training: TrainingConfig = TrainingConfig()
+    search: SearchConfig = SearchConfig()
+    space: dict[str, SpaceValue] = {}
+    enqueue: tuple[dict[str, Scalar], ...] = ()
+    registration: RegistrationConfig = RegistrationConfig()
+
+    @field_validator("space")
+    @classmethod
+    def _choices_are_not_empty(cls, space: dict[str, SpaceValue]) -> dict[str, SpaceValue]:
+        empty = [name for name, value in space.items() if value == ()]
+        if empty:
+            message = f"no choice is left for {', '.join(empty)}"
+            raise ValueError(message)
+        return space
+
+    @property
+    def magnification(self) -> int | None:
+        """The one magnification of the study, or ``None`` for all."""
+        return None if self.data.magnification == "all" else self.data.magnification

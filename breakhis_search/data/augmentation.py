@@ -1,0 +1,126 @@
+"""Augmentation on the device, one ``strength`` in [0, 1] for everything but the exact symmetries.
+
+Flips and half turns (quarter turns where the image is square) are always applied: tissue has no
+up. Strength scales rotation, zoom, contrast, brightness and HED stain jitter. Works on batches,
+in ``keras.ops`` only, so that it compiles into the training step on every Keras backend.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+# Stain vectors of haematoxylin, eosin and DAB in optical density, rows normalised:
+# A. C. Ruifrok, D. A. Johnston, "Quantification of histochemical staining by color
+# deconvolution", Anal Quant Cytol Histol 23, 2001.
+_RGB_FROM_HED = np.array(
+    [[0.650, 0.704, 0.286], [0.072, 0.990, 0.105], [0.268, 0.570, 0.776]], dtype=np.float32
+)
+_RGB_FROM_HED /= np.linalg.norm(_RGB_FROM_HED, axis=1, keepdims=True)
+_HED_FROM_RGB = np.linalg.inv(_RGB_FROM_HED).astype(np.float32)
+
+# What strength 1 means. Ranges after Tellez et al., "Quantifying the effects of data augmentation
+# and stain color normalization in convolutional neural networks for computational pathology",
+# Medical Image Analysis 58, 2019 (their "strong" colour setting for stain, halved for brightness).
+MAX_ROTATION_DEGREES = 45.0
+MAX_ZOOM = 0.25
+MAX_CONTRAST = 0.4
+MAX_BRIGHTNESS = 0.15  # of full scale
+MAX_STAIN_SCALE = 0.2
+MAX_STAIN_SHIFT = 0.05  # optical density
+
+
+def augment(images: Any, strength: Any, seed_generator: Any) -> Any:
+    """Return randomly changed images, float32 [n, h, w, 3] in 0–255.
+
+    Args:
+        images: RGB images, float32 [n, h, w, 3] in 0–255.
+        strength: Scalar in [0, 1] (a number, or a variable of the compiled step).
+        seed_generator: A ``keras.random.SeedGenerator``.
+    """
+    images = _flip(images, seed_generator)
+    images = _rotate_and_zoom(images, strength, seed_generator)
+    images = _jitter_stain(images, strength, seed_generator)
+    return _jitter_light(images, strength, seed_generator)
+
+
+def _uniform(images: Any, columns: int, seed_generator: Any) -> Any:
+    """One row of numbers in [−1, 1] per image, float32 [n, columns]."""
+    import keras
+
+    n = keras.ops.shape(images)[0]
+    return keras.random.uniform((n, columns), -1.0, 1.0, seed=seed_generator)
+
+
+def _flip(images: Any, seed_generator: Any) -> Any:
+    """Mirror left–right and up–down, each with probability ½ (together: half turns).
+
+    Square images are also transposed (with the mirrors: quarter turns).
+    """
+    from keras import ops
+
+    coin = _uniform(images, 3, seed_generator)
+    images = ops.where(_per_image(coin[:, 0]) > 0, ops.flip(images, axis=2), images)
+    images = ops.where(_per_image(coin[:, 1]) > 0, ops.flip(images, axis=1), images)
+    if images.shape[1] == images.shape[2]:
+        turned = ops.transpose(images, (0, 2, 1, 3))
+        images = ops.where(_per_image(coin[:, 2]) > 0, turned, images)
+    return images
+
+
+def _per_image(values: Any) -> Any:
+    """[n] → [n, 1, 1, 1]."""
+    from keras import ops
+
+    return ops.reshape(values, (-1, 1, 1, 1))
+
+
+def _rotate_and_zoom(images: Any, strength: Any, seed_generator: Any) -> Any:
+    """Rotate about the centre and zoom, with mirrored borders."""
+    from keras import ops
+
+    height, width = images.shape[1:3]
+    numbers = _uniform(images, 2, seed_generator) * strength
+    angle = numbers[:, 0] * math.radians(MAX_ROTATION_DEGREES)
+    scale = 1.0 / (1.0 + numbers[:, 1] * MAX_ZOOM)
+    cos, sin = scale * ops.cos(angle), scale * ops.sin(angle)
+    zero = ops.zeros_like(cos)
+    middle_x, middle_y = (width - 1) / 2, (height - 1) / 2
+    # Rows of the output-to-input map [a0 a1 a2; b0 b1 b2], as ops.image.affine_transform wants it.
+    transform = ops.stack(
+        [
+            cos, -sin, middle_x - cos * middle_x + sin * middle_y,
+            sin, cos, middle_y - sin * middle_x - cos * middle_y,
+            zero, zero,
+        ],
+        axis=1,
+    )  # fmt: skip
+    return ops.image.affine_transform(
+        images, transform, interpolation="bilinear", fill_mode="reflect"
+    )
+
+
+def _jitter_stain(images: Any, strength: Any, seed_generator: Any) -> Any:
+    """Scale and shift haematoxylin, eosin and the rest in optical density."""
+    from keras import ops
+
+    density = -ops.log((ops.clip(images, 0.0, 255.0) + 1.0) / 256.0)
+    stains = ops.matmul(density, _HED_FROM_RGB)
+    numbers = _uniform(images, 6, seed_generator) * strength
+    scale = 1.0 + MAX_STAIN_SCALE * ops.reshape(numbers[:, :3], (-1, 1, 1, 3))
+    shift = MAX_STAIN_SHIFT * ops.reshape(numbers[:, 3:], (-1, 1, 1, 3))
+    density = ops.matmul(stains * scale + shift, _RGB_FROM_HED)
+    return ops.clip(256.0 * ops.exp(-density) - 1.0, 0.0, 255.0)
+
+
+def _jitter_light(images: Any, strength: Any, seed_generator: Any) -> Any:
+    """Contrast about the mean of the image, then brightness."""
+    from keras import ops
+
+    numbers = _uniform(images, 2, seed_generator) * strength
+    mean = ops.mean(images, axis=(1, 2, 3), keepdims=True)
+    contrast = _per_image(1.0 + MAX_CONTRAST * numbers[:, 0])
+    shift = _per_image(255.0 * MAX_BRIGHTNESS * numbers[:, 1])
+    return ops.clip((images - mean) * contrast + mean + shift, 0.0, 255.0)

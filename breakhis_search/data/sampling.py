@@ -1,0 +1,203 @@
+"""How a training epoch draws its images: one strategy per trial, training folds only.
+
+Every strategy gives a stream of row indices, a whole number of full batches per epoch (a partial
+last batch would retrace the compiled step), and one weight per class. Focal loss changes the loss
+alone and is listed here because corrections for imbalance must never be stacked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from breakhis_search.errors import ConfigError
+
+STRATEGIES: tuple[str, ...] = (
+    "none",
+    "class_weights",
+    "oversample",
+    "undersample",
+    "class_balanced_batches",
+    "patient_balanced",
+    "focal",
+)
+CLASS_WEIGHTINGS: tuple[str, ...] = ("inverse", "sqrt_inverse", "effective_number")
+
+EFFECTIVE_NUMBER_BETA = 0.999
+"""β of Cui et al., "Class-Balanced Loss Based on Effective Number of Samples", CVPR 2019."""
+
+IntArray = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class TrainingRows:
+    """The training images of one fold, as far as sampling needs to know them.
+
+    Attributes:
+        y: Class index of each image, int64 [n].
+        types: Tumour type of each image, str [n].
+        groups: Patient group of each image, str [n].
+    """
+
+    y: IntArray
+    types: npt.NDArray[np.str_]
+    groups: npt.NDArray[np.str_]
+
+
+def class_weights(y: IntArray, n_classes: int, weighting: str) -> npt.NDArray[np.float32]:
+    """Return one loss weight per class, float32 [n_classes], with mean 1 over the images.
+
+    Args:
+        y: Class index of each training image, int64 [n].
+        n_classes: Number of classes; a class without images gets weight 0.
+        weighting: ``inverse`` frequency, its square root, or ``effective_number``.
+
+    >>> class_weights(np.array([0, 0, 0, 1]), 2, "inverse").round(3).tolist()
+    [0.667, 2.0]
+    """
+    counts = np.bincount(y, minlength=n_classes).astype(np.float64)
+    present = counts > 0
+    raw = np.zeros(n_classes)
+    if weighting == "inverse":
+        raw[present] = 1.0 / counts[present]
+    elif weighting == "sqrt_inverse":
+        raw[present] = 1.0 / np.sqrt(counts[present])
+    elif weighting == "effective_number":
+        beta = EFFECTIVE_NUMBER_BETA
+        raw[present] = (1.0 - beta) / (1.0 - beta ** counts[present])
+    else:
+        raise ConfigError(
+            "sampling/class_weighting is not known",
+            expected=" | ".join(CLASS_WEIGHTINGS),
+            received=repr(weighting),
+        )
+    weights: npt.NDArray[np.float32] = (raw * counts.sum() / (raw * counts).sum()).astype(np.float32)
+    return weights
+
+
+def epoch_stream(
+    rows: TrainingRows, strategy: str, *, batch_size: int, rng: np.random.Generator
+) -> Iterator[IntArray]:
+    """Yield, epoch by epoch and without end, the row indices to train on.
+
+    Each epoch is int64 [steps * batch_size]: the number of steps is that of the plain training set
+    (of the balanced subset for ``undersample``), at least one; epochs are filled up by drawing on.
+
+    Args:
+        rows: The training images.
+        strategy: One of :data:`STRATEGIES`.
+        batch_size: Images per step.
+        rng: Source of all randomness.
+
+    Raises:
+        ConfigError: The strategy is not known.
+    """
+    if strategy not in STRATEGIES:
+        raise ConfigError(
+            "sampling/strategy is not known",
+            expected=" | ".join(STRATEGIES),
+            received=repr(strategy),
+        )
+    draw = {
+        "oversample": _oversample,
+        "undersample": _undersample,
+        "class_balanced_batches": _class_balanced,
+        "patient_balanced": _patient_balanced,
+    }.get(strategy, _permute)
+    length = _epoch_length(rows, strategy, batch_size)
+    while True:
+        parts: list[IntArray] = []
+        while sum(map(len, parts)) < length:
+            parts.append(draw(rows, length, rng))
+        yield np.concatenate(parts)[:length]
+
+
+def steps_per_epoch(rows: TrainingRows, strategy: str, batch_size: int) -> int:
+    """Return the number of batches in an epoch of :func:`epoch_stream`."""
+    return _epoch_length(rows, strategy, batch_size) // batch_size
+
+
+def _epoch_length(rows: TrainingRows, strategy: str, batch_size: int) -> int:
+    n = len(rows.y)
+    if strategy == "undersample":
+        counts = np.bincount(rows.y)
+        present = counts[counts > 0]
+        n = int(present.min() * len(present))
+    return max(1, round(n / batch_size)) * batch_size
+
+
+def _permute(rows: TrainingRows, _: int, rng: np.random.Generator) -> IntArray:
+    return rng.permutation(len(rows.y))
+
+
+def _oversample(rows: TrainingRows, _: int, rng: np.random.Generator) -> IntArray:
+    """Every image once, and rare classes drawn again up to the size of the largest."""
+    members = _members(rows.y)
+    largest = max(map(len, members))
+    extra = [m[rng.integers(len(m), size=largest - len(m))] for m in members]
+    return rng.permutation(np.concatenate([*members, *extra]))
+
+
+def _undersample(rows: TrainingRows, _: int, rng: np.random.Generator) -> IntArray:
+    """As many images of every class as the rarest has, chosen anew each epoch."""
+    members = _members(rows.y)
+    smallest = min(map(len, members))
+    return rng.permutation(
+        np.concatenate([rng.choice(m, size=smallest, replace=False) for m in members])
+    )
+
+
+def _class_balanced(rows: TrainingRows, length: int, rng: np.random.Generator) -> IntArray:
+    """Classes in turn, so that every batch holds each of them equally often (± 1)."""
+    members = _members(rows.y)
+    turns = np.concatenate(
+        [rng.permutation(len(members)) for _ in range(-(-length // len(members)))]
+    )
+    draws = [_endless(m, int((turns == c).sum()), rng) for c, m in enumerate(members)]
+    order = np.empty(len(turns), dtype=np.int64)
+    for c, drawn in enumerate(draws):
+        order[turns == c] = drawn
+    return order
+
+
+def _patient_balanced(rows: TrainingRows, length: int, rng: np.random.Generator) -> IntArray:
+    """Class, then type, then patient, then image: each level uniformly.
+
+    Slides hold from 38 to 235 images; drawing by image lets a few patients speak for a type.
+    """
+    chosen = np.empty(length, dtype=np.int64)
+    tree = _patient_tree(rows)
+    for i, c in enumerate(rng.integers(len(tree), size=length)):
+        patients = tree[c][rng.integers(len(tree[c]))]
+        images = patients[rng.integers(len(patients))]
+        chosen[i] = images[rng.integers(len(images))]
+    return chosen
+
+
+def _patient_tree(rows: TrainingRows) -> list[list[list[IntArray]]]:
+    """Row indices nested as class → type → patient."""
+    tree: list[list[list[IntArray]]] = []
+    for c in np.unique(rows.y):
+        types = []
+        for t in np.unique(rows.types[rows.y == c]):
+            mask = (rows.y == c) & (rows.types == t)
+            types.append(
+                [np.flatnonzero(mask & (rows.groups == g)) for g in np.unique(rows.groups[mask])]
+            )
+        tree.append(types)
+    return tree
+
+
+def _members(y: IntArray) -> list[IntArray]:
+    return [np.flatnonzero(y == c) for c in np.unique(y)]
+
+
+def _endless(members: IntArray, count: int, rng: np.random.Generator) -> IntArray:
+    """``count`` members, each used equally often (± 1), in random order."""
+    rounds = -(-count // len(members)) if count else 0
+    if not rounds:
+        return members[:0]
+    return np.concatenate([rng.permutation(members) for _ in range(rounds)])[:count]

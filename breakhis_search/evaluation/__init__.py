@@ -1,0 +1,1 @@
+"""All that is computed from a predictions table: metrics, curves, figures, the trial's page."""

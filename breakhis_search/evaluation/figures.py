@@ -1,0 +1,234 @@
+"""Interactive figures of one predictions table: curves, confusion matrices, magnifications.
+
+Every function returns a plotly figure in the one template of :mod:`.style`, drawn from the tables
+of :mod:`.curves`, and shows names with :func:`.style.label_of`, which escapes them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from breakhis_search.evaluation.curves import (
+    MACRO,
+    MICRO,
+    confusion_counts,
+    curve_areas,
+    pr_points,
+    roc_points,
+)
+from breakhis_search.evaluation.predictions import class_names_of, is_binary
+from breakhis_search.evaluation.samples import LEVELS, Level, sample_of
+from breakhis_search.evaluation.style import (
+    LEVEL_COLORS,
+    RATE_COLORSCALE,
+    REFERENCE_COLOR,
+    build_template,
+    class_style,
+    label_of,
+)
+
+CURVE_HEIGHT_PX = 560
+MATRIX_HEIGHT_PX = 480
+SMALL_MATRIX_HEIGHT_PX = 360
+BAR_HEIGHT_PX = 380
+
+POINT_DECIMALS = 5
+"""Digits kept of a drawn point; more would only make the page larger."""
+
+
+def roc_figure(table: pd.DataFrame, level: Level) -> go.Figure | None:
+    """Return the ROC figure of a level, or ``None`` if no class has a curve."""
+    points = roc_points(table, level)
+    if points.empty:
+        return None
+    areas = curve_areas(table, level, "roc")
+    figure = _square_figure(
+        f"ROC, {_count_in_words(table, level)}", "false-positive rate", "true-positive rate"
+    )
+    figure.update_layout(legend_title={"text": "area under the line (AUROC)", "side": "top"})
+    figure.add_scatter(x=[0, 1], y=[0, 1], **_reference_line("chance, 0.500"))
+    for name in _drawn_classes(table, points):
+        _add_line(figure, points, name, ("fpr", "tpr"), areas[name])
+    return figure
+
+
+def pr_figure(table: pd.DataFrame, level: Level) -> go.Figure | None:
+    """Return the precision-recall figure of a level, or ``None`` if no class has a curve."""
+    points = pr_points(table, level)
+    if points.empty:
+        return None
+    areas = curve_areas(table, level, "pr")
+    figure = _square_figure(
+        f"Precision-recall, {_count_in_words(table, level)}", "recall", "precision"
+    )
+    figure.update_layout(legend_title={"text": "average precision", "side": "top"})
+    for name in _drawn_classes(table, points, both=True):
+        _add_line(figure, points, name, ("recall", "precision"), areas[name])
+    return figure
+
+
+def confusion_figure(
+    table: pd.DataFrame, level: Level, shown: Literal["count", "rate"]
+) -> go.Figure:
+    """Return a confusion matrix with counts or row rates written in it.
+
+    Both are coloured by the row rate, so that a rare class can be read as well as a common one.
+    """
+    cells = confusion_counts(table, level)
+    names = class_names_of(table)
+    shape = (len(names), len(names))
+    rates, counts = (cells[column].to_numpy().reshape(shape) for column in ("rate", "count"))
+    what = "counts" if shown == "count" else "share of the true class"
+    figure = _figure(
+        f"Confusion at {level} level, {what}",
+        MATRIX_HEIGHT_PX if len(names) > 2 else SMALL_MATRIX_HEIGHT_PX,
+    )
+    labels = [_wrapped(name) for name in names]
+    figure.add_heatmap(
+        z=rates,
+        x=labels,
+        y=[f"{label} · {total:,}" for label, total in zip(labels, counts.sum(axis=1), strict=True)],
+        text=_cell_texts(counts if shown == "count" else rates, shown),
+        texttemplate="%{text}",
+        customdata=np.dstack([counts, np.nan_to_num(rates)]),
+        hovertemplate="true %{y}<br>predicted %{x}<br>%{customdata[0]} "
+        "(%{customdata[1]:.1%} of the row)<extra></extra>",
+        colorscale=RATE_COLORSCALE,
+        zmin=0,
+        zmax=1,
+        xgap=1,
+        ygap=1,
+        showscale=False,
+        hoverongaps=False,
+    )
+    figure.update_xaxes(title="predicted", showgrid=False, ticks="")
+    figure.update_yaxes(title="true class · how many", autorange="reversed", showgrid=False)
+    return figure
+
+
+def magnification_figure(
+    metrics: Mapping[str, float], metric: str, *, label: str, chance: float
+) -> go.Figure | None:
+    """Return bars of a metric per magnification and for all, or ``None`` if none is defined.
+
+    Args:
+        metrics: What :func:`.metrics.compute_metrics` returned.
+        metric: A headline metric in [0, 1], such as ``auroc``.
+        label: What the axis calls it.
+        chance: The value that guessing gets.
+    """
+    prefixes = {f"{m}×": f"magnification_{m}/" for m in _magnifications_in(metrics)} | {"all": ""}
+    values = {
+        level: [metrics.get(f"{prefix}{level}/{metric}") for prefix in prefixes.values()]
+        for level in LEVELS
+    }
+    if all(value is None for level in LEVELS for value in values[level]):
+        return None
+    figure = _figure(f"{label} by magnification", BAR_HEIGHT_PX)
+    for level in LEVELS:
+        figure.add_bar(
+            name=f"{level} level",
+            x=list(prefixes),
+            y=values[level],
+            marker_color=LEVEL_COLORS[level],
+            text=["" if value is None else f"{value:.2f}" for value in values[level]],
+            textposition="outside",
+            textangle=0,
+            cliponaxis=False,
+            hovertemplate=f"%{{x}}, {level} level<br>{label} %{{y:.3f}}<extra></extra>",
+        )
+    _add_chance(figure, chance)
+    figure.update_layout(barmode="group", bargap=0.3)
+    figure.update_xaxes(type="category")
+    figure.update_yaxes(title=label, range=[0, 1.08], tickvals=np.linspace(0, 1, 6))
+    return figure
+
+
+def _figure(title: str, height_px: int) -> go.Figure:
+    return go.Figure(layout={"template": build_template(), "title": title, "height": height_px})
+
+
+def _square_figure(title: str, x_title: str, y_title: str) -> go.Figure:
+    """Return an empty figure over the unit square, one unit as long on both axes."""
+    figure = _figure(title, CURVE_HEIGHT_PX)
+    ticks = {"tickvals": np.linspace(0, 1, 6), "range": [-0.01, 1.01], "constrain": "domain"}
+    figure.update_xaxes(title=x_title, **ticks)
+    figure.update_yaxes(
+        title=y_title, scaleanchor="x", scaleratio=1, constraintoward="top", **ticks
+    )
+    figure.update_layout(legend={"entrywidth": 0.5, "entrywidthmode": "fraction"})
+    return figure
+
+
+def _drawn_classes(table: pd.DataFrame, points: pd.DataFrame, *, both: bool = False) -> list[str]:
+    """Return the lines worth drawing: all of them, or the positive class of the binary task.
+
+    Of two classes, each ROC curve is the other's mirror image and the micro and macro lines add
+    nothing; precision differs between the two, so ``both`` may be asked for.
+    """
+    drawn = list(points["class"].unique())
+    if not is_binary(class_names_of(table)):
+        return drawn
+    wanted = class_names_of(table) if both else class_names_of(table)[1:]
+    return [name for name in drawn if name in wanted]
+
+
+def _add_line(
+    figure: go.Figure, points: pd.DataFrame, name: str, axes: tuple[str, str], area: float
+) -> None:
+    line = points[points["class"] == name]
+    style, x, y = class_style(name), axes[0], axes[1]
+    averages = {MACRO: "macro average", MICRO: "micro average"}
+    label = averages.get(name, label_of(name))
+    threshold = "" if name == MACRO else "<br>threshold %{customdata:.3f}"
+    figure.add_scatter(
+        x=line[x].round(POINT_DECIMALS).to_list(),
+        y=line[y].round(POINT_DECIMALS).to_list(),
+        customdata=line["threshold"].clip(upper=1.0).round(POINT_DECIMALS).to_list(),
+        name=f"{label}, {area:.3f}",
+        mode="lines",
+        line={"color": style.color, "dash": style.dash, "width": style.width_px},
+        hovertemplate=f"{label}<br>{x} %{{x:.3f}}, {y} %{{y:.3f}}{threshold}<extra></extra>",
+    )
+
+
+def _reference_line(name: str) -> dict[str, object]:
+    return {
+        "name": name,
+        "mode": "lines",
+        "line": {"color": REFERENCE_COLOR, "dash": "dot", "width": 1.5},
+        "hoverinfo": "skip",
+    }
+
+
+def _add_chance(figure: go.Figure, chance: float) -> None:
+    figure.add_hline(y=chance, line={"color": REFERENCE_COLOR, "dash": "dot", "width": 1.5})
+    # A shape has no legend entry of its own: an empty line explains it.
+    figure.add_scatter(x=[None], y=[None], **_reference_line(f"chance, {chance:.2f}"))
+
+
+def _cell_texts(values: np.ndarray, shown: Literal["count", "rate"]) -> list[list[str]]:
+    write = "{:.0f}" if shown == "count" else "{:.2f}"
+    return [["" if np.isnan(v) else write.format(v) for v in row] for row in values]
+
+
+def _wrapped(name: str) -> str:
+    """Return a class name over two lines, to keep axis labels short."""
+    return label_of(name).replace(" ", "<br>", 1)
+
+
+def _count_in_words(table: pd.DataFrame, level: Level) -> str:
+    count = len(sample_of(table, level).y_true)
+    return f"{count:,} {level}" + ("" if count == 1 else "s")
+
+
+def _magnifications_in(metrics: Iterable[str]) -> list[str]:
+    """Return the magnifications that have metrics, ascending, as written in their names."""
+    heads = {name.partition("/")[0] for name in metrics}
+    found = {head.removeprefix("magnification_") for head in heads if head.startswith("magnif")}
+    return sorted(found, key=int)

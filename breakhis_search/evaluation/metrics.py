@@ -1,0 +1,293 @@
+"""Numbers computed from a predictions table, under names that MLflow groups by their slashes.
+
+``image/…`` scores every image; ``patient/…`` scores every (accession, class) pair by the mean
+probability of its images; ``magnification_100/image/…`` holds the headline metrics of the images at
+100X. A metric that is undefined (a class is absent, a division is 0/0) is left out: it is neither
+NaN nor 0 by convention. :func:`undefined_metrics` says which and why.
+
+Rules:
+
+* Per-class metrics exist for classes that occur in ``y_true``; macro averages and balanced accuracy
+  run over those, and need at least two.
+* Precision of a class that is never predicted is 0/0, and so is a macro precision that includes it.
+  (Its F1 is not: 2 TP / (2 TP + FP + FN) = 0.)
+* AUROC and average precision: *malignant* as positive in the binary task; otherwise the mean over
+  the classes that can be scored, each against the rest.
+* ``mcc`` is the multiclass correlation R_K (J. Gorodkin, Comput. Biol. Chem. 28, 2004); 0/0 where
+  truth or prediction is constant.
+* ``nll`` is the mean of -ln p(true class), in nats.
+* ``patient/recognition_rate`` is the mean over patients of the share of their images that are right
+  (Spanhol et al., IEEE TBME 63(7), 2016); ``patient/majority_vote_accuracy`` the share of patients
+  whose images vote right (ties go to the higher mean probability); ``patient/accuracy`` the share
+  whose mean probability is right. They are three different numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from breakhis_search.errors import DataError
+from breakhis_search.evaluation.predictions import is_binary, softmax
+from breakhis_search.evaluation.ranking import (
+    area_under_roc,
+    average_precision,
+    count_by_threshold,
+)
+from breakhis_search.evaluation.samples import (
+    LEVELS,
+    Level,
+    Sample,
+    confusion_matrix,
+    sample_of,
+)
+
+Objective = Literal["auroc", "balanced_accuracy"]
+
+HEADLINE_METRICS: tuple[str, ...] = (
+    "accuracy",
+    "balanced_accuracy",
+    "f1_macro",
+    "auroc",
+    "average_precision",
+    "mcc",
+)
+"""The metrics that are also given per magnification."""
+
+PATIENT_ONLY_METRICS: tuple[str, ...] = ("recognition_rate", "majority_vote_accuracy")
+"""What only patients have; also given per magnification."""
+
+_ONE_CLASS = "fewer than two classes are present"
+
+
+@dataclass
+class _Outcome:
+    """Metrics that have a value, and the reasons of those that have none."""
+
+    values: dict[str, float] = field(default_factory=dict)
+    reasons: dict[str, str] = field(default_factory=dict)
+
+    def add(self, name: str, value: float | None, reason: str) -> None:
+        if value is None:
+            self.reasons[name] = reason
+        else:
+            self.values[name] = float(value)
+
+    def take(self, other: _Outcome, prefix: str) -> None:
+        """Take over everything that is known of another level, under a prefix."""
+        self.values.update({prefix + name: value for name, value in other.values.items()})
+        self.reasons.update({prefix + name: reason for name, reason in other.reasons.items()})
+
+    def only(self, names: Sequence[str]) -> _Outcome:
+        """Return what is known of these metrics alone."""
+        return _Outcome(
+            {name: value for name, value in self.values.items() if name in names},
+            {name: reason for name, reason in self.reasons.items() if name in names},
+        )
+
+
+def compute_metrics(table: pd.DataFrame) -> dict[str, float]:
+    """Return every metric of a predictions table that is defined, by its flat name.
+
+    Args:
+        table: A predictions table with at least one row. It is not checked again here, so that
+            resampled tables can be measured too.
+
+    Returns:
+        Finite values, such as ``{"image/accuracy": 0.81, "patient/recall_malignant": 0.9, …}``.
+
+    Raises:
+        DataError: The table is empty.
+    """
+    return _measure(table).values
+
+
+def undefined_metrics(table: pd.DataFrame) -> dict[str, str]:
+    """Return the metrics that :func:`compute_metrics` leaves out, each with its reason in words."""
+    return _measure(table).reasons
+
+
+def score(table: pd.DataFrame, objective: Objective) -> float:
+    """Return what a study maximises: the objective over all images of the table, in [0, 1].
+
+    Raises:
+        DataError: The objective is undefined because fewer than two classes are there.
+    """
+    sample = sample_of(table, "image")
+    value = _objective_value(sample.y_true, sample.probabilities, objective)
+    if value is None:
+        raise DataError(
+            f"{objective} cannot be computed",
+            expected="scored images of at least two classes",
+            received=", ".join(sample.names_present),
+        )
+    return value
+
+
+def epoch_score(y_true: npt.ArrayLike, logits: npt.ArrayLike, objective: Objective) -> float | None:
+    """Return the objective of one fold after one epoch, or ``None`` where it has none.
+
+    Args:
+        y_true: Class indices, int [n].
+        logits: float [n, K].
+        objective: What to compute; macro averages run over the classes that this fold holds.
+
+    Returns:
+        A value in [0, 1]; ``None`` if fewer than two classes are there or a logit is not finite.
+
+    >>> epoch_score([0, 1, 1], [[2.0, 0.0], [0.0, 1.0], [1.0, 0.0]], "balanced_accuracy")
+    0.75
+    >>> epoch_score([1, 1], [[2.0, 0.0], [0.0, 1.0]], "auroc") is None
+    True
+    """
+    scores = np.asarray(logits, dtype=np.float64)
+    if scores.size == 0 or not np.isfinite(scores).all():
+        return None
+    return _objective_value(np.asarray(y_true, dtype=np.int64), softmax(scores), objective)
+
+
+def _measure(table: pd.DataFrame) -> _Outcome:
+    """Measure the whole table in full and each magnification by its headlines."""
+    outcome = _Outcome()
+    for level in LEVELS:
+        outcome.take(_measure_level(table, level), f"{level}/")
+    headlines = (*HEADLINE_METRICS, *PATIENT_ONLY_METRICS)
+    for magnification, part in table.groupby("magnification", sort=True):
+        for level in LEVELS:
+            prefix = f"magnification_{magnification}/{level}/"
+            outcome.take(_measure_level(part, level).only(headlines), prefix)
+    return outcome
+
+
+def _measure_level(table: pd.DataFrame, level: Level) -> _Outcome:
+    sample = sample_of(table, level)
+    outcome = _Outcome()
+    _add_decision_metrics(outcome, sample)
+    _add_ranking_metrics(outcome, sample)
+    _add_likelihood(outcome, sample)
+    if level == "patient":
+        _add_patient_rates(outcome, table)
+    return outcome
+
+
+def _add_decision_metrics(outcome: _Outcome, sample: Sample) -> None:
+    """Add what follows from the most probable class alone."""
+    matrix = confusion_matrix(sample)
+    right, true, predicted = matrix.diagonal(), matrix.sum(axis=1), matrix.sum(axis=0)
+    outcome.add("accuracy", right.sum() / true.sum(), "")
+    for index, name in enumerate(sample.class_names):
+        _add_class_decisions(outcome, name, right[index], true[index], predicted[index])
+    for metric in ("precision", "recall", "f1"):
+        _add_macro(outcome, sample, metric)
+    recall = outcome.values.get("recall_macro")  # balanced accuracy is its other name
+    outcome.add("balanced_accuracy", recall, outcome.reasons.get("recall_macro", ""))
+    outcome.add("mcc", _matthews(matrix), "the true or the predicted class is the same everywhere")
+
+
+def _add_class_decisions(
+    outcome: _Outcome, name: str, right: np.int64, true: np.int64, predicted: np.int64
+) -> None:
+    """Add precision, recall and F1 of a class from its counts; none of them if it is absent."""
+    absent = f"class {name!r} is absent from y_true"
+    unpredicted = f"class {name!r} is never predicted" if true else absent
+    outcome.add(f"precision_{name}", _ratio(right, predicted) if true else None, unpredicted)
+    outcome.add(f"recall_{name}", _ratio(right, true), absent)
+    outcome.add(f"f1_{name}", _ratio(2 * right, true + predicted) if true else None, absent)
+
+
+def _add_macro(outcome: _Outcome, sample: Sample, metric: str) -> None:
+    """Add the mean of a metric over the classes that are there."""
+    present = sample.names_present
+    missing = [name for name in present if f"{metric}_{name}" not in outcome.values]
+    if len(present) < 2:
+        outcome.add(f"{metric}_macro", None, _ONE_CLASS)
+    elif missing:
+        outcome.add(f"{metric}_macro", None, f"{metric} has no value for {', '.join(missing)}")
+    else:
+        mean = np.mean([outcome.values[f"{metric}_{name}"] for name in present])
+        outcome.add(f"{metric}_macro", float(mean), "")
+
+
+def _add_ranking_metrics(outcome: _Outcome, sample: Sample) -> None:
+    """Add AUROC and average precision, per class and together."""
+    for index, name in enumerate(sample.class_names):
+        counts = count_by_threshold(sample.y_true == index, sample.probabilities[:, index])
+        present = counts.true_positives[-1] > 0
+        reason = _ONE_CLASS if present else f"class {name!r} is absent from y_true"
+        outcome.add(f"auroc_{name}", area_under_roc(counts), reason)
+        outcome.add(f"average_precision_{name}", average_precision(counts), reason)
+    for metric in ("auroc", "average_precision"):
+        value = _mean_over_scored(
+            [outcome.values.get(f"{metric}_{name}") for name in _ranked_classes(sample)]
+        )
+        outcome.add(metric, value, _ONE_CLASS)
+
+
+def _ranked_classes(sample: Sample) -> tuple[str, ...]:
+    """Return the classes whose ranking counts: the positive one, or all of them."""
+    return sample.class_names[1:] if is_binary(sample.class_names) else sample.class_names
+
+
+def _add_likelihood(outcome: _Outcome, sample: Sample) -> None:
+    chosen = sample.probabilities[np.arange(len(sample.y_true)), sample.y_true]
+    reason = "a true class was given the probability 0"
+    outcome.add("nll", float(-np.log(chosen).mean()) if chosen.all() else None, reason)
+
+
+def _add_patient_rates(outcome: _Outcome, table: pd.DataFrame) -> None:
+    """Add the two patient scores that count images; the module docstring defines them."""
+    images = sample_of(table, "image")
+    frame = pd.DataFrame({"accession": table["accession"].to_numpy(), "y_true": images.y_true})
+    patient = frame.groupby(["accession", "y_true"], sort=True).ngroup().to_numpy()
+    votes = np.zeros((int(patient.max()) + 1, len(images.class_names)))
+    np.add.at(votes, (patient, images.y_pred), 1.0)
+    patients = sample_of(table, "patient")
+    shares = votes / votes.sum(axis=1, keepdims=True)
+    right = shares[np.arange(len(shares)), patients.y_true]
+    outcome.add("recognition_rate", float(right.mean()), "")
+    # A mean probability is at most 1 and a vote counts 2: it orders ties and nothing else.
+    elected = (2 * votes + patients.probabilities).argmax(axis=1)
+    outcome.add("majority_vote_accuracy", float((elected == patients.y_true).mean()), "")
+
+
+def _matthews(matrix: npt.NDArray[np.int64]) -> float | None:
+    """Return R_K of a confusion matrix in [-1, 1], or ``None`` for 0/0."""
+    cells = matrix.astype(np.float64)
+    true, predicted, total = cells.sum(axis=1), cells.sum(axis=0), cells.sum()
+    spread = (total**2 - true @ true) * (total**2 - predicted @ predicted)
+    if spread == 0:
+        return None
+    return float((cells.trace() * total - true @ predicted) / np.sqrt(spread))
+
+
+def _objective_value(
+    y_true: npt.NDArray[np.int64], probabilities: npt.NDArray[np.float64], objective: Objective
+) -> float | None:
+    if objective == "balanced_accuracy":
+        right = probabilities.argmax(axis=1) == y_true
+        recalls = [float(right[y_true == index].mean()) for index in np.unique(y_true)]
+        return float(np.mean(recalls)) if len(recalls) >= 2 else None
+    return _mean_over_scored(list(_auroc_by_class(y_true, probabilities)))
+
+
+def _auroc_by_class(
+    y_true: npt.NDArray[np.int64], probabilities: npt.NDArray[np.float64]
+) -> Iterator[float | None]:
+    """Yield the AUROC of each class against the rest; of two classes, the second one alone."""
+    classes = probabilities.shape[1]
+    for index in range(1 if classes == 2 else 0, classes):
+        yield area_under_roc(count_by_threshold(y_true == index, probabilities[:, index]))
+
+
+def _mean_over_scored(values: Sequence[float | None]) -> float | None:
+    scored = [value for value in values if value is not None]
+    return float(np.mean(scored)) if scored else None
+
+
+def _ratio(part: np.int64, whole: np.int64) -> float | None:
+    return float(part / whole) if whole else None

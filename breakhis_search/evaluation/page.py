@@ -1,0 +1,285 @@
+"""One self-contained, interactive HTML page per trial, and the points of its figures as tables.
+
+plotly.js is embedded once, the page asks the network for nothing (its content security policy
+forbids it), and the same input gives the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from html import escape
+from itertools import count
+from typing import NamedTuple
+
+import pandas as pd
+import plotly.graph_objects as go
+import plotly.io
+from plotly.offline import get_plotlyjs
+
+from breakhis_search.evaluation.curves import (
+    confusion_counts,
+    pr_points,
+    roc_points,
+    undrawable_classes,
+)
+from breakhis_search.evaluation.figures import (
+    confusion_figure,
+    magnification_figure,
+    pr_figure,
+    roc_figure,
+)
+from breakhis_search.evaluation.learning_curves import (
+    check_history,
+    learning_rate_figure,
+    loss_figure,
+    score_figure,
+)
+from breakhis_search.evaluation.metrics import compute_metrics, undefined_metrics
+from breakhis_search.evaluation.page_tables import (
+    class_table,
+    facts_table,
+    headline_table,
+    undefined_list,
+)
+from breakhis_search.evaluation.predictions import class_names_of, is_binary
+from breakhis_search.evaluation.samples import LEVELS, Level, sample_of
+from breakhis_search.evaluation.style import FONT_FAMILY, REFERENCE_COLOR, TEXT_COLOR, label_of
+
+_STYLE = f"""
+:root {{ color-scheme: light; }}
+* {{ box-sizing: border-box; }}
+body {{ margin: 0 auto; max-width: 1240px; padding: 16px; background: #fff; color: {TEXT_COLOR};
+  font: 15px/1.5 {FONT_FAMILY}; }}
+h1 {{ font-size: 1.5rem; line-height: 1.25; margin: .5rem 0; overflow-wrap: anywhere; }}
+h2 {{ font-size: 1.15rem; margin: 2.2rem 0 .3rem; border-top: 1px solid #ddd; padding-top: 1rem; }}
+p {{ margin: .3rem 0 .8rem; max-width: 75ch; }}
+.note {{ color: #595959; }}
+.absent {{ border-left: 3px solid {REFERENCE_COLOR}; padding-left: .7rem; }}
+.table {{ overflow-x: auto; margin: .5rem 0 1rem; }}
+table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; }}
+th, td {{ padding: .25rem .9rem .25rem 0; border-bottom: 1px solid #e5e5e5; text-align: right;
+  vertical-align: top; }}
+th:first-child, .facts td {{ text-align: left; }}
+thead th {{ vertical-align: bottom; }}
+tbody th {{ font-weight: 400; }}
+.facts th {{ color: #595959; white-space: nowrap; }}
+.facts td {{ overflow-wrap: anywhere; }}
+code {{ overflow-wrap: anywhere; font-size: .85em; }}
+.figures {{ display: grid; gap: 16px 24px;
+  grid-template-columns: repeat(auto-fit, minmax(min(100%, 480px), 1fr)); }}
+.figures > div {{ min-width: 0; }}
+"""
+
+_POLICY = (
+    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
+)
+
+
+class _Section(NamedTuple):
+    """A part of the page: heading, how to read it, figures, and what cannot be drawn."""
+
+    heading: str
+    reading: str
+    figures: list[go.Figure | None]
+    absences: list[str]
+
+
+def build_trial_page(
+    table: pd.DataFrame,
+    history: pd.DataFrame,
+    *,
+    title: str,
+    subtitle_facts: Mapping[str, str],
+) -> str:
+    """Return the page of a trial: its facts, numbers and figures, each with how to read it.
+
+    Args:
+        table: The pooled predictions of the trial.
+        history: One row per fold and epoch, see :mod:`.learning_curves`; may be empty.
+        title: The heading, as plain text.
+        subtitle_facts: What to know of the trial, by name, as plain text.
+
+    Returns:
+        One HTML document of about 5 MB, nearly all of it plotly.js; it works offline.
+
+    Raises:
+        DataError: The table is empty or the history cannot be placed by fold and epoch.
+    """
+    check_history(history)
+    metrics = compute_metrics(table)
+    sections = [
+        _roc_section(table),
+        _pr_section(table),
+        _confusion_section(table),
+        _magnification_section(table, metrics),
+        _learning_section(history),
+    ]
+    figure_numbers = count(1)
+    body = "".join(
+        [
+            f"<h1>{escape(title)}</h1>",
+            facts_table(subtitle_facts),
+            _numbers_html(table, metrics),
+            *(_section_html(section, figure_numbers) for section in sections),
+        ]
+    )
+    return _document(escape(title), body)
+
+
+def trial_data_files(table: pd.DataFrame, history: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Return the points of all figures by file name, ready for ``to_csv(index=False)``.
+
+    Returns:
+        ``roc.csv``, ``pr.csv`` and ``confusion.csv`` with both levels, and ``history.csv``.
+    """
+    return {
+        "roc.csv": _of_both_levels(roc_points, table),
+        "pr.csv": _of_both_levels(pr_points, table),
+        "confusion.csv": _of_both_levels(confusion_counts, table),
+        "history.csv": history,
+    }
+
+
+def _of_both_levels(
+    points_of: Callable[[pd.DataFrame, Level], pd.DataFrame], table: pd.DataFrame
+) -> pd.DataFrame:
+    frames = [points_of(table, level) for level in LEVELS]
+    filled = [frame for frame in frames if not frame.empty]
+    return pd.concat(filled, ignore_index=True) if filled else frames[0]
+
+
+def _numbers_html(table: pd.DataFrame, metrics: Mapping[str, float]) -> str:
+    images, patients = (len(sample_of(table, level).y_true) for level in LEVELS)
+    return (
+        "<h2>Scores</h2><p>By image, every picture counts once; by patient, the probabilities of a "
+        "patient's pictures are averaged first and every patient counts once "
+        f"({images:,} images of {patients:,} patients). A dash means that the score has no "
+        f"value here.</p>{headline_table(metrics)}"
+        "<h2>By class</h2><p>Read a class together with how many patients stand behind it: a score "
+        f"from two or three patients says little.</p>{class_table(table, metrics)}"
+        f"{undefined_list(undefined_metrics(table))}"
+    )
+
+
+def _roc_section(table: pd.DataFrame) -> _Section:
+    if is_binary(class_names_of(table)):
+        what = "Malignant is the positive class (benign would be the mirror image): "
+    else:
+        what = (
+            "Each class stands against all others; macro averages the classes, micro the images: "
+        )
+    return _Section(
+        "ROC curves",
+        f"{what}up is the share of positives found, right the share of negatives called positive "
+        "by mistake, so the nearer to the top left corner, the better; the dotted diagonal is "
+        "guessing.",
+        [roc_figure(table, level) for level in LEVELS],
+        _absences(table),
+    )
+
+
+def _pr_section(table: pd.DataFrame) -> _Section:
+    return _Section(
+        "Precision-recall curves",
+        "Of the images given to a class, how many are right (up), while more and more of the class "
+        "are found (right); guessing would be a level line at the share of the class.",
+        [pr_figure(table, level) for level in LEVELS],
+        _absences(table),
+    )
+
+
+def _confusion_section(table: pd.DataFrame) -> _Section:
+    figures = [
+        confusion_figure(table, level, shown) for level in LEVELS for shown in ("count", "rate")
+    ]
+    return _Section(
+        "Confusion",
+        "A row is a true class and says what it was taken for; the darker the diagonal, the "
+        "better. Colours show the share of the row in all four.",
+        [*figures],
+        [],
+    )
+
+
+def _magnification_section(table: pd.DataFrame, metrics: Mapping[str, float]) -> _Section:
+    classes = int(table["y_true"].nunique())
+    binary = is_binary(class_names_of(table))
+    metric, label, chance = (
+        ("auroc", "AUROC", 0.5)
+        if binary
+        else ("balanced_accuracy", "balanced accuracy", 1 / classes)
+    )
+    figure = magnification_figure(metrics, metric, label=label, chance=chance)
+    return _Section(
+        "By magnification",
+        "Each pair of bars scores the images taken at one magnification alone, by image and by "
+        "patient; the dotted line is guessing.",
+        [figure],
+        [] if figure else [f"{label} has no value: every image is of the same class."],
+    )
+
+
+def _learning_section(history: pd.DataFrame) -> _Section:
+    figures = (
+        []
+        if history.empty
+        else [loss_figure(history), score_figure(history), learning_rate_figure(history)]
+    )
+    drawn = [figure for figure in figures if figure]
+    return _Section(
+        "Learning curves",
+        "One colour per fold; the star is the fold's best epoch. Validation loss that rises while "
+        "training loss falls is overfitting.",
+        [*figures],
+        [] if drawn else ["No losses or scores by epoch were recorded."],
+    )
+
+
+def _absences(table: pd.DataFrame) -> list[str]:
+    """Return one sentence per level on the classes that have no curve."""
+    sentences = []
+    for level in LEVELS:
+        by_reason: dict[str, list[str]] = {}
+        for name, reason in undrawable_classes(table, level).items():
+            by_reason.setdefault(reason, []).append(label_of(name))
+        sentences += [
+            f"No curve at {level} level for {', '.join(names)}: {escape(reason)}."
+            for reason, names in by_reason.items()
+        ]
+    return sentences
+
+
+def _section_html(section: _Section, numbers: Iterator[int]) -> str:
+    figures = [
+        _figure_html(figure, f"figure-{next(numbers)}") for figure in section.figures if figure
+    ]
+    reading = f"<p>{section.reading}</p>" if figures else ""
+    absences = "".join(f'<p class="absent">{sentence}</p>' for sentence in section.absences)
+    drawings = f'<div class="figures">{"".join(figures)}</div>' if figures else ""
+    return f"<h2>{section.heading}</h2>{reading}{absences}{drawings}"
+
+
+def _figure_html(figure: go.Figure, identifier: str) -> str:
+    """Return a figure without plotly.js; its id is fixed so that equal pages are equal bytes."""
+    config = {
+        "responsive": True,
+        "displaylogo": False,
+        "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"],
+        "toImageButtonOptions": {"scale": 2, "filename": identifier},
+    }
+    html = plotly.io.to_html(
+        figure, config=config, include_plotlyjs=False, full_html=False, div_id=identifier
+    )
+    return str(html)
+
+
+def _document(title: str, body: str) -> str:
+    return (
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
+        f"<title>{title}</title><style>{_STYLE}</style>"
+        f"<script>{get_plotlyjs()}</script></head><body>"
+        "<noscript><p>The figures need JavaScript; the tables do not.</p></noscript>"
+        f"{body}</body></html>\n"
+    )

@@ -1,0 +1,73 @@
+"""Where things are: environment variables and default places, read once.
+
+This is the only module that reads ``os.environ``. All paths in :class:`Settings` are absolute.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import platformdirs
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Places and addresses of one invocation.
+
+    Attributes:
+        home: The folder that holds ``experiments/`` and ``mlruns/`` (the current folder).
+        state_dir: ``mlruns/``: studies, journal, MLflow store and artifacts.
+        cache_dir: Decoded images, file hashes, the demo (``BREAKHIS_CACHE``).
+        tracking_uri: MLflow server or database (``MLFLOW_TRACKING_URI``).
+        studies_uri: Optuna storage (``BREAKHIS_STUDIES_URI``).
+        data_root: Dataset named by ``BREAKHIS_ROOT``, if set.
+    """
+
+    home: Path
+    state_dir: Path
+    cache_dir: Path
+    tracking_uri: str
+    studies_uri: str
+    data_root: Path | None
+
+    @property
+    def journal_dir(self) -> Path:
+        """Folder of the local records of every trial."""
+        return self.state_dir / "journal"
+
+    @property
+    def artifacts_dir(self) -> Path:
+        """Folder MLflow keeps artifacts in when the store is local."""
+        return self.state_dir / "artifacts"
+
+    @property
+    def has_local_store(self) -> bool:
+        """Whether MLflow writes to a database on this machine rather than to a server."""
+        return not self.tracking_uri.startswith(("http://", "https://"))
+
+
+def read_settings(
+    environment: Mapping[str, str] | None = None, *, home: Path | None = None
+) -> Settings:
+    """Return the settings that environment variables and defaults give.
+
+    Args:
+        environment: Variables to read instead of ``os.environ``.
+        home: Folder to use instead of the current one.
+    """
+    env = os.environ if environment is None else environment
+    base = (home or Path.cwd()).resolve()
+    state_dir = base / "mlruns"
+    cache = env.get("BREAKHIS_CACHE") or platformdirs.user_cache_dir("breakhis_search")
+    root = env.get("BREAKHIS_ROOT")
+    return Settings(
+        home=base,
+        state_dir=state_dir,
+        cache_dir=Path(cache).expanduser().resolve(),
+        tracking_uri=env.get("MLFLOW_TRACKING_URI") or f"sqlite:///{state_dir / 'mlflow.db'}",
+        studies_uri=env.get("BREAKHIS_STUDIES_URI") or f"sqlite:///{state_dir / 'studies.db'}",
+        data_root=Path(root).expanduser().resolve() if root else None,
+    )

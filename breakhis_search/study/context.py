@@ -1,0 +1,68 @@
+"""Everything a trial needs that is the same for all trials of a study."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from breakhis_search.config import StudyConfig
+from breakhis_search.data.splits import Split
+from breakhis_search.data.taxonomy import class_names
+from breakhis_search.models.weights import ResolvedWeights
+from breakhis_search.settings import Settings
+from breakhis_search.study.progress import SearchObserver, SilentObserver
+from breakhis_search.tracking.delivery import Delivery
+from breakhis_search.tracking.journal import Journal
+from breakhis_search.training.devices import Device
+
+
+@dataclass(frozen=True)
+class StudyContext:
+    """One study, ready to run trials.
+
+    Attributes:
+        config: The checked study.
+        split: Rows of the sealed test and the folds.
+        images: All images of the split's table, uint8 [n, h, w, 3].
+        architectures: What ``model/architecture`` may be.
+        weights: Pretrained weights by architecture.
+        device: Where it trains.
+        settings: Where things are.
+        delivery: Carries journals to MLflow.
+        name: Full study name, such as ``binary@v1``.
+        uid: Identity of this version of the study.
+        experiment: MLflow experiment.
+        tags: Tags every run of the study carries.
+        observer: Whoever watches.
+    """
+
+    config: StudyConfig
+    split: Split
+    images: npt.NDArray[np.uint8]
+    architectures: tuple[str, ...]
+    weights: Mapping[str, ResolvedWeights]
+    device: Device
+    settings: Settings
+    delivery: Delivery
+    name: str
+    uid: str
+    experiment: str
+    tags: Mapping[str, str]
+    observer: SearchObserver = field(default_factory=SilentObserver)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Classes in the order of the logits."""
+        return class_names(self.config.task)
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """Height, width and 3."""
+        return (self.config.data.height_px, self.config.data.width_px, 3)
+
+    def journal(self, uid: str) -> Journal:
+        """Return the journal of a run."""
+        return Journal(self.settings.journal_dir / uid)

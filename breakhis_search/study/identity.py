@@ -1,0 +1,38 @@
+"""What makes two studies the same: a digest of everything that decides what a score means."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+from breakhis_search.config import SCHEMA_VERSION, StudyConfig
+
+_IDENTITY_SECTIONS = {
+    "task",
+    "objective",
+    "protocol",
+    "model",
+    "training",
+    "space",
+}
+"""Budget, sampler, workers, paths and the tracking URI are not identity: they change how fast a
+good model is found, not what its score means."""
+
+
+def study_digest(config: StudyConfig, *, data_fingerprint: str, split_digest: str) -> str:
+    """Return the identity of a study, sha256 hex.
+
+    Args:
+        config: The checked study.
+        data_fingerprint: Of the catalog.
+        split_digest: Of the split.
+    """
+    content = {
+        "schema": SCHEMA_VERSION,
+        "data": data_fingerprint,
+        "split": split_digest,
+        "magnification": config.data.magnification,
+        "size_px": [config.data.height_px, config.data.width_px],
+        **config.model_dump(mode="json", include=_IDENTITY_SECTIONS),
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,140 @@
+"""One trial, from proposed hyperparameters to a score, a model and a complete record of both."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import keras
+import optuna
+import pandas as pd
+
+from breakhis_search.errors import TrialFailure
+from breakhis_search.evaluation.metrics import compute_metrics, epoch_score, score
+from breakhis_search.evaluation.predictions import build_predictions
+from breakhis_search.study.candidate import (
+    Candidate,
+    build_candidate,
+    seed_of,
+    trainer_of,
+    training_data,
+)
+from breakhis_search.study.context import StudyContext
+from breakhis_search.study.records import TrialRecord
+from breakhis_search.training.trainer import EpochReport, FoldResult, Timer
+
+
+def run_trial(trial: optuna.Trial, context: StudyContext, *, uid: str) -> float:
+    """Train and score a trial over all folds; return its pooled out-of-fold objective.
+
+    Everything it learns goes to its journal and from there to MLflow, however it ends.
+
+    Args:
+        trial: From ``study.ask()``.
+        context: The study.
+        uid: Identity of the trial, the same in Optuna and MLflow.
+
+    Raises:
+        optuna.TrialPruned: It was not worth going on.
+        TrialFailure: It failed for a reason of its own.
+    """
+    record = TrialRecord(context, uid=uid, number=trial.number)
+    timer = Timer()
+    record.begin()
+    with _always_recorded(record, timer):
+        seed = seed_of(context.config.search.seed, trial.number)
+        with timer.measure("build"):
+            candidate = build_candidate(trial, context, seed=seed)
+        record.describe(candidate)
+        context.observer.trial_started(trial.number, candidate.values)
+        folds = _FoldRunner(trial, candidate, context, record, timer)
+        results = [folds.run(number) for number in range(len(context.split.folds))]
+        with timer.measure("evaluate"):
+            table = pd.concat([predictions for _, predictions in results], ignore_index=True)
+            value = score(table, context.config.objective)
+            metrics = compute_metrics(table)
+        best_epochs = [fold.best_epoch for fold, _ in results]
+        record.complete(value, metrics, table, median_epoch=round(statistics.median(best_epochs)))
+        trial.set_user_attr("median_epoch", round(statistics.median(best_epochs)))
+        return value
+
+
+class _FoldRunner:
+    """Trains the folds of one trial, one after the other, each from the same initial weights."""
+
+    def __init__(
+        self,
+        trial: optuna.Trial,
+        candidate: Candidate,
+        context: StudyContext,
+        record: TrialRecord,
+        timer: Timer,
+    ) -> None:
+        self._trial = trial
+        self._candidate = candidate
+        self._context = context
+        self._record = record
+        self._timer = timer
+        self._initial = candidate.model.get_weights()
+
+    def run(self, number: int) -> tuple[FoldResult, pd.DataFrame]:
+        """Train fold ``number``; return its result and its out-of-fold predictions."""
+        context, fold = self._context, self._context.split.folds[number]
+        if number:
+            self._candidate.model.set_weights(self._initial)
+        data = training_data(context, fold.train, fold.validation)
+        seed = seed_of(self._candidate.seed, number)
+        result = trainer_of(self._candidate, context, seed=seed, timer=self._timer).fit(
+            data,
+            epochs=context.config.training.max_epochs,
+            score=lambda y, logits: epoch_score(y, logits, context.config.objective),
+            on_epoch=lambda report: self._after_epoch(number, report),
+        )
+        if number == 0:
+            with self._timer.measure("model"):
+                self._record.save_model(self._candidate.model)
+        rows = context.split.table.iloc[fold.validation].rename(columns={"path": "image"})
+        predictions = build_predictions(
+            rows,
+            fold=number,
+            y_true=data.validation_y,
+            logits=result.logits,
+            class_names=context.class_names,
+        )
+        return result, predictions
+
+    def _after_epoch(self, fold: int, report: EpochReport) -> None:
+        self._record.add_epoch(fold, report)
+        self._context.observer.epoch_finished(fold=fold, epoch=report.epoch, score=report.score)
+        if report.score is not None:
+            step = fold * self._context.config.training.max_epochs + report.epoch
+            self._trial.report(report.score, step)
+            if self._trial.should_prune():
+                reason = f"fold {fold}, epoch {report.epoch}: below the median of finished trials"
+                raise optuna.TrialPruned(reason)
+
+
+@contextmanager
+def _always_recorded(record: TrialRecord, timer: Timer) -> Iterator[None]:
+    """See to it that every way out of a trial is in its record, and free the graph."""
+    start = time.perf_counter()
+    try:
+        yield
+    except optuna.TrialPruned as pruned:
+        record.end("pruned", str(pruned))
+        raise
+    except TrialFailure as failure:
+        record.end("failed", str(failure))
+        raise
+    except KeyboardInterrupt:
+        record.end("interrupted", "interrupted by the user")
+        raise
+    except Exception as error:  # a bug: recorded like a failure, then raised to stop the study
+        record.end("failed", f"{type(error).__name__}: {error}")
+        raise
+    finally:
+        timer.seconds["total"] = time.perf_counter() - start
+        record.close(timer.seconds)
+        keras.backend.clear_session()

@@ -1,0 +1,58 @@
+"""What a search tells whoever watches it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+
+@dataclass(frozen=True)
+class TrialSummary:
+    """A trial that has ended.
+
+    Attributes:
+        number: Its number in the study.
+        state: ``complete``, ``pruned``, ``failed`` or ``interrupted``.
+        score: Its pooled objective, if complete.
+        seconds: Its wall time.
+        reason: Why it failed.
+    """
+
+    number: int
+    state: str
+    score: float | None
+    seconds: float
+    reason: str | None = None
+
+
+class SearchObserver(Protocol):
+    """Sees a search go by; what it does with it is its own business."""
+
+    def search_started(self, *, trials: int, finished: int, folds: int, epochs: int) -> None:
+        """A search begins: its budget, trials it already has, folds, most epochs a fold."""
+
+    def trial_started(self, number: int, values: Mapping[str, Any]) -> None:
+        """A trial begins with these hyperparameters."""
+
+    def epoch_finished(self, *, fold: int, epoch: int, score: float | None) -> None:
+        """The running trial finished an epoch of a fold (both from 0)."""
+
+    def trial_finished(self, summary: TrialSummary) -> None:
+        """A trial ended."""
+
+
+class SilentObserver:
+    """An observer that looks away."""
+
+    def search_started(self, *, trials: int, finished: int, folds: int, epochs: int) -> None:
+        """Do nothing."""
+
+    def trial_started(self, number: int, values: Mapping[str, Any]) -> None:
+        """Do nothing."""
+
+    def epoch_finished(self, *, fold: int, epoch: int, score: float | None) -> None:
+        """Do nothing."""
+
+    def trial_finished(self, summary: TrialSummary) -> None:
+        """Do nothing."""

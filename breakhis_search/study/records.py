@@ -1,0 +1,196 @@
+"""What a trial leaves behind: tags, metrics, figures, predictions, model; journal first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from breakhis_search.evaluation.page import build_trial_page, trial_data_files
+from breakhis_search.evaluation.predictions import write_parquet
+from breakhis_search.study.candidate import Candidate
+from breakhis_search.study.context import StudyContext
+from breakhis_search.tracking import keys
+from breakhis_search.tracking.journal import Journal
+from breakhis_search.tracking.models import save_keras_model
+from breakhis_search.training.devices import peak_memory_mb
+from breakhis_search.training.trainer import EpochReport
+
+MLFLOW_STATUS = {
+    "complete": "FINISHED",
+    "pruned": "KILLED",
+    "failed": "FAILED",
+    "interrupted": "FAILED",
+}
+"""Optuna's state is the truth; this is how MLflow says it."""
+
+
+class TrialRecord:
+    """The record of one run of a study: a trial of the search, or the refit of its winner.
+
+    Args:
+        context: The study.
+        uid: Identity of the run.
+        number: Trial number.
+        role: ``trial`` or ``refit``.
+    """
+
+    def __init__(
+        self, context: StudyContext, *, uid: str, number: int, role: str = "trial"
+    ) -> None:
+        self._context = context
+        self._journal = context.journal(uid)
+        self._number = number
+        self._role = role
+        self._epochs: list[dict[str, Any]] = []
+        self._state = "running"
+        self._facts: dict[str, str] = {}
+
+    @property
+    def journal(self) -> Journal:
+        """The journal of the run."""
+        return self._journal
+
+    def begin(self) -> None:
+        """Record that the run has started."""
+        tags = {
+            **self._context.tags,
+            keys.ROLE: self._role,
+            keys.STAGE: "search",
+            keys.STATE: "running",
+            keys.TRIAL_NUMBER: str(self._number),
+        }
+        prefix = "refit of trial" if self._role == "refit" else "trial"
+        self._journal.begin(
+            name=f"{self._context.name} {prefix} {self._number:03d}",
+            tags=tags,
+            parent_uid=self._context.uid,
+            experiment=self._context.experiment,
+        )
+        self.deliver()
+
+    def describe(self, candidate: Candidate) -> None:
+        """Record hyperparameters, seed and size of the model."""
+        self._facts = {
+            "architecture": candidate.architecture,
+            "sampling": candidate.plan.sampling_strategy,
+        }
+        weights = self._context.weights[candidate.architecture]
+        origin = weights.origin + (f" {weights.sha256}" if weights.sha256 else "")
+        self._journal.log_params(candidate.values)
+        self._journal.set_tags(
+            {
+                keys.ARCHITECTURE: candidate.architecture,
+                keys.SAMPLING: candidate.plan.sampling_strategy,
+                keys.SEED: str(candidate.seed),
+                keys.WEIGHTS: origin,
+            }
+        )
+        self._journal.log_metrics({keys.METRIC_PARAMETERS: candidate.model.count_params()})
+        self.deliver()
+
+    def add_epoch(self, fold: int, report: EpochReport) -> None:
+        """Record one epoch of one fold."""
+        self._epochs.append({"fold": fold, **asdict(report)})
+        prefix = f"{keys.EPOCH}fold_{fold}/"
+        numbers = {k: v for k, v in asdict(report).items() if isinstance(v, float)}
+        self._journal.log_metrics({prefix + k: v for k, v in numbers.items()}, step=report.epoch)
+        self.deliver()
+
+    def save_model(self, model: Any) -> None:
+        """Save the first fold's model, tagged ``fold``: it is never registered."""
+        first = self._context.split.folds[0].validation[:1]
+        save_keras_model(
+            model,
+            self._journal.models / "model",
+            example=self._context.images[first],
+            class_names=self._context.class_names,
+        )
+
+    def complete(
+        self,
+        value: float,
+        metrics: Mapping[str, float],
+        table: pd.DataFrame,
+        *,
+        median_epoch: int,
+    ) -> None:
+        """Record the scores, figures and predictions of a finished trial, and its model."""
+        self._write_artifacts(value, table)
+        self._journal.log_metrics(
+            {
+                **metrics,
+                f"{keys.METRIC_OBJECTIVE}/{self._context.config.objective}": value,
+                keys.METRIC_BEST_EPOCH: median_epoch,
+            }
+        )
+        self._journal.log_artifacts()
+        self._journal.log_model("model", tags={keys.ROLE: "fold", keys.STUDY: self._context.name})
+        self._state = "complete"
+
+    def complete_refit(self) -> None:
+        """Record that a refit is complete: it has a model and no scores of its own."""
+        self._state = "complete"
+        self.deliver()
+
+    def end(self, state: str, reason: str) -> None:
+        """Record an end that is not a completion."""
+        self._state = state
+        self._journal.set_tags({keys.FAILURE: reason})
+
+    def close(self, seconds: Mapping[str, float]) -> None:
+        """Record durations, memory and the final state, and deliver what is left."""
+        durations = {f"{keys.SECONDS}{k}": v for k, v in seconds.items()}
+        memory = peak_memory_mb(self._context.device)
+        self._journal.log_metrics({**durations, keys.METRIC_PEAK_MEMORY: memory})
+        self._journal.set_tags({keys.STATE: self._state})
+        self._journal.finish(MLFLOW_STATUS[self._state])
+        self.deliver()
+
+    def deliver(self) -> None:
+        """Bring what is new to MLflow."""
+        self._context.delivery.deliver(self._journal)
+
+    def _write_artifacts(self, value: float, table: pd.DataFrame) -> None:
+        folder, history = self._journal.artifacts, pd.DataFrame(self._epochs)
+        config = self._context.config
+        facts = {
+            "Study": self._context.name,
+            **{k.capitalize(): v for k, v in self._facts.items()},
+            "Protocol": protocol_in_words(self._context),
+            "Objective": f"{config.objective} {value:.4f} (pooled out-of-fold, images)",
+        }
+        page = build_trial_page(
+            table,
+            history,
+            title=f"{self._context.name}, trial {self._number}",
+            subtitle_facts=facts,
+        )
+        _write(folder / keys.ARTIFACT_PAGE, page)
+        for name, frame in trial_data_files(table, history).items():
+            frame.to_csv(folder / "figures" / name, index=False)
+        (folder / keys.ARTIFACT_PREDICTIONS).parent.mkdir(parents=True, exist_ok=True)
+        write_parquet(table, folder / keys.ARTIFACT_PREDICTIONS)
+        dumped = config.model_dump(mode="json", exclude_defaults=False)
+        _write(folder / keys.ARTIFACT_CONFIG, yaml.safe_dump(dumped, sort_keys=False))
+
+
+def protocol_in_words(context: StudyContext) -> str:
+    """Return how the study is scored, in a phrase; leakage is named.
+
+    The phrase stands on every figure page and in every registered version.
+    """
+    protocol = context.config.protocol
+    if protocol.kind == "image":
+        return f"{protocol.folds} folds BY IMAGE: patients leak, do not believe these scores"
+    if protocol.kind == "holdout":
+        return f"hold-out of {len(protocol.validation_accessions)} named accessions"
+    return f"{protocol.folds} folds, disjoint by {protocol.group_by}"
+
+
+def _write(path: Any, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")

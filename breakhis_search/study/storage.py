@@ -1,0 +1,151 @@
+"""Where Optuna keeps studies, and which version of a study a digest belongs to."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import optuna
+from sqlalchemy.exc import SQLAlchemyError
+
+from breakhis_search.errors import StudyError
+
+_IDENTITY = "identity"
+_NETWORK_FILE_SYSTEMS = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "lustre", "beegfs", "gpfs", "ceph"}
+
+
+@dataclass(frozen=True)
+class OpenedStudy:
+    """An Optuna study with its full name.
+
+    Attributes:
+        study: The study.
+        name: Such as ``binary@v2``.
+        is_new: Whether it was made just now.
+        earlier: Versions of that name that exist beside it.
+    """
+
+    study: optuna.Study
+    name: str
+    is_new: bool
+    earlier: tuple[str, ...]
+
+
+def open_storage(uri: str) -> optuna.storages.BaseStorage:
+    """Return the Optuna storage at a database address.
+
+    Raises:
+        StudyError: The database cannot be opened or written, or SQLite lies on a network file
+            system, where its locks do not work.
+    """
+    if uri.startswith("sqlite:///"):
+        _require_local_folder(Path(uri.removeprefix("sqlite:///")).parent)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    with storage_errors(uri):
+        return optuna.storages.RDBStorage(uri)
+
+
+def _require_local_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StudyError(
+            f"{folder} cannot be written ({error.strerror})",
+            expected="a writable folder for studies",
+            remedy="make it writable, or run from another folder",
+        ) from error
+    kind = _file_system(folder)
+    if kind in _NETWORK_FILE_SYSTEMS:
+        raise StudyError(
+            f"{folder} lies on a network file system ({kind}), where SQLite loses data",
+            expected="a local disk, or PostgreSQL",
+            remedy="set BREAKHIS_STUDIES_URI=postgresql://… or run from a local folder",
+        )
+
+
+def _file_system(folder: Path) -> str | None:
+    """Type of the mounted file system a folder lies on; ``None`` where the system cannot tell."""
+    mounts = Path("/proc/mounts")
+    if not mounts.is_file():
+        return None
+    best, kind = "", None
+    target = folder.resolve()
+    for line in mounts.read_text().splitlines():
+        _, place, file_system, *_ = line.split()
+        if target.is_relative_to(place) and len(place) >= len(best):
+            best, kind = place, file_system
+    return kind
+
+
+@contextmanager
+def storage_errors(uri: str) -> Iterator[None]:
+    """Turn what the database raises into one :class:`StudyError`, without its password."""
+    try:
+        yield
+    except (SQLAlchemyError, ImportError, optuna.exceptions.StorageInternalError) as error:
+        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise StudyError(
+            f"the study storage {mask_password(uri)} cannot be used ({first_line[:200]})",
+            expected="a database that can be written",
+            remedy="check that it runs and is writable, or correct BREAKHIS_STUDIES_URI",
+        ) from error
+
+
+def mask_password(uri: str) -> str:
+    """Return a database address without its password.
+
+    >>> mask_password("postgresql://me:secret@host/db")
+    'postgresql://me:***@host/db'
+    """
+    return re.sub(r"(://[^:/@]+):[^@]*@", r"\1:***@", uri)
+
+
+def open_study(
+    storage: optuna.storages.BaseStorage,
+    name: str,
+    *,
+    digest: str,
+    fresh: bool,
+    sampler: optuna.samplers.BaseSampler,
+    pruner: optuna.pruners.BasePruner,
+) -> OpenedStudy:
+    """Return the version of a study that has this identity, or a new version.
+
+    Args:
+        storage: From :func:`open_storage`.
+        name: Study name without version.
+        digest: Identity of the study.
+        fresh: Start a new version even where one has this identity.
+        sampler: Proposes values.
+        pruner: Stops hopeless trials.
+    """
+    versions = study_versions(storage, name)
+    match = None if fresh else next((v for v in reversed(versions) if versions[v] == digest), None)
+    number = match or max(versions, default=0) + 1
+    full_name = f"{name}@v{number}"
+    study = optuna.create_study(
+        storage=storage,
+        study_name=full_name,
+        direction="maximize",
+        sampler=sampler,
+        pruner=pruner,
+        load_if_exists=True,
+    )
+    if match is None:
+        study.set_user_attr(_IDENTITY, digest)
+    earlier = tuple(f"{name}@v{v}" for v in versions if v != number)
+    return OpenedStudy(study, full_name, match is None, earlier)
+
+
+def study_versions(storage: optuna.storages.BaseStorage, name: str) -> dict[int, str | None]:
+    """Return identity by version number of all versions of a study, ascending."""
+    pattern = re.compile(rf"{re.escape(name)}@v(\d+)")
+    found = {}
+    for study in storage.get_all_studies():
+        matched = pattern.fullmatch(study.study_name)
+        if matched:
+            found[int(matched[1])] = study.user_attrs.get(_IDENTITY)
+    return dict(sorted(found.items()))

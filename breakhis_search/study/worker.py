@@ -1,0 +1,173 @@
+"""The ask-and-tell loop: draws trials until the budget is used up."""
+
+from __future__ import annotations
+
+import time
+import uuid
+import warnings
+from collections import Counter
+from collections.abc import Iterable
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from breakhis_search.config import StudyConfig
+from breakhis_search.errors import StudyError, TrialFailure
+from breakhis_search.study import lease
+from breakhis_search.study.candidate import seed_of
+from breakhis_search.study.context import StudyContext
+from breakhis_search.study.objective import run_trial
+from breakhis_search.study.progress import TrialSummary
+from breakhis_search.study.pruning import FoldMedianPruner
+from breakhis_search.tracking import keys
+
+UID = "trial_uid"
+LEASE = "lease"
+INTERRUPTED = "interrupted"
+REASON = "reason"
+
+SAME_FAILURES_THAT_STOP = 3
+
+
+def build_sampler(config: StudyConfig, *, finished: int) -> optuna.samplers.BaseSampler:
+    """Return the sampler; its seed differs by how far the study is, or a resume would repeat it.
+
+    Args:
+        config: The study.
+        finished: Trials the study already has.
+    """
+    seed = seed_of(config.search.seed, "sampler", finished)
+    if config.search.sampler == "random":
+        return optuna.samplers.RandomSampler(seed=seed)
+    with warnings.catch_warnings():
+        # `group` is experimental, and the only way to model a space that branches.
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return optuna.samplers.TPESampler(
+            n_startup_trials=config.search.startup_trials,
+            seed=seed,
+            multivariate=True,
+            group=True,
+            constant_liar=True,
+        )
+
+
+def build_pruner(config: StudyConfig) -> optuna.pruners.BasePruner:
+    """Return the pruner; nothing is pruned while only a head has been warmed up."""
+    if config.search.pruner == "none":
+        return optuna.pruners.NopPruner()
+    training = config.training
+    return FoldMedianPruner(
+        epochs_per_fold=training.max_epochs,
+        startup_trials=config.search.startup_trials,
+        warmup_epochs=min(training.max_epochs - 1, training.head_epochs + 1),
+    )
+
+
+def counts_towards_budget(trial: FrozenTrial) -> bool:
+    """Tell whether a trial used up a place of the budget: it ended, and not by interruption."""
+    return trial.state.is_finished() and not trial.user_attrs.get(INTERRUPTED)
+
+
+def settle_dead_trials(study: optuna.Study, context: StudyContext) -> list[int]:
+    """Fail the trials whose process is gone, put their configurations back in the queue.
+
+    Returns:
+        Their numbers.
+    """
+    settled = []
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        if lease.is_dead(trial.user_attrs.get(LEASE)):
+            _mark_interrupted(study, trial, context)
+            settled.append(trial.number)
+    return settled
+
+
+def _mark_interrupted(study: optuna.Study, trial: FrozenTrial, context: StudyContext) -> None:
+    storage = study._storage  # noqa: SLF001 - tell() cannot add attributes
+    storage.set_trial_user_attr(trial._trial_id, INTERRUPTED, True)  # noqa: SLF001
+    study.tell(trial.number, state=TrialState.FAIL)
+    study.enqueue_trial(trial.params)
+    uid = trial.user_attrs.get(UID)
+    if uid:
+        journal = context.journal(uid)
+        journal.set_tags({keys.STATE: "interrupted", keys.FAILURE: "its process ended"})
+        journal.finish("FAILED")
+        context.delivery.deliver(journal)
+
+
+def enqueue_first_trials(study: optuna.Study, configurations: Iterable[dict[str, object]]) -> None:
+    """Put the study file's hand-picked configurations in the queue, each once ever."""
+    for configuration in configurations:
+        study.enqueue_trial(dict(configuration), skip_if_exists=True)
+
+
+def run_search(study: optuna.Study, context: StudyContext) -> int:
+    """Run trials until the budget is reached; return how many this call finished.
+
+    Raises:
+        StudyError: The first trials all fail for the same reason.
+        KeyboardInterrupt: The user stopped it; the running trial is recorded and queued again.
+    """
+    config = context.config
+    deadline = time.monotonic() + config.search.timeout if config.search.timeout else None
+    context.observer.search_started(
+        trials=config.search.trials,
+        finished=_used(study),
+        folds=len(context.split.folds),
+        epochs=config.training.max_epochs,
+    )
+    finished = 0
+    while _used(study) < config.search.trials:
+        if deadline and time.monotonic() > deadline:
+            break
+        _run_one(study, context)
+        finished += 1
+        _stop_if_hopeless(study)
+    return finished
+
+
+def _used(study: optuna.Study) -> int:
+    return sum(map(counts_towards_budget, study.get_trials(deepcopy=False)))
+
+
+def _run_one(study: optuna.Study, context: StudyContext) -> None:
+    trial = study.ask()
+    uid = uuid.uuid4().hex
+    trial.set_user_attr(UID, uid)
+    trial.set_user_attr(LEASE, lease.claim())
+    start = time.perf_counter()
+    state, value, reason = "interrupted", None, None
+    try:
+        value = run_trial(trial, context, uid=uid)
+        study.tell(trial, value)
+        state = "complete"
+    except optuna.TrialPruned as pruned:
+        state, reason = "pruned", str(pruned)
+        study.tell(trial, state=TrialState.PRUNED)
+    except TrialFailure as failure:
+        state, reason = "failed", str(failure)
+        trial.set_user_attr(REASON, reason)
+        study.tell(trial, state=TrialState.FAIL)
+    except BaseException as error:
+        # Ctrl-C, a bug or a store that went away: nobody will finish this trial, say so in Optuna.
+        trial.set_user_attr(INTERRUPTED, True)
+        trial.set_user_attr(REASON, type(error).__name__)
+        study.tell(trial, state=TrialState.FAIL)
+        study.enqueue_trial(trial.params)
+        raise
+    finally:
+        seconds = time.perf_counter() - start
+        context.observer.trial_finished(TrialSummary(trial.number, state, value, seconds, reason))
+
+
+def _stop_if_hopeless(study: optuna.Study) -> None:
+    """Stop when every trial so far failed, and for one reason."""
+    ended = [t for t in study.get_trials(deepcopy=False) if counts_towards_budget(t)]
+    if len(ended) < SAME_FAILURES_THAT_STOP or any(t.state != TrialState.FAIL for t in ended):
+        return
+    [(reason, count), *_] = Counter(str(t.user_attrs.get(REASON)) for t in ended).most_common(1)
+    if count == len(ended):
+        raise StudyError(
+            f"all {count} trials failed for the same reason ({reason})",
+            remedy="mend the cause, then run again with --new",
+        )

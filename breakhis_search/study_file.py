@@ -1,0 +1,289 @@
+"""From a YAML file, a profile and ``--set`` to a checked :class:`StudyConfig`.
+
+All errors are reported at once, each with the line it stands on.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from breakhis_search.config import StudyConfig
+from breakhis_search.errors import ConfigError
+
+Location = tuple[str | int, ...]
+SpaceCheck = Callable[[Mapping[str, Any]], Iterator[tuple[Location, str]]]
+"""Finds what is wrong with a raw ``space:`` mapping: (location below ``space``, message)."""
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML in which ``1e-4`` is a number (YAML 1.1 reads it as text)."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(
+        r"^[-+]?(?:[0-9][0-9_]*\.[0-9_]*(?:[eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+"
+        r"|\.[0-9][0-9_]*(?:[eE][-+]?[0-9]+)?|\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"
+    ),
+    list("-+0123456789."),
+)
+
+
+@dataclass
+class _Document:
+    """Plain values with the place each one came from."""
+
+    values: dict[str, Any] = field(default_factory=dict)
+    places: dict[Location, str] = field(default_factory=dict)
+
+    def place_of(self, location: Location) -> str:
+        for length in range(len(location), -1, -1):
+            if location[:length] in self.places:
+                return self.places[location[:length]]
+        return "the study file"
+
+
+def available_studies(folder: Path) -> list[str]:
+    """Return the names of the study files in a folder."""
+    return sorted(p.stem for p in folder.glob("*.yaml"))
+
+
+def find_study_file(study: str, folder: Path) -> Path:
+    """Return the file of a study given by name (``binary``) or path (``my/study.yaml``).
+
+    Raises:
+        ConfigError: There is no such file; the known names are listed.
+    """
+    direct = Path(study)
+    if direct.suffix in {".yaml", ".yml"}:
+        if direct.is_file():
+            return direct
+        raise ConfigError(f"there is no study file {study}", remedy="check the path")
+    named = folder / f"{study}.yaml"
+    if named.is_file():
+        return named
+    known = available_studies(folder)
+    raise ConfigError(
+        f"there is no study {study!r}",
+        expected=f"one of {', '.join(known)}" if known else f"study files in {folder}",
+        remedy=_did_you_mean(study, known) or "name a study, or give the path of a .yaml file",
+    )
+
+
+def load_study(
+    file: Path,
+    *,
+    profile: str | None = None,
+    overrides: Sequence[str] = (),
+    check_space: SpaceCheck | None = None,
+) -> StudyConfig:
+    """Return the checked study of a file, with a profile and ``key=value`` overrides on top.
+
+    Args:
+        file: The YAML file.
+        profile: Name under ``profiles:`` to lay over the file.
+        overrides: ``--set`` arguments, ``section.key=value``; values are read as YAML.
+        check_space: Finds errors in ``space:`` that only the models can know.
+
+    Raises:
+        ConfigError: All that is wrong, one line each, with line numbers.
+    """
+    document = _read(file)
+    problems: list[str] = []
+    profiles = document.values.pop("profiles", None) or {}
+    if profile is not None:
+        _lay_profile(document, profiles, profile, file)
+    for override in overrides:
+        _set(document, override)
+    if check_space and isinstance(document.values.get("space"), dict):
+        problems += [
+            f"{document.place_of(('space', *location))}: {message}"
+            for location, message in check_space(document.values["space"])
+        ]
+    try:
+        config = StudyConfig.model_validate(document.values)
+    except ValidationError as error:
+        problems = list(_pydantic_problems(error, document)) + problems
+    if problems:
+        raise ConfigError(
+            f"{file.name} has {len(problems)} error{'s' * (len(problems) > 1)}:\n  "
+            + "\n  ".join(problems)
+        )
+    return config
+
+
+def profile_names(file: Path) -> list[str]:
+    """Return the names under ``profiles:`` of a study file."""
+    profiles = _read(file).values.get("profiles")
+    return list(profiles) if isinstance(profiles, dict) else []
+
+
+def peek(file: Path, overrides: Sequence[str], section: str, key: str) -> Any:
+    """Return one raw value of a study file with overrides on top, unchecked; ``None`` if absent.
+
+    For what must be known before a profile can be chosen.
+    """
+    document = _read(file)
+    for override in overrides:
+        _set(document, override)
+    values = document.values.get(section)
+    return values.get(key) if isinstance(values, dict) else None
+
+
+def _read(file: Path) -> _Document:
+    try:
+        node = yaml.compose(file.read_text(encoding="utf-8"), Loader=_Loader)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file} cannot be read ({error})", remedy="check the file") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{file.name}:{mark.line + 1}" if mark else file.name
+        raise ConfigError(
+            f"{where}: not valid YAML ({getattr(error, 'problem', error)})",
+            remedy="correct the line; indent with spaces",
+        ) from error
+    document = _Document()
+    if not isinstance(node, yaml.MappingNode):
+        raise ConfigError(f"{file.name} is not a study", expected="a mapping with name, task, …")
+    document.values = _plain(node, (), document.places, file.name)
+    return document
+
+
+def _plain(node: yaml.Node, location: Location, places: dict[Location, str], file: str) -> Any:
+    """Plain Python values of a YAML node; notes the line of every one."""
+    places[location] = f"{file}:{node.start_mark.line + 1}"
+    if isinstance(node, yaml.MappingNode):
+        result: dict[Any, Any] = {}
+        for key_node, value_node in node.value:
+            key = _scalar(key_node)
+            if key in result:
+                raise ConfigError(
+                    f"{file}:{key_node.start_mark.line + 1}: {key!r} is given twice",
+                    remedy="keep one of them",
+                )
+            result[key] = _plain(value_node, (*location, key), places, file)
+            places[(*location, key)] = f"{file}:{key_node.start_mark.line + 1}"
+        return result
+    if isinstance(node, yaml.SequenceNode):
+        return [_plain(n, (*location, i), places, file) for i, n in enumerate(node.value)]
+    return _scalar(node)
+
+
+def _scalar(node: yaml.Node) -> Any:
+    loader = _Loader("")
+    try:
+        return loader.construct_object(node)
+    finally:
+        loader.dispose()
+
+
+def _lay_profile(document: _Document, profiles: Any, profile: str, file: Path) -> None:
+    if not isinstance(profiles, dict) or profile not in profiles:
+        known = list(profiles) if isinstance(profiles, dict) else []
+        raise ConfigError(
+            f"{file.name} has no profile {profile!r}",
+            expected=f"one of {', '.join(map(str, known))}" if known else "profiles in the file",
+            remedy=_did_you_mean(profile, known) or "choose another --profile",
+        )
+    overlay = profiles[profile] or {}
+    if not isinstance(overlay, dict):
+        raise ConfigError(f"{file.name}: profile {profile!r} is not a mapping")
+    _merge(document.values, overlay, (), document.places, ("profiles", profile))
+
+
+def _merge(
+    base: dict[str, Any],
+    overlay: Mapping[str, Any],
+    location: Location,
+    places: dict[Location, str],
+    source: Location,
+) -> None:
+    """Lay ``overlay`` over ``base``; an entry of ``space`` is replaced whole."""
+    for key, value in overlay.items():
+        here, there = (*location, key), (*source, key)
+        deeper = isinstance(value, dict) and isinstance(base.get(key), dict)
+        if deeper and location[:1] != ("space",):
+            _merge(base[key], value, here, places, there)
+        else:
+            base[key] = value
+            moved = {k: v for k, v in places.items() if k[: len(there)] == there}
+            places.update({(*here, *k[len(there) :]): v for k, v in moved.items()})
+
+
+def _set(document: _Document, override: str) -> None:
+    """Apply one ``section.key=value``; names in ``space`` may hold dots and slashes."""
+    key, separator, text = override.partition("=")
+    if not separator or not key.strip():
+        raise ConfigError(
+            "--set was not understood",
+            expected="key=value, such as search.trials=10",
+            received=repr(override),
+        )
+    try:
+        value = yaml.load(text, Loader=_Loader)  # noqa: S506 - _Loader is a SafeLoader
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {key}: the value is not valid YAML ({text!r})") from error
+    head, _, rest = key.strip().partition(".")
+    path = [head, rest] if head == "space" and rest else key.strip().split(".")
+    target = document.values
+    for step in path[:-1]:
+        target = target.setdefault(step, {})
+        if not isinstance(target, dict):
+            raise ConfigError(f"--set {key}: {step!r} is not a section")
+    target[path[-1]] = value
+    document.places[tuple(path)] = f"--set {key}"
+
+
+def _pydantic_problems(error: ValidationError, document: _Document) -> Iterator[str]:
+    seen: set[tuple[str, str]] = set()
+    for detail in error.errors():
+        location = tuple(p for p in detail["loc"] if _is_ours(p))
+        name = ".".join(map(str, location)) or "the study"
+        message = _say(detail, location)
+        if location[:1] == ("space",) and len(location) > 1:
+            name = f"space.{location[1]}"
+            if detail["type"] != "value_error":  # one line for the union, not one per member
+                message = "expected a value, a list of choices or {low, high, log, step}"
+        if (name, message) not in seen:
+            seen.add((name, message))
+            yield f"{document.place_of(location)}: {name}: {message}"
+
+
+def _is_ours(part: str | int) -> bool:
+    """Whether a part of pydantic's location is a key of the file, not a member of a union."""
+    return isinstance(part, int) or not re.match(r"^(Range|tuple\[|bool$|int$|float$|str$)", part)
+
+
+def _say(detail: Any, location: Location) -> str:
+    if detail["type"] == "extra_forbidden":
+        hint = _did_you_mean(str(location[-1]), _known_keys(location[:-1]))
+        return "unknown key" + (f"; {hint}" if hint else "")
+    if detail["type"] == "missing":
+        return "is missing"
+    message = str(detail["msg"]).removeprefix("Value error, ")
+    if detail["type"] == "value_error":
+        return message
+    return f"{message[0].lower()}{message[1:]}, received {detail['input']!r}"
+
+
+def _known_keys(section: Location) -> list[str]:
+    model: Any = StudyConfig
+    for part in section:
+        info = model.model_fields.get(str(part))
+        model = getattr(info, "annotation", None)
+        if not hasattr(model, "model_fields"):
+            return []
+    return list(model.model_fields)
+
+
+def _did_you_mean(word: str, known: Sequence[str]) -> str | None:
+    close = difflib.get_close_matches(str(word), [str(k) for k in known], n=1)
+    return f"did you mean {close[0]!r}?" if close else None

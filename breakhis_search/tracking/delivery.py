@@ -1,0 +1,183 @@
+"""From the journal to MLflow: in order, at least once, with the result of exactly once.
+
+Creations are looked up first by the uid the journal carries; params, tags and metrics with a fixed
+timestamp are idempotent in MLflow; artifacts overwrite themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from breakhis_search.settings import Settings
+from breakhis_search.tracking import keys
+from breakhis_search.tracking.journal import Journal, Record, open_journals
+from breakhis_search.tracking.store import ensure_experiment, tracking_errors
+
+_MAX_METRICS = 1000  # MLflow's limits per batch
+_MAX_PARAMS = 100
+_MAX_VALUE_LENGTH = 6000
+
+
+class Delivery:
+    """Carries journals to one MLflow store.
+
+    Args:
+        client: From :func:`breakhis_search.tracking.store.open_store`.
+        settings: Where things are.
+    """
+
+    def __init__(self, client: Any, settings: Settings) -> None:
+        self._client = client
+        self._settings = settings
+        self._run_ids: dict[str, str] = {}
+        self._experiment_ids: dict[str, str] = {}
+
+    def deliver(self, journal: Journal) -> None:
+        """Send what is undelivered of one journal.
+
+        Raises:
+            TrackingError: MLflow refused; what was sent stays marked as sent.
+        """
+        with tracking_errors(self._settings.tracking_uri):
+            for record in journal.undelivered():
+                self._send(journal, record)
+                journal.mark_delivered(record)
+
+    def deliver_all(self, folder: Path) -> int:
+        """Send what an earlier, interrupted run left behind; return how many journals that was."""
+        # A parent must exist before its children name it: parents are the older journals.
+        journals = open_journals(folder)
+        for journal in journals:
+            self.deliver(journal)
+        return len(journals)
+
+    def run_id(self, uid: str) -> str | None:
+        """Return the MLflow run id of a delivered run, or ``None``."""
+        if uid not in self._run_ids:
+            found = self._find(uid, self._experiment_ids.values())
+            if found is None:
+                return None
+            self._run_ids[uid] = found
+        return self._run_ids[uid]
+
+    def _find(self, uid: str, experiments: Iterable[str]) -> str | None:
+        ids = list(experiments)
+        if not ids:
+            return None
+        runs = self._client.search_runs(
+            ids, filter_string=f"tags.`{keys.TRIAL_UID}` = '{uid}'", max_results=1
+        )
+        return str(runs[0].info.run_id) if runs else None
+
+    def _send(self, journal: Journal, record: Record) -> None:
+        send: dict[str, Callable[[Journal, dict[str, Any]], None]] = {
+            "run": self._send_run,
+            "params": self._send_params,
+            "metrics": self._send_metrics,
+            "tags": self._send_tags,
+            "artifacts": self._send_artifacts,
+            "model": self._send_model,
+            "finish": self._send_finish,
+        }
+        send[record.kind](journal, record.body)
+
+    def _send_run(self, journal: Journal, body: dict[str, Any]) -> None:
+        name = body["experiment"]
+        if name not in self._experiment_ids:
+            self._experiment_ids[name] = ensure_experiment(self._client, name, self._settings)
+        tags = {**body["tags"], keys.TRIAL_UID: journal.uid}
+        if body["parent_uid"]:
+            parent = self.run_id(body["parent_uid"])
+            if parent:
+                tags[keys.MLFLOW_PARENT] = parent
+        existing = self.run_id(journal.uid)
+        if existing:
+            self._client.update_run(existing, status="RUNNING")
+            self._log_tags(existing, tags)
+            return
+        run = self._client.create_run(
+            self._experiment_ids[name],
+            start_time=body["time_ms"],
+            tags=_shorten(tags),
+            run_name=body["name"],
+        )
+        self._run_ids[journal.uid] = run.info.run_id
+
+    def _own_run(self, journal: Journal) -> str:
+        """The run of a journal whose ``run`` record was delivered, perhaps by another process."""
+        found = self.run_id(journal.uid)
+        if found is None:
+            experiments = [e.experiment_id for e in self._client.search_experiments()]
+            found = self._find(journal.uid, experiments)
+        if found is None:
+            message = f"the run of journal {journal.uid} is not in the store"
+            raise OSError(message)
+        self._run_ids[journal.uid] = found
+        return found
+
+    def _send_params(self, journal: Journal, body: dict[str, Any]) -> None:
+        from mlflow.entities import Param
+
+        params = [Param(k, v[:_MAX_VALUE_LENGTH]) for k, v in body["params"].items()]
+        for start in range(0, len(params), _MAX_PARAMS):
+            chunk = params[start : start + _MAX_PARAMS]
+            self._client.log_batch(self._own_run(journal), params=chunk)
+
+    def _send_metrics(self, journal: Journal, body: dict[str, Any]) -> None:
+        from mlflow.entities import Metric
+
+        metrics = [Metric(k, v, body["time_ms"], body["step"]) for k, v in body["metrics"].items()]
+        for start in range(0, len(metrics), _MAX_METRICS):
+            chunk = metrics[start : start + _MAX_METRICS]
+            self._client.log_batch(self._own_run(journal), metrics=chunk)
+
+    def _send_tags(self, journal: Journal, body: dict[str, Any]) -> None:
+        self._log_tags(self._own_run(journal), body["tags"])
+
+    def _log_tags(self, run_id: str, tags: dict[str, str]) -> None:
+        from mlflow.entities import RunTag
+
+        self._client.log_batch(run_id, tags=[RunTag(k, v) for k, v in _shorten(tags).items()])
+
+    def _send_artifacts(self, journal: Journal, _: dict[str, Any]) -> None:
+        self._client.log_artifacts(self._own_run(journal), str(journal.artifacts))
+
+    def _send_model(self, journal: Journal, body: dict[str, Any]) -> None:
+        """Create, fill and finalise a logged model; a half-sent one is filled again."""
+        from mlflow.entities import LoggedModelOutput
+
+        run_id = self._own_run(journal)
+        experiment = self._client.get_run(run_id).info.experiment_id
+        tag = f"tags.`{keys.TRIAL_UID}` = '{journal.uid}'"
+        found = [
+            m
+            for m in self._client.search_logged_models([experiment], filter_string=tag)
+            if m.name == body["name"]
+        ]
+        model = (
+            found[0]
+            if found
+            else self._client.create_logged_model(
+                experiment,
+                name=body["name"],
+                source_run_id=run_id,
+                tags={**body["tags"], keys.TRIAL_UID: journal.uid},
+                model_type="classifier",
+            )
+        )
+        if str(model.status).endswith("READY"):
+            return
+        self._client.log_model_artifacts(model.model_id, str(journal.models / body["name"]))
+        self._client.finalize_logged_model(model.model_id, "READY")
+        self._client.log_outputs(run_id, models=[LoggedModelOutput(model.model_id, step=0)])
+
+    def _send_finish(self, journal: Journal, body: dict[str, Any]) -> None:
+        self._client.set_terminated(
+            self._own_run(journal), status=body["status"], end_time=body["time_ms"]
+        )
+
+
+def _shorten(tags: dict[str, str]) -> dict[str, str]:
+    return {k: str(v)[:_MAX_VALUE_LENGTH] for k, v in tags.items()}

@@ -1,0 +1,151 @@
+"""The local record of one run: a file of JSON lines beside a folder of artifacts.
+
+Everything a run has to say is written here first, with its own timestamps. Training never waits
+for MLflow and never loses a record to it: :mod:`breakhis_search.tracking.delivery` carries the
+lines over, in order.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from breakhis_search.errors import TrackingError
+
+_RECORDS = "records.jsonl"
+_CURSOR = "cursor"
+
+
+@dataclass(frozen=True)
+class Record:
+    """One line of a journal.
+
+    Attributes:
+        kind: ``run``, ``params``, ``metrics``, ``tags``, ``artifacts``, ``model`` or ``finish``.
+        body: What is to be recorded.
+        end: Offset behind the line, in bytes: the cursor once it is delivered.
+    """
+
+    kind: str
+    body: dict[str, Any]
+    end: int
+
+
+class Journal:
+    """The journal of one run.
+
+    Args:
+        folder: Its folder, made if it is not there.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._records = folder / _RECORDS
+        try:
+            self.artifacts.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise TrackingError(
+                f"the journal {folder} cannot be written ({error.strerror})",
+                remedy="free space or make the folder writable; nothing recorded so far is lost",
+            ) from error
+
+    @property
+    def uid(self) -> str:
+        """The identity of the run, also a tag of it in MLflow."""
+        return self.folder.name
+
+    @property
+    def artifacts(self) -> Path:
+        """Folder of files that go with the run, laid out as they will be in MLflow."""
+        return self.folder / "artifacts"
+
+    @property
+    def models(self) -> Path:
+        """Folder of saved models that go with the run."""
+        return self.folder / "models"
+
+    def begin(
+        self, *, name: str, tags: Mapping[str, str], parent_uid: str | None, experiment: str
+    ) -> None:
+        """Record that the run exists and is running."""
+        body = {"name": name, "tags": dict(tags), "parent_uid": parent_uid}
+        self._write("run", {**body, "experiment": experiment, "time_ms": _now_ms()})
+
+    def log_params(self, params: Mapping[str, Any]) -> None:
+        """Record hyperparameters."""
+        self._write("params", {"params": {k: str(v) for k, v in params.items()}})
+
+    def log_metrics(self, metrics: Mapping[str, float], *, step: int = 0) -> None:
+        """Record metrics at a step; all carry the time of this call."""
+        finite = {k: float(v) for k, v in metrics.items()}
+        self._write("metrics", {"metrics": finite, "step": step, "time_ms": _now_ms()})
+
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        """Record tags."""
+        self._write("tags", {"tags": dict(tags)})
+
+    def log_artifacts(self) -> None:
+        """Record that the files now under :attr:`artifacts` are complete."""
+        self._write("artifacts", {})
+
+    def log_model(self, name: str, *, tags: Mapping[str, str]) -> None:
+        """Record that the model saved under ``models/<name>`` is complete."""
+        self._write("model", {"name": name, "tags": dict(tags)})
+
+    def finish(self, status: str) -> None:
+        """Record the end: ``FINISHED``, ``KILLED`` or ``FAILED``."""
+        self._write("finish", {"status": status, "time_ms": _now_ms()})
+
+    def undelivered(self) -> Iterator[Record]:
+        """Yield the records behind the cursor; a half-written last line does not count."""
+        if not self._records.is_file():
+            return
+        with self._records.open("rb") as file:
+            file.seek(self._cursor())
+            for line in file:
+                if line.endswith(b"\n"):
+                    content = json.loads(line)
+                    yield Record(content.pop("kind"), content, file.tell())
+
+    def mark_delivered(self, record: Record) -> None:
+        """Move the cursor behind a record."""
+        part = self.folder / f"{_CURSOR}.part"
+        part.write_text(str(record.end))
+        part.replace(self.folder / _CURSOR)
+
+    def _cursor(self) -> int:
+        try:
+            return int((self.folder / _CURSOR).read_text())
+        except (FileNotFoundError, ValueError):
+            return 0
+
+    def _write(self, kind: str, body: Mapping[str, Any]) -> None:
+        line = json.dumps({"kind": kind, **body}) + "\n"
+        try:
+            with self._records.open("a", encoding="utf-8") as file:
+                file.write(line)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise TrackingError(
+                f"the journal {self.folder} cannot be written ({error.strerror})",
+                remedy="free space, then run the same command again",
+            ) from error
+
+
+def open_journals(folder: Path) -> list[Journal]:
+    """Return the journals in a folder that hold undelivered records, oldest first."""
+    if not folder.is_dir():
+        return []
+    found = sorted(folder.iterdir(), key=lambda f: f.stat().st_mtime)
+    journals = [Journal(f) for f in found if (f / _RECORDS).is_file()]
+    return [j for j in journals if next(j.undelivered(), None) is not None]
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

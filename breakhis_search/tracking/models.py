@@ -1,0 +1,60 @@
+"""A Keras model as an MLflow model folder: signature, input example, pinned requirements."""
+
+from __future__ import annotations
+
+import json
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+
+def save_keras_model(
+    model: Any, folder: Path, *, example: npt.NDArray[np.uint8], class_names: tuple[str, ...]
+) -> None:
+    """Write a model so that ``mlflow.keras.load_model`` loads it and answers equal logits.
+
+    Args:
+        model: A plain Keras graph, RGB float32 [n, h, w, 3] in 0–255 → logits float32 [n, K].
+        folder: Target, must not exist.
+        example: One or more images, uint8 [n, h, w, 3], kept as the input example.
+        class_names: The K classes, in the order of the logits.
+    """
+    import mlflow.keras
+    from mlflow.models import Model, ModelSignature
+    from mlflow.types import Schema, TensorSpec
+
+    height_px, width_px = example.shape[1:3]
+    signature = ModelSignature(
+        inputs=Schema([TensorSpec(np.dtype("float32"), (-1, height_px, width_px, 3))]),
+        outputs=Schema([TensorSpec(np.dtype("float32"), (-1, len(class_names)))]),
+    )
+    # Without explicit requirements MLflow imports TensorFlow once more to infer them: 15 s a model.
+    mlflow.keras.save_model(
+        model,
+        str(folder),
+        signature=signature,
+        pip_requirements=keras_requirements(),
+        metadata={"class_names": list(class_names)},
+    )
+    # `input_example=` fails in save_model, which looks for a folder that it has not made yet.
+    _add_input_example(Model.load(str(folder)), folder, example)
+
+
+def keras_requirements() -> list[str]:
+    """Return the pinned requirements of a saved Keras model."""
+    return [f"{name}=={version(name)}" for name in ("mlflow", "keras", "tensorflow", "numpy")]
+
+
+def _add_input_example(meta: Any, folder: Path, example: npt.NDArray[np.uint8]) -> None:
+    (folder / "input_example.json").write_text(json.dumps({"inputs": example.tolist()}))
+    (folder / "serving_input_example.json").write_text(json.dumps({"inputs": example.tolist()}))
+    meta.saved_input_example_info = {
+        "artifact_path": "input_example.json",
+        "type": "ndarray",
+        "format": "tf-serving",
+        "serving_input_path": "serving_input_example.json",
+    }
+    meta.save(str(folder / "MLmodel"))

@@ -1,0 +1,115 @@
+"""The MLflow store in use: reached once, with errors a user can act on."""
+
+from __future__ import annotations
+
+import logging
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from breakhis_search.errors import TrackingError
+from breakhis_search.settings import Settings
+
+_REACH_TIMEOUT_S = 5
+
+
+def open_store(settings: Settings) -> Any:
+    """Return an ``mlflow.MlflowClient`` on the store in use, after checking that it answers.
+
+    Raises:
+        TrackingError: The server is down, the database cannot be written, or the address is none.
+    """
+    uri = settings.tracking_uri
+    if uri.startswith(("http://", "https://")):
+        _require_server(uri)
+    elif "://" not in uri or uri.startswith("file:"):
+        raise TrackingError(
+            f"MLFLOW_TRACKING_URI is a folder ({uri})",
+            expected="sqlite:///…, postgresql://… or http://…",
+            remedy="unset it to use mlruns/mlflow.db",
+        )
+    elif uri.startswith("sqlite:///"):
+        _require_writable(Path(uri.removeprefix("sqlite:///")).parent)
+    # The first connection creates the tables and would log every migration step.
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    # Fail within seconds when a server goes away, not after MLflow's minutes of retries.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
+    from mlflow import MlflowClient
+
+    with tracking_errors(uri):
+        client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+        client.search_experiments(max_results=1)
+    return client
+
+
+def _require_server(uri: str) -> None:
+    try:
+        with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=_REACH_TIMEOUT_S):  # noqa: S310 - http(s) only, checked by the caller
+            return
+    except urllib.error.HTTPError as error:
+        if error.code in (401, 404):  # a proxy may ask for a password, or hide /health
+            return
+        raise _unreachable(uri, f"HTTP {error.code}") from error
+    except OSError as error:
+        raise _unreachable(uri, str(getattr(error, "reason", error))) from error
+
+
+def _unreachable(uri: str, why: str) -> TrackingError:
+    return TrackingError(
+        f"the MLflow server {uri} does not answer",
+        expected="a running server",
+        received=why,
+        remedy="start it, correct MLFLOW_TRACKING_URI, or unset it to use mlruns/mlflow.db",
+    )
+
+
+def _require_writable(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".write-probe-{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise TrackingError(
+            f"{folder} cannot be written ({error.strerror})",
+            expected="a writable folder for runs and studies",
+            remedy="make it writable, free space, or run from another folder",
+        ) from error
+
+
+@contextmanager
+def tracking_errors(uri: str) -> Iterator[None]:
+    """Turn what MLflow and its database raise into one :class:`TrackingError`."""
+    from mlflow.exceptions import MlflowException
+    from requests.exceptions import RequestException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (MlflowException, SQLAlchemyError, RequestException, OSError) as error:
+        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise TrackingError(
+            f"MLflow at {uri} refused ({first_line[:300]})",
+            remedy="check the server or the disk, then run the same command again;"
+            " records wait in mlruns/journal",
+        ) from error
+
+
+def ensure_experiment(client: Any, name: str, settings: Settings) -> str:
+    """Return the id of an experiment, created if need be.
+
+    With a local store its artifacts go to ``mlruns/artifacts``; a server decides for itself.
+    """
+    with tracking_errors(settings.tracking_uri):
+        found = client.get_experiment_by_name(name)
+        if found is not None:
+            return str(found.experiment_id)
+        place = settings.artifacts_dir.as_uri() + f"/{name}" if settings.has_local_store else None
+        return str(client.create_experiment(name, artifact_location=place))

@@ -1,0 +1,1 @@
+"""Training one model on one fold: device, seeds, loss, optimizer, loop. Needs Keras."""

@@ -1,0 +1,119 @@
+"""Which device trains, and how: found once per process, before any model is built."""
+
+from __future__ import annotations
+
+import platform
+import resource
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from breakhis_search.errors import DeviceError
+
+Requested = Literal["auto", "gpu", "cpu"]
+
+
+@dataclass(frozen=True)
+class Device:
+    """The device all models of this process train on.
+
+    Attributes:
+        kind: ``gpu`` or ``cpu``.
+        name: Its product name.
+        backend: The Keras backend (``tensorflow`` or ``jax``).
+        precision: The Keras dtype policy in force, such as ``mixed_bfloat16``.
+    """
+
+    kind: Literal["gpu", "cpu"]
+    name: str
+    backend: str
+    precision: str
+
+    @property
+    def compiles_with_xla(self) -> bool:
+        """Whether steps are compiled with XLA: always under JAX; under TensorFlow on GPU only.
+
+        On CPU the compilation costs more than the few epochs of a trial give back.
+        """
+        return self.backend == "jax" or self.kind == "gpu"
+
+
+def prepare_device(
+    requested: Requested, *, mixed_precision: bool = True, deterministic: bool = False
+) -> Device:
+    """Choose the device, let GPU memory grow as needed, set precision and determinism.
+
+    Args:
+        requested: ``gpu`` insists on one; ``cpu`` hides them; ``auto`` takes one where it is.
+        mixed_precision: Compute in 16 bits on a GPU that is made for it.
+        deterministic: Use deterministic operations only (slower).
+
+    Raises:
+        DeviceError: A GPU was asked for and the backend sees none.
+    """
+    import keras
+
+    backend = keras.backend.backend()
+    gpus = _gpus(backend, hide=requested == "cpu")
+    if requested == "gpu" and not gpus:
+        raise DeviceError(
+            "no GPU is visible to this process",
+            expected=f"a GPU that {backend} can use",
+            received="CPU only",
+            remedy="install the CUDA libraries (`pip install 'breakhis-search[gpu]'`), check"
+            " `nvidia-smi`, or use --device cpu",
+        )
+    if deterministic and backend == "tensorflow":
+        import tensorflow as tf
+
+        tf.config.experimental.enable_op_determinism()
+    precision = gpus[0][1] if gpus and mixed_precision else "float32"
+    keras.config.set_dtype_policy(precision)
+    name = gpus[0][0] if gpus else platform.processor() or platform.machine()
+    return Device("gpu" if gpus else "cpu", name, backend, precision)
+
+
+def _gpus(backend: str, *, hide: bool) -> list[tuple[str, str]]:
+    """(name, best mixed precision) of every GPU the backend may use from now on."""
+    if backend == "tensorflow":
+        return _tensorflow_gpus(hide=hide)
+    import jax
+
+    if hide:
+        jax.config.update("jax_platforms", "cpu")
+    return [(d.device_kind, "mixed_bfloat16") for d in jax.devices() if d.platform == "gpu"]
+
+
+def _tensorflow_gpus(*, hide: bool) -> list[tuple[str, str]]:
+    import tensorflow as tf
+
+    gpus = tf.config.list_physical_devices("GPU")
+    if hide or not gpus:
+        if gpus:
+            tf.config.set_visible_devices([], "GPU")
+        return []
+    for gpu in gpus:
+        tf.config.experimental.set_memory_growth(gpu, True)
+    return [_describe(tf.config.experimental.get_device_details(gpu)) for gpu in gpus]
+
+
+def _describe(details: dict[str, Any]) -> tuple[str, str]:
+    """Ampere (compute capability 8.0) and later compute bfloat16 at full speed, earlier float16."""
+    modern = details.get("compute_capability", (0, 0)) >= (8, 0)
+    name = str(details.get("device_name", "GPU"))
+    return name, "mixed_bfloat16" if modern else "mixed_float16"
+
+
+def peak_memory_mb(device: Device) -> float:
+    """Return the peak memory in MB: of the GPU where there is one, else of this process."""
+    if device.kind == "gpu" and device.backend == "tensorflow":
+        import tensorflow as tf
+
+        return float(tf.config.experimental.get_memory_info("GPU:0")["peak"]) / 1e6
+    if device.kind == "gpu":
+        import jax
+
+        statistics = jax.devices()[0].memory_stats() or {}
+        return float(statistics.get("peak_bytes_in_use", 0)) / 1e6
+    # ru_maxrss is in kilobytes on Linux and in bytes on macOS.
+    unit = 1e6 if platform.system() == "Darwin" else 1e3
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit

@@ -1,0 +1,330 @@
+"""The training loop of one fold: two phases, early stopping on the fold's score, best weights."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from breakhis_search.config import TrainingConfig
+from breakhis_search.data.sampling import TrainingRows, class_weights, epoch_stream, steps_per_epoch
+from breakhis_search.errors import TrialFailure
+from breakhis_search.training.compilation import AugmentedModel, compile_phase
+from breakhis_search.training.devices import Device
+from breakhis_search.training.plan import TrainingPlan
+
+FloatArray = npt.NDArray[np.float32]
+IntArray = npt.NDArray[np.int64]
+SetTrainable = Callable[[Any, str], None]
+Score = Callable[[IntArray, FloatArray], float | None]
+
+
+@dataclass
+class Timer:
+    """Seconds spent by phase of a trial (``train``, ``validate``, …)."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def measure(self, phase: str) -> Iterator[None]:
+        """Add the time of the block to ``phase``."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[phase] = self.seconds.get(phase, 0.0) + time.perf_counter() - start
+
+
+@dataclass(frozen=True)
+class EpochReport:
+    """What is known after an epoch.
+
+    Attributes:
+        epoch: From 0, counted through both phases.
+        phase: ``head`` (frozen backbone), ``fine_tune`` or ``all``.
+        loss: Mean training loss (with weights and smoothing).
+        val_loss: Negative log-likelihood on the validation images; ``None`` without them.
+        score: The fold's score by the study's objective; ``None`` without validation images or
+            where the fold does not define it.
+        learning_rate: Rate of the last step.
+    """
+
+    epoch: int
+    phase: str
+    loss: float
+    val_loss: float | None
+    score: float | None
+    learning_rate: float
+
+
+@dataclass(frozen=True)
+class FoldResult:
+    """A trained fold.
+
+    Attributes:
+        history: One report per epoch.
+        best_epoch: Number of epochs (from 1) after which the kept weights were reached.
+        logits: Of the validation images with the kept weights, float32 [n, K]; ``None`` without.
+    """
+
+    history: tuple[EpochReport, ...]
+    best_epoch: int
+    logits: FloatArray | None
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What a fold trains and validates on.
+
+    Attributes:
+        images: All images, uint8 [n, h, w, 3].
+        train: Rows of ``images`` to train on; ``rows`` describes the same images.
+        rows: Labels, types and groups of the training images.
+        validation: Rows of ``images`` to validate on; empty for a refit.
+        validation_y: Their class indices, int64.
+        n_classes: K.
+    """
+
+    images: npt.NDArray[np.uint8]
+    train: IntArray
+    rows: TrainingRows
+    validation: IntArray
+    validation_y: IntArray
+    n_classes: int
+
+
+@dataclass(frozen=True)
+class _Phase:
+    name: str
+    part: str | None
+    first_epoch: int
+    last_epoch: int
+    peak_rate: float
+
+
+class FoldTrainer:
+    """Trains a model on one fold.
+
+    Args:
+        core: The model (logits), with its initial weights.
+        set_trainable: Freezes all of a pretrained model but the named part.
+        plan: Hyperparameters of training.
+        config: Epochs, patience, batch size.
+        device: Where it trains.
+        seed: Seed of sampling and augmentation.
+        timer: Collects seconds by phase.
+    """
+
+    def __init__(
+        self,
+        core: Any,
+        *,
+        set_trainable: SetTrainable,
+        plan: TrainingPlan,
+        config: TrainingConfig,
+        device: Device,
+        seed: int,
+        timer: Timer,
+    ) -> None:
+        self._core = core
+        self._set_trainable = set_trainable
+        self._plan = plan
+        self._config = config
+        self._device = device
+        self._seed = seed
+        self._timer = timer
+
+    def fit(
+        self,
+        data: TrainingData,
+        *,
+        epochs: int,
+        score: Score | None = None,
+        on_epoch: Callable[[EpochReport], None] = lambda _: None,
+    ) -> FoldResult:
+        """Train, keep the weights of the best epoch (of the last one without ``score``).
+
+        Args:
+            data: Images and rows.
+            epochs: Upper limit; exact when there is no ``score``.
+            score: Objective of the fold from (y, logits); enables early stopping.
+            on_epoch: Called after every epoch; what it raises (a pruned trial) passes through.
+
+        Raises:
+            TrialFailure: The loss is not finite, or the device is out of memory.
+        """
+        stopper = _EarlyStopping(self._config.patience)
+        history: list[EpochReport] = []
+        stream = epoch_stream(
+            data.rows,
+            self._plan.sampling_strategy,
+            batch_size=self._config.batch_size,
+            rng=np.random.default_rng(self._seed),
+        )
+        try:
+            for report, logits in self._epochs(data, epochs, stream, score):
+                history.append(report)
+                stopper.see(report, logits, self._core)
+                on_epoch(report)
+                if stopper.is_exhausted:
+                    break
+        except Exception as error:
+            if "RESOURCE_EXHAUSTED" in str(error) or "ResourceExhausted" in type(error).__name__:
+                raise TrialFailure(
+                    f"out of memory on {self._device.name}",
+                    remedy=f"use a smaller batch than {self._config.batch_size} or smaller images",
+                ) from error
+            raise
+        return FoldResult(tuple(history), *stopper.restore(self._core))
+
+    def _phases(self, epochs: int) -> list[_Phase]:
+        plan = self._plan
+        if plan.trainable is None:
+            return [_Phase("all", None, 0, epochs, plan.learning_rate)]
+        if not plan.fine_tunes:
+            return [_Phase("head", "head", 0, epochs, plan.learning_rate)]
+        switch = min(self._config.head_epochs, epochs)
+        fine_rate = plan.backbone_learning_rate or plan.learning_rate
+        phases = [
+            _Phase("head", "head", 0, switch, plan.learning_rate),
+            _Phase("fine_tune", plan.trainable, switch, epochs, fine_rate),
+        ]
+        return [p for p in phases if p.last_epoch > p.first_epoch]
+
+    def _epochs(
+        self, data: TrainingData, epochs: int, stream: Iterator[IntArray], score: Score | None
+    ) -> Iterator[tuple[EpochReport, FloatArray | None]]:
+        steps = steps_per_epoch(data.rows, self._plan.sampling_strategy, self._config.batch_size)
+        for phase in self._phases(epochs):
+            if phase.part is not None:
+                self._set_trainable(self._core, phase.part)
+            model = compile_phase(
+                self._core,
+                self._plan,
+                peak_rate=phase.peak_rate,
+                steps=steps * (phase.last_epoch - phase.first_epoch),
+                seed=self._seed + phase.first_epoch,
+                xla=self._device.compiles_with_xla,
+            )
+            for epoch in range(phase.first_epoch, phase.last_epoch):
+                with self._timer.measure("train"):
+                    loss = self._train_epoch(model, data, next(stream))
+                logits = None
+                if len(data.validation):
+                    with self._timer.measure("validate"):
+                        logits = predict_logits(
+                            model, data.images, data.validation, self._config.batch_size
+                        )
+                yield _report(epoch, phase.name, loss, logits, model, data, score), logits
+
+    def _train_epoch(self, model: AugmentedModel, data: TrainingData, order: IntArray) -> float:
+        plan, size = self._plan, self._config.batch_size
+        targets = np.eye(data.n_classes, dtype=np.float32)
+        weights = None
+        if plan.sampling_strategy == "class_weights":
+            weights = class_weights(data.rows.y, data.n_classes, str(plan.class_weighting))
+        losses = []
+        for start in range(0, len(order), size):
+            rows = order[start : start + size]
+            y = data.rows.y[rows]
+            images = data.images[data.train[rows]]
+            weight = None if weights is None else weights[y]
+            losses.append(model.train_on_batch(images, targets[y], sample_weight=weight))
+        # Each batch reports the running mean since the last reset, so the last one is the epoch's.
+        model.reset_metrics()
+        loss = float(np.asarray(losses[-1]).reshape(-1)[0])
+        if not math.isfinite(loss):
+            raise TrialFailure(
+                "the training loss is not finite",
+                received=f"loss {loss}",
+                remedy="lower optimizer/learning_rate in the study's space",
+            )
+        return loss
+
+
+def _report(
+    epoch: int,
+    phase: str,
+    loss: float,
+    logits: FloatArray | None,
+    model: AugmentedModel,
+    data: TrainingData,
+    score: Score | None,
+) -> EpochReport:
+    scored = logits is not None
+    return EpochReport(
+        epoch=epoch,
+        phase=phase,
+        loss=loss,
+        val_loss=negative_log_likelihood(data.validation_y, logits) if logits is not None else None,
+        score=score(data.validation_y, logits) if scored and score else None,  # type: ignore[arg-type]
+        learning_rate=float(np.asarray(model.optimizer.learning_rate)),
+    )
+
+
+def negative_log_likelihood(y: IntArray, logits: FloatArray) -> float:
+    """Return the mean −log p(y), in nats.
+
+    >>> round(negative_log_likelihood(np.array([0]), np.zeros((1, 2), np.float32)), 4)
+    0.6931
+    """
+    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
+    log_total = np.log(np.exp(shifted).sum(axis=1))
+    return float((log_total - shifted[np.arange(len(y)), y]).mean())
+
+
+def predict_logits(
+    model: Any, images: npt.NDArray[np.uint8], rows: IntArray, batch_size: int
+) -> FloatArray:
+    """Return the logits of the given rows, float32 [n, K]; full batches only reach the device.
+
+    Args:
+        model: A Keras model, RGB 0–255 → logits.
+        images: uint8 [n, h, w, 3].
+        rows: Rows to score.
+        batch_size: Images per step; the last batch is padded, because a partial one retraces.
+    """
+    padded = np.resize(rows, -(-len(rows) // batch_size) * batch_size)
+    parts = [
+        np.asarray(model.predict_on_batch(images[padded[i : i + batch_size]]), dtype=np.float32)
+        for i in range(0, len(padded), batch_size)
+    ]
+    return np.concatenate(parts)[: len(rows)]
+
+
+class _EarlyStopping:
+    """Remembers the best weights; without any score it keeps the latest."""
+
+    def __init__(self, patience: int) -> None:
+        self._patience = patience
+        self._best: tuple[float, float] | None = None
+        self._best_epoch = 0
+        self._weights: list[Any] | None = None
+        self._logits: FloatArray | None = None
+        self._waited = 0
+
+    def see(self, report: EpochReport, logits: FloatArray | None, core: Any) -> None:
+        if report.score is None:
+            self._best_epoch, self._logits, self._weights = report.epoch + 1, logits, None
+            return
+        rank = (report.score, -(report.val_loss or 0.0))  # the likelihood breaks ties
+        if self._best is None or rank > self._best:
+            self._best, self._best_epoch, self._waited = rank, report.epoch + 1, 0
+            self._weights, self._logits = core.get_weights(), logits
+        else:
+            self._waited += 1
+
+    @property
+    def is_exhausted(self) -> bool:
+        return self._waited >= self._patience
+
+    def restore(self, core: Any) -> tuple[int, FloatArray | None]:
+        if self._weights is not None:
+            core.set_weights(self._weights)
+        return self._best_epoch, self._logits

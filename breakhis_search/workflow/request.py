@@ -1,0 +1,137 @@
+"""What a user asks ``run`` for, and the study that comes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from breakhis_search.config import StudyConfig, parse_duration
+from breakhis_search.errors import ConfigError
+from breakhis_search.models.architectures import ARCHITECTURES, get_architecture
+from breakhis_search.models.space import record_space
+from breakhis_search.settings import Settings
+from breakhis_search.study_file import Location, find_study_file, load_study, peek, profile_names
+from breakhis_search.workflow.dataset import DataChoice, choose_data
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """The options of ``run``, as typed."""
+
+    study: str
+    data: Path | None = None
+    weights_dir: Path | None = None
+    profile: str | None = None
+    trials: int | None = None
+    timeout: str | None = None
+    device: Literal["auto", "gpu", "cpu"] = "auto"
+    overrides: tuple[str, ...] = ()
+    new: bool = False
+    accepts_leakage: bool = False
+
+
+@dataclass(frozen=True)
+class ResolvedRequest:
+    """A request with its data chosen and its study checked."""
+
+    config: StudyConfig
+    data: DataChoice
+    profile: str | None
+
+    @property
+    def study_name(self) -> str:
+        """Name without version; the demo keeps a name of its own."""
+        return self.config.name + ("-demo" if self.data.is_demo else "")
+
+
+def resolve_request(request: RunRequest, settings: Settings) -> ResolvedRequest:
+    """Choose the data and the profile and check the study.
+
+    Raises:
+        ConfigError: The study file, profile or an override cannot be used.
+        DatasetNotFoundError: The data that was named is not there.
+    """
+    file = find_study_file(request.study, settings.home / "experiments")
+    overrides = [*request.overrides]
+    if request.trials is not None:
+        overrides.append(f"search.trials={request.trials}")
+    if request.timeout is not None:
+        overrides.append(f"search.timeout={_checked_duration(request.timeout)}")
+    # Where the data is comes first: what data there is picks the profile.
+    root = peek(file, request.overrides, "data", "root")
+    data = choose_data(request.data, settings, study_root=str(root) if root else None)
+    profile = request.profile or _default_profile(file, is_demo=data.is_demo)
+    config = load_study(file, profile=profile, overrides=overrides, check_space=check_space)
+    if config.protocol.kind == "image" and not request.accepts_leakage:
+        raise ConfigError(
+            "protocol.kind: image splits by image, so that patients leak into validation",
+            expected="protocol.kind: folds (or holdout)",
+            remedy="use folds; to measure the leak itself, add --i-know-this-leaks",
+        )
+    return ResolvedRequest(config, data, profile)
+
+
+def _checked_duration(text: str) -> float:
+    try:
+        return parse_duration(text) or 0.0
+    except ValueError as error:
+        raise ConfigError(f"--timeout was not understood: {error}") from error
+
+
+def _default_profile(file: Path, *, is_demo: bool) -> str | None:
+    """``demo`` on demo data and ``full`` on real data, where the file has them."""
+    wanted = "demo" if is_demo else "full"
+    return wanted if wanted in profile_names(file) else None
+
+
+def architectures_of(config: StudyConfig) -> tuple[str, ...]:
+    """Return what ``model/architecture`` may be: the study's choice, or all built-in ones."""
+    chosen = config.space.get("model/architecture", tuple(ARCHITECTURES))
+    return (chosen,) if isinstance(chosen, str) else tuple(str(c) for c in chosen)  # type: ignore[union-attr]
+
+
+def check_space(space: Mapping[str, Any]) -> Iterator[tuple[Location, str]]:
+    """Yield what is wrong with a raw ``space:``: unknown names, architectures and choices."""
+    chosen = space.get("model/architecture", list(ARCHITECTURES))
+    names = [chosen] if isinstance(chosen, str) else chosen
+    if not isinstance(names, list) or not names:
+        yield ("model/architecture",), "model/architecture: a name or a list of names is expected"
+        return
+    known = []
+    for position, name in enumerate(names):
+        try:
+            known.append(get_architecture(str(name)).name)
+        except ConfigError as error:
+            where: Location = ("model/architecture", position)
+            yield where if isinstance(chosen, list) else where[:1], str(error)
+    if len(known) == len(names):
+        yield from _unknown_names(space, known)
+
+
+def _unknown_names(space: Mapping[str, Any], architectures: list[str]) -> Iterator[tuple[Location, str]]:
+    import difflib
+
+    declared = record_space(architectures)
+    everything = record_space(list(ARCHITECTURES))
+    foreign = [a.rpartition(":")[2] for a in architectures if ":" in a]
+    for name, value in space.items():
+        if name in declared:
+            unknown = set(_choices(value)) - set(declared[name].choices)
+            is_closed = declared[name].kind == "choice" and isinstance(declared[name].default, str)
+            if is_closed and unknown and name != "model/architecture":
+                expected = ", ".join(map(str, declared[name].choices))
+                yield (name,), f"{name}: unknown {', '.join(map(str, unknown))}; known: {expected}"
+        elif any(name.startswith(f"{prefix}/") for prefix in foreign):
+            continue  # a foreign model's names are known only when it is built
+        elif name not in everything:
+            close = difflib.get_close_matches(name, everything, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(everything)}"
+            yield (name,), f"{name}: unknown hyperparameter; {hint}"
+
+
+def _choices(value: Any) -> list[Any]:
+    if isinstance(value, list):
+        return value
+    return [] if isinstance(value, dict) else [value]
