@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 
 # TensorFlow's C++ code logs to stderr from its first import on; 3 leaves only fatal messages.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -16,6 +17,9 @@ os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
 def main() -> None:
     """Run the command line; exit 0 ok, 1 error, 2 usage, 130 interrupted."""
     from breakhis_search.cli.app import run_app
+
+    if not sys.warnoptions:  # python -W shows them; they are about our libraries, not the user's work
+        warnings.simplefilter("ignore")
 
     sys.exit(run_app(sys.argv[1:]))
 

@@ -243,17 +243,19 @@ def _set(document: _Document, override: str) -> None:
 
 
 def _pydantic_problems(error: ValidationError, document: _Document) -> Iterator[str]:
-    seen: set[tuple[str, str]] = set()
-    for detail in error.errors():
+    seen: set[str] = set()
+    # A value of `space` is a union: pydantic complains once per member. The first of what a range
+    # says about itself is the one to show, so those come first and one line a name is enough.
+    for detail in sorted(error.errors(), key=lambda d: "Range" not in d["loc"]):
         location = tuple(p for p in detail["loc"] if _is_ours(p))
-        name = ".".join(map(str, location)) or "the study"
         message = _say(detail, location)
         if location[:1] == ("space",) and len(location) > 1:
-            name = f"space.{location[1]}"
-            if detail["type"] != "value_error":  # one line for the union, not one per member
+            location = location[:2]
+            if not isinstance(detail["input"], dict):
                 message = "expected a value, a list of choices or {low, high, log, step}"
-        if (name, message) not in seen:
-            seen.add((name, message))
+        name = ".".join(map(str, location)) or "the study"
+        if name not in seen:
+            seen.add(name)
             yield f"{document.place_of(location)}: {name}: {message}"
 
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
-import click
 import typer
 
 from breakhis_search import __version__
@@ -16,7 +14,7 @@ from breakhis_search.cli import console
 from breakhis_search.cli.data import data_app
 from breakhis_search.errors import BreakhisSearchError
 
-EXIT_OK, EXIT_ERROR, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
+EXIT_OK, EXIT_ERROR = 0, 1
 
 app = typer.Typer(
     name="breakhis_search",
@@ -185,14 +183,10 @@ def doctor(
 def run_app(arguments: Sequence[str]) -> int:
     """Run the command line and return its exit code; errors become one line."""
     try:
-        code = app(list(arguments), standalone_mode=False, prog_name="breakhis_search")
+        app(list(arguments), prog_name="breakhis_search")
     except BreakhisSearchError as error:
         console.print_error(str(error))
         return EXIT_ERROR
-    except click.ClickException as error:
-        error.show(sys.stderr)
-        return EXIT_USAGE
-    except (KeyboardInterrupt, click.Abort):
-        console.err.print("interrupted")
-        return EXIT_INTERRUPTED
-    return code if isinstance(code, int) else EXIT_OK
+    except SystemExit as done:  # typer exits by itself, with 2 for wrong usage
+        return done.code if isinstance(done.code, int) else EXIT_ERROR
+    return EXIT_OK

@@ -10,6 +10,8 @@ from breakhis_search.cli import console
 from breakhis_search.cli.compare import print_leaderboard
 from breakhis_search.settings import read_settings
 
+EXIT_INTERRUPTED = 130
+
 if TYPE_CHECKING:
     from breakhis_search.study.context import StudyContext
     from breakhis_search.workflow.request import RunRequest
@@ -34,7 +36,7 @@ def run_command(request: RunRequest, *, assume_yes: bool) -> None:
         console.out.print(
             "Stopped. What is finished is kept; the same command goes on where this ended."
         )
-        raise
+        raise typer.Exit(EXIT_INTERRUPTED) from None
     finally:
         observer.close()
     _print_outcome(request, outcome)

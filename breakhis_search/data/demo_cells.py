@@ -39,15 +39,15 @@ class CellKind:
     nucleoli: float = 0.0
 
 
-LUMINAL = CellKind(7.8, 6.2, shade=0.5)
+LUMINAL = CellKind(7.8, 6.2, shade=0.46)
 MYOEPITHELIAL = CellKind(9.0, 3.2, shade=0.7)
 FIBROBLAST = CellKind(13.0, 2.4, variation=0.22, shade=0.55)
-SPINDLE = CellKind(12.0, 3.7, variation=0.2, shade=0.45)
+SPINDLE = CellKind(12.0, 3.7, variation=0.2, shade=0.42)
 LYMPHOCYTE = CellKind(6.2, 6.0, variation=0.06, shade=0.7)
-DUCTAL = CellKind(11.5, 9.0, variation=0.22, irregularity=0.1, shade=0.42, nucleoli=0.6)
+DUCTAL = CellKind(11.5, 9.0, variation=0.22, irregularity=0.1, shade=0.5, nucleoli=0.6)
 LOBULAR = CellKind(8.2, 7.2, variation=0.1, irregularity=0.07, shade=0.55)
-MUCINOUS = CellKind(8.8, 7.6, variation=0.13, irregularity=0.06, shade=0.5, nucleoli=0.15)
-PAPILLARY = CellKind(10.0, 5.0, variation=0.15, irregularity=0.05, shade=0.52)
+MUCINOUS = CellKind(8.8, 7.6, variation=0.13, irregularity=0.06, shade=0.56, nucleoli=0.15)
+PAPILLARY = CellKind(10.0, 5.0, variation=0.15, irregularity=0.05, shade=0.58)
 
 
 @dataclass(frozen=True)

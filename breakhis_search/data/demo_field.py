@@ -43,14 +43,13 @@ class Field:
         step_px = max(scale_um / self.um_per_px, 1.0)
         if step_px < _FINE_PX:
             return self._grain(step_px)
-        coarse = 2 ** int(np.log2(step_px / _FINE_PX))
-        rows, columns = (
-            _spline_weights(side // coarse + 2, step_px / coarse, self.rng.random())
-            for side in self.shape
-        )
-        knots = self.rng.standard_normal((rows.shape[1], columns.shape[1]), dtype=np.float32)
+        coarse = 2 ** int(np.log2(step_px / _FINE_PX) + 1)
+        step, size = step_px / coarse, [side // coarse + 2 for side in self.shape]
+        knots = self.rng.standard_normal([int(side / step) + 5 for side in size], dtype=np.float32)
         # 2.1: the squared weights of a cubic B-spline sum to 0.479 on average, in each direction
-        return self._enlarge(np.float32(2.1) * (rows @ knots @ columns.T), coarse)
+        rows = _spline_rows(knots * np.float32(2.1), size[0], step, self.rng.random())
+        both = _spline_rows(rows.T, size[1], step, self.rng.random()).T
+        return self._enlarge(both, coarse)
 
     def _grain(self, step_px: float) -> FloatMap:
         """Return fine noise with one random value a step, float32 [h, w]."""
@@ -62,8 +61,6 @@ class Field:
 
     def _enlarge(self, values: FloatMap, factor: float) -> FloatMap:
         """Return the map enlarged by a factor and cut to the field, float32 [h, w]."""
-        if factor == 1:
-            return np.ascontiguousarray(values[: self.shape[0], : self.shape[1]])
         large = cv2.resize(values, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
         return np.ascontiguousarray(large[: self.shape[0], : self.shape[1]], dtype=np.float32)
 
@@ -152,15 +149,19 @@ def changes(values: npt.NDArray[np.generic]) -> Mask:
     return mask
 
 
-def _spline_weights(length: int, step_px: float, start: float) -> FloatMap:
-    """Return the weight of each knot on each pixel, float32 [length, knots]; rows sum to 1."""
-    position = np.arange(length) / step_px + start
+def _spline_rows(knots: FloatMap, count: int, step: float, start: float) -> FloatMap:
+    """Return a cubic B-spline through rows of knots, evaluated at ``count`` places, float32 [count, n].
+
+    Written out, for a matrix product would start the threads of the linear algebra library, which
+    get in the way of the pool that draws many pictures at once.
+    """
+    position = np.arange(count) / step + start
     knot = position.astype(np.int64)
-    t = position - knot
-    weights = np.zeros((length, int(knot[-1]) + 4), np.float32)
-    pixels = np.arange(length)
-    weights[pixels, knot] = (1 - t) ** 3 / 6
-    weights[pixels, knot + 1] = (3 * t**3 - 6 * t**2 + 4) / 6
-    weights[pixels, knot + 2] = (-3 * t**3 + 3 * t**2 + 3 * t + 1) / 6
-    weights[pixels, knot + 3] = t**3 / 6
-    return weights
+    t = (position - knot).astype(np.float32)[:, None]
+    return np.asarray(
+        ((1 - t) ** 3 / 6) * knots[knot]
+        + ((3 * t**3 - 6 * t**2 + 4) / 6) * knots[knot + 1]
+        + ((-3 * t**3 + 3 * t**2 + 3 * t + 1) / 6) * knots[knot + 2]
+        + (t**3 / 6) * knots[knot + 3],
+        dtype=np.float32,
+    )

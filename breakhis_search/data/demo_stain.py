@@ -70,8 +70,8 @@ def draw_look(rng: np.random.Generator) -> PatientLook:
     stains = np.maximum(stains, 0.02)
     return PatientLook(
         stains=(stains / np.linalg.norm(stains, axis=1, keepdims=True)).astype(np.float32),
-        haematoxylin=float(np.exp(rng.normal(0, 0.25))),
-        eosin=float(np.exp(rng.normal(0, 0.35))),
+        haematoxylin=float(np.exp(rng.normal(0, 0.2))),
+        eosin=float(np.exp(rng.normal(0, 0.28))),
         light=(rng.uniform(222, 246) + rng.uniform(-12, 8, 3)).astype(np.float32),
         blur_px=float(rng.uniform(0.2, 0.75)),
         noise=float(rng.uniform(1.0, 3.0)),

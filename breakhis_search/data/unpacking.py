@@ -32,13 +32,14 @@ def extract_archive(archive: Path, folder: Path) -> Path:
     workshop = folder / f".{archive.name}.unpacking"
     with disk_errors_in_words(folder), _archive_errors_in_words(archive):
         folder.mkdir(parents=True, exist_ok=True)
-        with tarfile.open(archive, "r:gz") as tar:
+        with gzip.open(archive) as stream, tarfile.open(fileobj=stream, mode="r:") as tar:
             _refuse_existing(tar, folder)  # before gigabytes are unpacked
             require_space(folder, archive.stat().st_size)  # PNG files do not shrink in an archive
             shutil.rmtree(workshop, ignore_errors=True)  # of a start that was cut off
             workshop.mkdir()
             try:
                 tar.extractall(workshop, filter=_allow_member)  # noqa: S202 - members are checked
+                _read_to_end(stream)
                 top = _only_folder(workshop, archive)
                 return top.rename(folder / top.name)
             finally:
@@ -63,6 +64,12 @@ def _archive_errors_in_words(archive: Path) -> Iterator[None]:
             received=str(error) or type(error).__name__,
             remedy="delete it and fetch it again",
         ) from error
+
+
+def _read_to_end(stream: gzip.GzipFile) -> None:
+    """Have gzip verify its checksum: it lies behind the last member, where tarfile stops."""
+    while stream.read(1 << 20):
+        continue
 
 
 def _is_apple_double(name: str) -> bool:

@@ -32,8 +32,9 @@ from breakhis_search.evaluation.style import (
     label_of,
 )
 
-CURVE_HEIGHT_PX = 560
-MATRIX_HEIGHT_PX = 480
+CURVE_HEIGHT_PX = 520
+LEGEND_ROW_PX = 19
+MATRIX_HEIGHT_PX = 520
 SMALL_MATRIX_HEIGHT_PX = 360
 BAR_HEIGHT_PX = 380
 
@@ -46,13 +47,15 @@ def roc_figure(table: pd.DataFrame, level: Level) -> go.Figure | None:
     points = roc_points(table, level)
     if points.empty:
         return None
-    areas = curve_areas(table, level, "roc")
-    figure = _square_figure(
-        f"ROC, {_count_in_words(table, level)}", "false-positive rate", "true-positive rate"
+    names, areas = _drawn_classes(table, points), curve_areas(table, level, "roc")
+    figure = _unit_square(
+        f"ROC, {_count_in_words(table, level)}",
+        axes=("false-positive rate", "true-positive rate"),
+        legend="area under the line (AUROC)",
+        lines=len(names) + 1,
     )
-    figure.update_layout(legend_title={"text": "area under the line (AUROC)", "side": "top"})
     figure.add_scatter(x=[0, 1], y=[0, 1], **_reference_line("chance, 0.500"))
-    for name in _drawn_classes(table, points):
+    for name in names:
         _add_line(figure, points, name, ("fpr", "tpr"), areas[name])
     return figure
 
@@ -62,12 +65,14 @@ def pr_figure(table: pd.DataFrame, level: Level) -> go.Figure | None:
     points = pr_points(table, level)
     if points.empty:
         return None
-    areas = curve_areas(table, level, "pr")
-    figure = _square_figure(
-        f"Precision-recall, {_count_in_words(table, level)}", "recall", "precision"
+    names, areas = _drawn_classes(table, points, both=True), curve_areas(table, level, "pr")
+    figure = _unit_square(
+        f"Precision-recall, {_count_in_words(table, level)}",
+        axes=("recall", "precision"),
+        legend="average precision",
+        lines=len(names),
     )
-    figure.update_layout(legend_title={"text": "average precision", "side": "top"})
-    for name in _drawn_classes(table, points, both=True):
+    for name in names:
         _add_line(figure, points, name, ("recall", "precision"), areas[name])
     return figure
 
@@ -83,16 +88,16 @@ def confusion_figure(
     names = class_names_of(table)
     shape = (len(names), len(names))
     rates, counts = (cells[column].to_numpy().reshape(shape) for column in ("rate", "count"))
-    what = "counts" if shown == "count" else "share of the true class"
     figure = _figure(
-        f"Confusion at {level} level, {what}",
+        f"{level.capitalize()}s, {'counts' if shown == 'count' else 'share of each row'}",
         MATRIX_HEIGHT_PX if len(names) > 2 else SMALL_MATRIX_HEIGHT_PX,
     )
-    labels = [_wrapped(name) for name in names]
+    labels = [label_of(name) for name in names]
+    totals = [f"{_wrapped(n)} · {k:,}" for n, k in zip(names, counts.sum(axis=1), strict=True)]
     figure.add_heatmap(
         z=rates,
         x=labels,
-        y=[f"{label} · {total:,}" for label, total in zip(labels, counts.sum(axis=1), strict=True)],
+        y=totals,
         text=_cell_texts(counts if shown == "count" else rates, shown),
         texttemplate="%{text}",
         customdata=np.dstack([counts, np.nan_to_num(rates)]),
@@ -106,7 +111,8 @@ def confusion_figure(
         showscale=False,
         hoverongaps=False,
     )
-    figure.update_xaxes(title="predicted", showgrid=False, ticks="")
+    angle = -45 if len(names) > 2 else 0
+    figure.update_xaxes(title="predicted", showgrid=False, ticks="", tickangle=angle)
     figure.update_yaxes(title="true class · how many", autorange="reversed", showgrid=False)
     return figure
 
@@ -153,15 +159,19 @@ def _figure(title: str, height_px: int) -> go.Figure:
     return go.Figure(layout={"template": build_template(), "title": title, "height": height_px})
 
 
-def _square_figure(title: str, x_title: str, y_title: str) -> go.Figure:
-    """Return an empty figure over the unit square, one unit as long on both axes."""
-    figure = _figure(title, CURVE_HEIGHT_PX)
+def _unit_square(title: str, *, axes: tuple[str, str], legend: str, lines: int) -> go.Figure:
+    """Return an empty figure over the unit square, with room for a legend of so many lines."""
+    figure = _figure(title, CURVE_HEIGHT_PX + LEGEND_ROW_PX * ((lines + 1) // 2))
     ticks = {"tickvals": np.linspace(0, 1, 6), "range": [-0.01, 1.01], "constrain": "domain"}
-    figure.update_xaxes(title=x_title, **ticks)
-    figure.update_yaxes(
-        title=y_title, scaleanchor="x", scaleratio=1, constraintoward="top", **ticks
+    figure.update_xaxes(title=axes[0], **ticks)
+    figure.update_yaxes(title=axes[1], scaleanchor="x", constraintoward="top", **ticks)
+    figure.update_layout(
+        legend={
+            "title": {"text": legend, "side": "top"},
+            "entrywidth": 0.5,
+            "entrywidthmode": "fraction",
+        }
     )
-    figure.update_layout(legend={"entrywidth": 0.5, "entrywidthmode": "fraction"})
     return figure
 
 

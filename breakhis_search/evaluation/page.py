@@ -66,12 +66,20 @@ tbody th {{ font-weight: 400; }}
 .facts td {{ overflow-wrap: anywhere; }}
 code {{ overflow-wrap: anywhere; font-size: .85em; }}
 .figures {{ display: grid; gap: 16px 24px;
-  grid-template-columns: repeat(auto-fit, minmax(min(100%, 480px), 1fr)); }}
+  grid-template-columns: repeat(auto-fill, minmax(min(100%, 480px), 1fr)); }}
+.figures.single {{ grid-template-columns: 100%; }}
 .figures > div {{ min-width: 0; }}
 """
 
 _POLICY = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
+)
+
+
+# The scroll bar may appear after the first figures were drawn, and takes some of their width.
+_RESIZE = (
+    "addEventListener('load', () => document.querySelectorAll('.plotly-graph-div')"
+    ".forEach(figure => Plotly.Plots.resize(figure)));"
 )
 
 
@@ -255,7 +263,8 @@ def _section_html(section: _Section, numbers: Iterator[int]) -> str:
     ]
     reading = f"<p>{section.reading}</p>" if figures else ""
     absences = "".join(f'<p class="absent">{sentence}</p>' for sentence in section.absences)
-    drawings = f'<div class="figures">{"".join(figures)}</div>' if figures else ""
+    layout = "figures single" if len(figures) == 1 else "figures"
+    drawings = f'<div class="{layout}">{"".join(figures)}</div>' if figures else ""
     return f"<h2>{section.heading}</h2>{reading}{absences}{drawings}"
 
 
@@ -264,7 +273,8 @@ def _figure_html(figure: go.Figure, identifier: str) -> str:
     config = {
         "responsive": True,
         "displaylogo": False,
-        "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"],
+        # Few buttons, so that they never hide a title; dragging zooms without one.
+        "modeBarButtons": [["toImage", "resetScale2d"]],
         "toImageButtonOptions": {"scale": 2, "filename": identifier},
     }
     html = plotly.io.to_html(
@@ -281,5 +291,5 @@ def _document(title: str, body: str) -> str:
         f"<title>{title}</title><style>{_STYLE}</style>"
         f"<script>{get_plotlyjs()}</script></head><body>"
         "<noscript><p>The figures need JavaScript; the tables do not.</p></noscript>"
-        f"{body}</body></html>\n"
+        f"{body}<script>{_RESIZE}</script></body></html>\n"
     )

@@ -11,6 +11,7 @@ from typing import Any
 import keras
 from keras import layers
 
+from breakhis_search.errors import ConfigError
 from breakhis_search.models.space import HyperParameters, declare_head
 
 FEATURES_SUFFIX = "_features"
@@ -47,10 +48,17 @@ def split_at_features(model: Any) -> tuple[Any, Any]:
         Extractor (RGB in 0..255 → float32 [n, d]) and head (float32 [n, d] → logits [n, K]).
 
     Raises:
-        StopIteration: The model has no features layer (it is a foreign one).
+        ConfigError: The model has no features layer (it is a foreign one).
     """
     names = [layer.name for layer in model.layers]
-    seam = next(i for i, name in enumerate(names) if name.endswith(FEATURES_SUFFIX))
+    seam = next((i for i, name in enumerate(names) if name.endswith(FEATURES_SUFFIX)), None)
+    if seam is None:
+        raise ConfigError(
+            f"{model.name} has no seam between features and head",
+            expected=f"a layer named <architecture>{FEATURES_SUFFIX}",
+            received=", ".join(names),
+            remedy="train the whole model: only transfer architectures and small_cnn can be split",
+        )
     pooled = model.layers[seam].output
     head_input = keras.Input(pooled.shape[1:], dtype="float32", name="features")
     logits = head_input

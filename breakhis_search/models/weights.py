@@ -91,13 +91,38 @@ def resolve_weights(
     backbone = get_architecture(architecture).backbone
     if backbone is None or source == "none":
         return ResolvedWeights(architecture, "none")
+    path = find_local_weights(architecture, weights_dir=weights_dir, keras_home=keras_home)
+    if path is None:
+        path = _fetch(architecture, backbone, _place_in_keras_cache(backbone, keras_home))
+    origin: Literal["file", "imagenet"] = "imagenet" if weights_dir is None else "file"
+    return ResolvedWeights(architecture, origin, path, _digest(path, "sha256"))
+
+
+def find_local_weights(
+    architecture: str, *, weights_dir: Path | None, keras_home: Path | None = None
+) -> Path | None:
+    """Return the checked weights file that is used with no download, or ``None``.
+
+    ``None`` means that the architecture has no pretrained weights, or that none was given and
+    Keras' cache does not hold them yet.
+
+    Raises:
+        WeightsError: A ``weights_dir`` was given and does not hold exactly one file for it, or the
+            file that would be used is broken.
+        ConfigError: The architecture is not known.
+    """
+    backbone = get_architecture(architecture).backbone
+    if backbone is None:
+        return None
     if weights_dir is not None:
         path = _find_in_folder(architecture, backbone, weights_dir).resolve()
         _check_weights_file(path)
-        return ResolvedWeights(architecture, "file", path, _digest(path, "sha256"))
-    path = _find_in_keras_cache(architecture, backbone, keras_home or Path.home() / ".keras")
-    _check_weights_file(path)
-    return ResolvedWeights(architecture, "imagenet", path, _digest(path, "sha256"))
+        return path
+    path = _place_in_keras_cache(backbone, keras_home)
+    if not path.is_file():
+        return None
+    _check_published_file(path, backbone)
+    return path
 
 
 def matches_weights_name(filename: str, backbone: Backbone) -> bool:
@@ -145,20 +170,23 @@ def _find_in_folder(architecture: str, backbone: Backbone, folder: Path) -> Path
     )
 
 
-def _find_in_keras_cache(architecture: str, backbone: Backbone, keras_home: Path) -> Path:
-    target = keras_home / "models" / backbone.weights_url.rsplit("/", maxsplit=1)[-1]
-    if not target.is_file():
-        try:
-            _download(backbone.weights_url, target)
-        except (OSError, http.client.HTTPException) as error:
-            raise WeightsError(
-                f"the ImageNet weights of {architecture} cannot be downloaded",
-                expected=f"an answer from {backbone.weights_url}",
-                received=f"{type(error).__name__}: {error}",
-                remedy=f"put {target.name} into a folder and give it as --weights-dir; or --set "
-                "model.weights=none to start from random weights; or narrow model/architecture",
-            ) from error
-    _check_hash(target, backbone.weights_hash)
+def _place_in_keras_cache(backbone: Backbone, keras_home: Path | None) -> Path:
+    home = keras_home or Path.home() / ".keras"
+    return home / "models" / backbone.weights_url.rsplit("/", maxsplit=1)[-1]
+
+
+def _fetch(architecture: str, backbone: Backbone, target: Path) -> Path:
+    try:
+        _download(backbone.weights_url, target)
+    except (OSError, http.client.HTTPException) as error:
+        raise WeightsError(
+            f"the ImageNet weights of {architecture} cannot be downloaded",
+            expected=f"an answer from {backbone.weights_url}",
+            received=f"{type(error).__name__}: {error}",
+            remedy=f"put {target.name} into a folder and give it as --weights-dir; or --set "
+            "model.weights=none to start from random weights; or narrow model/architecture",
+        ) from error
+    _check_published_file(target, backbone)
     return target
 
 
@@ -204,17 +232,18 @@ def _open_url(url: str, *, timeout_s: float) -> Any:
     return outcome[0]
 
 
-def _check_hash(path: Path, expected: str | None) -> None:
-    if expected is None:
-        return
-    received = _digest(path, "md5" if len(expected) == 32 else "sha256")
-    if received != expected:
+def _check_published_file(path: Path, backbone: Backbone) -> None:
+    """Raise unless a file in Keras' cache is the one Keras published."""
+    expected = backbone.weights_hash
+    received = _digest(path, "sha256" if expected and len(expected) == 64 else "md5")
+    if expected is not None and received != expected:
         raise WeightsError(
             f"{path} is not the file Keras published",
             expected=f"hash {expected}",
             received=f"hash {received}",
             remedy="delete it, so that it is downloaded again; or give --weights-dir to use it",
         )
+    _check_weights_file(path)
 
 
 def _digest(path: Path, algorithm: str) -> str:

@@ -41,8 +41,13 @@ def open_store(settings: Settings) -> Any:
     # Fail within seconds when a server goes away, not after MLflow's minutes of retries.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
+    import mlflow
     from mlflow import MlflowClient
 
+    # Everything here names its client and ids, but MLflow itself resolves a `models:/` address
+    # (when a version is created or loaded) by these two process-wide settings only.
+    mlflow.set_tracking_uri(uri)
+    mlflow.set_registry_uri(uri)
     with tracking_errors(uri):
         client = MlflowClient(tracking_uri=uri, registry_uri=uri)
         client.search_experiments(max_results=1)

@@ -93,12 +93,9 @@ def _readable(files: Sequence[Path]) -> tuple[list[Path], dict[str, str]]:
 
 def _load(name: str, version: str | None, settings: Settings) -> tuple[object, str]:
     client = open_store(settings)
-    import mlflow
+    import mlflow.pyfunc
     from mlflow.exceptions import MlflowException
 
-    # Loading a `models:/` address has no client argument, only these two process-wide ones.
-    mlflow.set_tracking_uri(settings.tracking_uri)
-    mlflow.set_registry_uri(settings.tracking_uri)
     try:
         found = (
             client.get_model_version(name, version)

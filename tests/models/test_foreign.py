@@ -10,6 +10,7 @@ import pytest
 from breakhis_search.errors import ConfigError, TrialFailure
 from breakhis_search.models.architectures import build_model
 from breakhis_search.models.foreign import build_foreign, load_hypermodel
+from breakhis_search.models.heads import split_at_features
 from breakhis_search.models.recorder import SpaceRecorder
 from breakhis_search.models.trainability import set_trainable
 from breakhis_search.models.weights import ResolvedWeights
@@ -145,3 +146,8 @@ def test_lambda_fails_the_trial():
 def test_fault_of_the_builder_fails_the_trial():
     with pytest.raises(TrialFailure, match="ValueError: negative dimension size"):
         build("Breaks")
+
+
+def test_foreign_model_has_no_features_to_split_at():
+    with pytest.raises(ConfigError, match="LinearEnd has no seam between features and head"):
+        split_at_features(build("LinearEnd").model)

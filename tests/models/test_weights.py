@@ -17,7 +17,7 @@ import pytest
 from breakhis_search.errors import WeightsError
 from breakhis_search.models import weights as weights_module
 from breakhis_search.models.architectures import ARCHITECTURES, Architecture
-from breakhis_search.models.weights import matches_weights_name, resolve_weights
+from breakhis_search.models.weights import find_local_weights, matches_weights_name, resolve_weights
 
 BACKBONES = {name: a.backbone for name, a in ARCHITECTURES.items() if a.backbone is not None}
 
@@ -85,6 +85,20 @@ def test_resolve_finds_the_real_files(architecture: str, real_weights: Path):
     assert resolved.origin == "file"
     assert resolved.path.name.startswith(architecture)
     assert resolved.sha256 == hashlib.sha256(resolved.path.read_bytes()).hexdigest()
+
+
+def test_find_local_weights_gives_the_file_of_the_folder(tmp_path: Path):
+    path = write_legacy_weights(tmp_path / "vgg16_notop.h5", "block1_conv1")
+    assert find_local_weights("vgg16", weights_dir=tmp_path) == path
+
+
+def test_find_local_weights_of_a_small_cnn_gives_none(tmp_path: Path):
+    assert find_local_weights("small_cnn", weights_dir=tmp_path) is None
+
+
+def test_find_local_weights_in_a_folder_without_them_is_an_error(tmp_path: Path):
+    with pytest.raises(WeightsError, match="no weights file for vgg16"):
+        find_local_weights("vgg16", weights_dir=tmp_path)
 
 
 def test_resolve_in_a_missing_folder_says_so(tmp_path: Path):
@@ -176,10 +190,12 @@ def test_download_goes_to_the_keras_cache_and_is_used_from_there(
     served = write_legacy_weights(folder / "vgg16_notop.h5", "block1_conv1")
     md5 = hashlib.md5(served.read_bytes()).hexdigest()  # noqa: S324 - Keras publishes MD5
     serve_from(monkeypatch, url, weights_hash=md5)
+    assert find_local_weights("vgg16", weights_dir=None, keras_home=tmp_path) is None
     first = resolve_weights("vgg16", source="imagenet", weights_dir=None, keras_home=tmp_path)
     served.unlink()
     again = resolve_weights("vgg16", source="imagenet", weights_dir=None, keras_home=tmp_path)
     assert first == again
+    assert find_local_weights("vgg16", weights_dir=None, keras_home=tmp_path) == first.path
     assert first.origin == "imagenet"
     assert first.path == tmp_path / "models" / "vgg16_notop.h5"
     assert list(first.path.parent.iterdir()) == [first.path]

@@ -1,0 +1,99 @@
+"""Sampling strategies: what an epoch holds."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from breakhis_search.data.sampling import (
+    STRATEGIES,
+    TrainingRows,
+    class_weights,
+    epoch_stream,
+    steps_per_epoch,
+)
+from breakhis_search.errors import ConfigError
+
+
+@pytest.fixture
+def rows() -> TrainingRows:
+    """90 images of class 0 (one patient has 80 of them), 30 of class 1 over two types."""
+    groups = ["a"] * 80 + ["b"] * 10 + ["c"] * 20 + ["d"] * 10
+    types = ["x"] * 90 + ["y"] * 20 + ["z"] * 10
+    return TrainingRows(np.repeat([0, 1], [90, 30]), np.array(types), np.array(groups))
+
+
+def draw(rows: TrainingRows, strategy: str, epochs: int = 1, seed: int = 0) -> np.ndarray:
+    stream = epoch_stream(rows, strategy, batch_size=8, rng=np.random.default_rng(seed))
+    return np.concatenate([next(stream) for _ in range(epochs)])
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_every_epoch_is_full_batches_of_known_rows(rows, strategy):
+    epoch = draw(rows, strategy)
+    assert len(epoch) == 8 * steps_per_epoch(rows, strategy, 8)
+    assert epoch.min() >= 0
+    assert epoch.max() < len(rows.y)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_draws_repeat_by_seed_and_differ_between_seeds(rows, strategy):
+    assert draw(rows, strategy).tolist() == draw(rows, strategy).tolist()
+    assert draw(rows, strategy).tolist() != draw(rows, strategy, seed=1).tolist()
+
+
+@pytest.mark.parametrize("strategy", ["none", "class_weights", "focal"])
+def test_plain_strategies_show_every_image_once(rows, strategy):
+    assert sorted(draw(rows, strategy)) == list(range(120))
+
+
+def test_oversample_draws_classes_equally_and_every_image(rows):
+    epochs = draw(rows, "oversample", epochs=6)
+    share = np.bincount(rows.y[epochs]) / len(epochs)
+    assert share == pytest.approx([0.5, 0.5], abs=0.05)
+    assert set(epochs) == set(range(120))
+
+
+def test_undersample_draws_as_many_of_each_class_as_the_rarest_has(rows):
+    epoch = draw(rows, "undersample")
+    assert len(epoch) == 64
+    counts = np.bincount(rows.y[epoch])
+    assert abs(counts[0] - counts[1]) <= 8
+
+
+def test_class_balanced_batches_balance_every_batch(rows):
+    for batch in draw(rows, "class_balanced_batches", epochs=3).reshape(-1, 8):
+        assert np.bincount(rows.y[batch], minlength=2).tolist() == [4, 4]
+
+
+def test_patient_balanced_gives_types_and_patients_equal_shares(rows):
+    epochs = draw(rows, "patient_balanced", epochs=80)
+    groups, counts = np.unique(rows.groups[epochs], return_counts=True)
+    shares = dict(zip(groups, counts / len(epochs), strict=True))
+    # class ½; class 0: patients a, b ¼ each; class 1: types y, z, one patient each
+    assert shares == pytest.approx({"a": 0.25, "b": 0.25, "c": 0.25, "d": 0.25}, abs=0.03)
+
+
+def test_unknown_strategy_is_an_error(rows):
+    with pytest.raises(ConfigError, match="sampling/strategy is not known.*received 'smote'"):
+        next(epoch_stream(rows, "smote", batch_size=8, rng=np.random.default_rng(0)))
+
+
+@pytest.mark.parametrize("weighting", ["inverse", "sqrt_inverse", "effective_number"])
+def test_class_weights_have_mean_one_over_images(weighting):
+    y = np.repeat([0, 1, 2], [50, 10, 5])
+    weights = class_weights(y, 4, weighting)
+    assert weights[y].mean() == pytest.approx(1.0, rel=1e-5)
+    assert weights[3] == 0
+    assert weights[2] > weights[1] > weights[0]
+
+
+def test_inverse_class_weights_by_hand():
+    # n / (K · n_c): 65/(3·50), 65/(3·10), 65/(3·5)
+    weights = class_weights(np.repeat([0, 1, 2], [50, 10, 5]), 3, "inverse")
+    assert weights.tolist() == pytest.approx([0.43333, 2.16667, 4.33333], rel=1e-4)
+
+
+def test_unknown_class_weighting_is_an_error():
+    with pytest.raises(ConfigError, match="class_weighting is not known"):
+        class_weights(np.array([0, 1]), 2, "cubic")

@@ -1,0 +1,80 @@
+"""The pruner: medians at equal steps of equal folds."""
+
+from __future__ import annotations
+
+import optuna
+import pytest
+
+from breakhis_search.study.pruning import FoldMedianPruner
+
+EPOCHS = 4
+
+
+@pytest.fixture
+def study() -> optuna.Study:
+    """Three finished trials: an easy fold 0 (0.9) and a hard fold 1 (0.5)."""
+    study = optuna.create_study(
+        direction="maximize",
+        pruner=FoldMedianPruner(epochs_per_fold=EPOCHS, startup_trials=3, warmup_epochs=1),
+    )
+    for offset in (-0.01, 0.0, 0.01):
+        trial = study.ask()
+        for epoch in range(EPOCHS):
+            trial.report(0.9 + offset, epoch)
+        trial.report(0.5 + offset, EPOCHS)  # stopped early in fold 1
+        study.tell(trial, 0.7 + offset)
+    return study
+
+
+def test_a_trial_below_the_median_is_pruned(study):
+    trial = study.ask()
+    trial.report(0.8, 2)
+    assert trial.should_prune()
+
+
+def test_a_trial_above_the_median_goes_on(study):
+    trial = study.ask()
+    trial.report(0.95, 2)
+    assert not trial.should_prune()
+
+
+def test_an_easy_first_fold_does_not_shield_a_bad_second_one(study):
+    trial = study.ask()
+    trial.report(0.95, 3)
+    trial.report(0.3, EPOCHS)
+    assert trial.should_prune()
+
+
+def test_a_trial_that_stopped_early_still_counts_later_in_its_fold(study):
+    trial = study.ask()
+    trial.report(0.3, EPOCHS + 3)
+    assert trial.should_prune()
+
+
+def test_a_dip_after_a_good_epoch_of_the_fold_is_forgiven(study):
+    trial = study.ask()
+    trial.report(0.95, 2)
+    trial.report(0.2, 3)
+    assert not trial.should_prune()
+
+
+def test_nothing_is_pruned_while_warming_up(study):
+    trial = study.ask()
+    trial.report(0.0, 0)
+    assert not trial.should_prune()
+
+
+def test_nothing_is_pruned_before_enough_trials_are_complete():
+    pruner = FoldMedianPruner(epochs_per_fold=EPOCHS, startup_trials=3, warmup_epochs=0)
+    study = optuna.create_study(direction="maximize", pruner=pruner)
+    first = study.ask()
+    first.report(0.9, 0)
+    study.tell(first, 0.9)
+    second = study.ask()
+    second.report(0.1, 0)
+    assert not second.should_prune()
+
+
+def test_impossible_settings_are_refused():
+    with pytest.raises(ValueError, match="must be positive.*epochs_per_fold=0"):
+        FoldMedianPruner(epochs_per_fold=0, startup_trials=1, warmup_epochs=0)

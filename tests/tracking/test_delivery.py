@@ -1,0 +1,139 @@
+"""Journal and delivery on a real SQLite MLflow."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from breakhis_search.errors import TrackingError
+from breakhis_search.settings import Settings, read_settings
+from breakhis_search.tracking import keys
+from breakhis_search.tracking.delivery import Delivery
+from breakhis_search.tracking.journal import Journal, open_journals
+from breakhis_search.tracking.store import open_store
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory) -> Settings:
+    return read_settings({}, home=tmp_path_factory.mktemp("home"))
+
+
+@pytest.fixture(scope="module")
+def client(settings):
+    return open_store(settings)
+
+
+def journal_of(settings: Settings, uid: str) -> Journal:
+    return Journal(settings.journal_dir / uid)
+
+
+def begin(journal: Journal, parent: str | None = None) -> None:
+    journal.begin(
+        name=f"run {journal.uid}", tags={"a": "b"}, parent_uid=parent, experiment="breakhis-test"
+    )
+
+
+def runs_of(client, uid: str) -> list:
+    experiment = client.get_experiment_by_name("breakhis-test").experiment_id
+    return client.search_runs([experiment], f"tags.`{keys.TRIAL_UID}` = '{uid}'")
+
+
+def test_a_whole_run_arrives(settings, client):
+    parent, child = journal_of(settings, "parent1"), journal_of(settings, "child1")
+    begin(parent)
+    begin(child, parent="parent1")
+    child.log_params({"optimizer/learning_rate": 0.01})
+    child.log_metrics({"loss": 2.0}, step=0)
+    child.log_metrics({"loss": 1.0}, step=1)
+    (child.artifacts / "figures").mkdir()
+    (child.artifacts / "figures" / "x.txt").write_text("hello")
+    child.log_artifacts()
+    child.finish("FINISHED")
+    delivery = Delivery(client, settings)
+    delivery.deliver(parent)
+    delivery.deliver(child)
+    [run] = runs_of(client, "child1")
+    assert run.info.status == "FINISHED"
+    assert run.data.params == {"optimizer/learning_rate": "0.01"}
+    assert run.data.tags[keys.MLFLOW_PARENT] == delivery.run_id("parent1")
+    history = client.get_metric_history(run.info.run_id, "loss")
+    assert [(m.step, m.value) for m in history] == [(0, 2.0), (1, 1.0)]
+    assert [f.path for f in client.list_artifacts(run.info.run_id, "figures")] == ["figures/x.txt"]
+
+
+def test_delivering_everything_twice_changes_nothing(settings, client):
+    journal = journal_of(settings, "twice")
+    begin(journal)
+    journal.log_params({"p": 1})
+    journal.log_metrics({"m": 0.5}, step=3)
+    journal.finish("KILLED")
+    Delivery(client, settings).deliver(journal)
+    (journal.folder / "cursor").unlink()  # as after a crash before the cursor was written
+    Delivery(client, settings).deliver(journal)
+    [run] = runs_of(client, "twice")
+    assert run.info.status == "KILLED"
+    assert len(client.get_metric_history(run.info.run_id, "m")) == 1
+
+
+def test_a_half_written_line_waits_for_its_end(settings, client):
+    journal = journal_of(settings, "half")
+    begin(journal)
+    with (journal.folder / "records.jsonl").open("a") as file:
+        file.write('{"kind": "metrics", "metr')
+    kinds = [record.kind for record in journal.undelivered()]
+    assert kinds == ["run"]
+
+
+def test_journals_left_behind_are_found_and_delivered(settings, client):
+    journal = journal_of(settings, "left")
+    begin(journal)
+    journal.finish("FAILED")
+    assert "left" in [j.uid for j in open_journals(settings.journal_dir)]
+    (settings.journal_dir / "half" / "records.jsonl").unlink(missing_ok=True)
+    Delivery(client, settings).deliver_all(settings.journal_dir)
+    assert open_journals(settings.journal_dir) == []
+    assert runs_of(client, "left")[0].info.status == "FAILED"
+
+
+def test_long_values_and_many_metrics_fit_the_limits(settings, client):
+    journal = journal_of(settings, "long")
+    begin(journal)
+    journal.log_params({f"p{i}": "x" * 9000 for i in range(130)})
+    journal.log_metrics({f"m{i}": float(i) for i in range(1500)})
+    journal.set_tags({"note": "y" * 9000})
+    Delivery(client, settings).deliver(journal)
+    [run] = runs_of(client, "long")
+    assert len(run.data.params) == 130
+    assert len(run.data.metrics) == 1500
+
+
+def test_a_file_store_is_refused(tmp_path):
+    settings = read_settings({"MLFLOW_TRACKING_URI": str(tmp_path)}, home=tmp_path)
+    with pytest.raises(TrackingError, match="is a folder.*unset it to use mlruns/mlflow.db"):
+        open_store(settings)
+
+
+def test_a_server_that_is_down_is_one_clear_error(tmp_path):
+    settings = read_settings({"MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}, home=tmp_path)
+    with pytest.raises(TrackingError, match=r"http://127.0.0.1:9 does not answer.*start it"):
+        open_store(settings)
+
+
+def test_a_folder_that_cannot_be_made_is_one_clear_error(tmp_path):
+    (tmp_path / "mlruns").write_text("a file where the folder should be")
+    with pytest.raises(TrackingError, match="cannot be written"):
+        open_store(read_settings({}, home=tmp_path))
+
+
+def test_a_journal_that_cannot_be_written_is_one_clear_error(tmp_path):
+    (tmp_path / "uid").write_text("a file where the folder should be")
+    with pytest.raises(TrackingError, match="journal .* cannot be written"):
+        Journal(tmp_path / "uid")
+
+
+def test_settings_are_absolute(tmp_path):
+    settings = read_settings({"BREAKHIS_ROOT": "relative"}, home=Path("."))
+    assert settings.state_dir.is_absolute()
+    assert settings.data_root is not None
+    assert settings.data_root.is_absolute()
