@@ -8,7 +8,6 @@ import warnings
 
 # TensorFlow's C++ code logs to stderr from its first import on; 3 leaves only fatal messages.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # its kernels differ from run to run
 # MLflow asks home for news and GitPython for a git binary; a search needs neither.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
@@ -18,7 +17,9 @@ def main() -> None:
     """Run the command line; exit 0 ok, 1 error, 2 usage, 130 interrupted."""
     from breakhis_search.cli.app import run_app
 
-    if not sys.warnoptions:  # python -W shows them; they are about our libraries, not the user's work
+    if (
+        not sys.warnoptions
+    ):  # python -W shows them; they are about our libraries, not the user's work
         warnings.simplefilter("ignore")
 
     sys.exit(run_app(sys.argv[1:]))

@@ -24,6 +24,7 @@ class Settings:
         tracking_uri: MLflow server or database (``MLFLOW_TRACKING_URI``).
         studies_uri: Optuna storage (``BREAKHIS_STUDIES_URI``).
         data_root: Dataset named by ``BREAKHIS_ROOT``, if set.
+        keras_home: Where Keras keeps downloaded weights (``KERAS_HOME``).
     """
 
     home: Path
@@ -32,6 +33,7 @@ class Settings:
     tracking_uri: str
     studies_uri: str
     data_root: Path | None
+    keras_home: Path
 
     @property
     def journal_dir(self) -> Path:
@@ -70,4 +72,5 @@ def read_settings(
         tracking_uri=env.get("MLFLOW_TRACKING_URI") or f"sqlite:///{state_dir / 'mlflow.db'}",
         studies_uri=env.get("BREAKHIS_STUDIES_URI") or f"sqlite:///{state_dir / 'studies.db'}",
         data_root=Path(root).expanduser().resolve() if root else None,
+        keras_home=Path(env.get("KERAS_HOME") or Path.home() / ".keras"),
     )

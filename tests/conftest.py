@@ -1,4 +1,4 @@
-"""Fixtures shared by all tests: real data where it is at hand, and nothing written outside tmp_path."""
+"""Fixtures shared by all tests: real data where it is at hand."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ def real_data() -> Path:
     for place in (os.environ.get("BREAKHIS_TEST_DATA"), SHARED / "data"):
         if place and (Path(place) / "BreaKHis_v1").is_dir():
             return Path(place)
-    pytest.skip("no real BreaKHis images: set BREAKHIS_TEST_DATA to a folder that holds BreaKHis_v1")
+    pytest.skip(
+        "no real BreaKHis images: set BREAKHIS_TEST_DATA to a folder that holds BreaKHis_v1"
+    )
 
 
 @pytest.fixture(scope="session")

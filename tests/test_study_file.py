@@ -140,7 +140,9 @@ def test_holdout_without_accessions_is_an_error(study):
 
 
 def test_accessions_may_be_written_as_numbers(study):
-    study.write_text(MINIMAL + "protocol: {kind: holdout, validation_accessions: [3411, 14-9133]}\n")
+    study.write_text(
+        MINIMAL + "protocol: {kind: holdout, validation_accessions: [3411, 14-9133]}\n"
+    )
     assert load_study(study).protocol.validation_accessions == ("3411", "14-9133")
 
 

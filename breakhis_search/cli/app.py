@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -28,7 +28,7 @@ app = typer.Typer(
 app.add_typer(data_app, name="data")
 
 
-class DeviceOption(str, Enum):
+class DeviceOption(StrEnum):
     """Values of ``--device``."""
 
     auto = "auto"
@@ -55,9 +55,7 @@ def _main(
     pass
 
 
-@app.command(
-    epilog="Example: python -m breakhis_search run --study binary --data BreaKHis_v1 --profile quick"
-)
+@app.command(epilog="Example: python -m breakhis_search run --study binary --data BreaKHis_v1")
 def run(
     study: Study = "multiclass",
     data: Annotated[
@@ -70,7 +68,9 @@ def run(
     profile: Annotated[
         str | None, typer.Option(help="Profile of the study file: full, quick, demo.")
     ] = None,
-    trials: Annotated[int | None, typer.Option(min=1, help="Budget of the study in trials.")] = None,
+    trials: Annotated[
+        int | None, typer.Option(min=1, help="Budget of the study in trials.")
+    ] = None,
     timeout: Annotated[
         str | None, typer.Option(help="Stop asking for new trials after, such as 2h or 90m.")
     ] = None,
@@ -79,9 +79,7 @@ def run(
         list[str] | None, typer.Option("--set", help="Override section.key=value; repeatable.")
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask before hours on a CPU.")] = False,
-    new: Annotated[
-        bool, typer.Option("--new", help="Start a new version of the study.")
-    ] = False,
+    new: Annotated[bool, typer.Option("--new", help="Start a new version of the study.")] = False,
     i_know_this_leaks: Annotated[
         bool, typer.Option(help="Allow protocol.kind=image, which splits patients.")
     ] = False,
@@ -138,9 +136,7 @@ def promote(
 def predict(
     study: Study,
     images: Annotated[list[Path], typer.Argument(help="Image files or folders.")],
-    version: Annotated[
-        str | None, typer.Option(help="Version (default: the champion).")
-    ] = None,
+    version: Annotated[str | None, typer.Option(help="Version (default: the champion).")] = None,
     demo: Annotated[bool, typer.Option("--demo", help="The demo's registered model.")] = False,
     as_json: AsJson = False,
 ) -> None:

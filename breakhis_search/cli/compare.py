@@ -35,16 +35,19 @@ def compare_command(studies: Sequence[str], *, top: int, as_json: bool) -> None:
     objective = str(objectives[names[0]])
     why = explain_first(board, objective)
     if as_json:
-        best = {by: _records(best_by(board, by)) for by in ("architecture", "sampling")}
-        console.print_json({"studies": names, "why": why, "trials": _records(board), "best": best})
+        winners = {by: _records(best_by(board, by)) for by in ("architecture", "sampling")}
+        answer = {"studies": names, "why": why, "trials": _records(board), "best": winners}
+        console.print_json(answer)
         return
     print_leaderboard(board, objective, top=top, title=" and ".join(names))
     for column in ("architecture", "sampling"):
         best = best_by(board, column)
         print_leaderboard(best, objective, top=len(best), title=f"Best of every {column}")
-    console.out.print(why)
+    console.out.print(why, soft_wrap=True)
     if different_splits(board):
-        console.out.print("[yellow]These studies split differently: their scores do not compare.[/]")
+        console.out.print(
+            "[yellow]These studies split differently: their scores do not compare.[/]"
+        )
 
 
 def print_leaderboard(

@@ -6,17 +6,22 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-out = Console(highlight=False, soft_wrap=False)
+_WIDTH_OF_A_FILE = 120
+
+out = Console(highlight=False)
+if not out.is_terminal:  # rich takes 80 columns there, which breaks tables and commands to copy
+    out = Console(highlight=False, width=_WIDTH_OF_A_FILE)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def say(text: str) -> None:
     """Print a sentence of progress."""
-    out.print(escape(text), style="dim")
+    out.print(escape(text), style="dim", soft_wrap=True)
 
 
 def print_error(text: str) -> None:
@@ -46,14 +51,21 @@ def print_table(
     notes: Sequence[str] = (),
 ) -> None:
     """Print a table; columns named in ``right`` are aligned to the right."""
-    table = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
+    table = Table(
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        header_style="bold",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+    )
     for column in columns:
         table.add_column(column, justify="right" if column in right else "left", overflow="fold")
     for row in rows:
         table.add_row(*(escape(_text(cell)) for cell in row))
     out.print(table)
     for note in notes:
-        out.print(escape(note))
+        out.print(escape(note), soft_wrap=True)
 
 
 def _text(value: Any) -> str:

@@ -109,7 +109,9 @@ def demo(
 @data_app.command(epilog="Example: python -m breakhis_search data download --out data")
 def download(
     out: Annotated[Path, typer.Option(help="Folder to unpack into.")] = Path("data"),
-    url: Annotated[str | None, typer.Option(help="Another place to fetch the archive from.")] = None,
+    url: Annotated[
+        str | None, typer.Option(help="Another place to fetch the archive from.")
+    ] = None,
     sha256: Annotated[str | None, typer.Option(help="Digest the archive must have.")] = None,
 ) -> None:
     """Fetch BreaKHis (4 GB) with resume, verify, unpack and check it."""

@@ -62,7 +62,8 @@ class TerminalObserver:
                 f"trial {summary.number:>3} {self._finished}/{self._trials}  {result}"
                 f"  {self._name}  {summary.seconds:.0f} s{reason}"
                 f"{self._best_so_far()}{self._time_left()}"
-            )
+            ),
+            soft_wrap=True,
         )
 
     def close(self) -> None:

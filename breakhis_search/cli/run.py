@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import typer
@@ -14,6 +16,7 @@ EXIT_INTERRUPTED = 130
 
 if TYPE_CHECKING:
     from breakhis_search.study.context import StudyContext
+    from breakhis_search.workflow.preparation import PreparedRun, Watcher
     from breakhis_search.workflow.request import RunRequest
     from breakhis_search.workflow.search import RunOutcome
 
@@ -21,8 +24,10 @@ if TYPE_CHECKING:
 def run_command(request: RunRequest, *, assume_yes: bool) -> None:
     """Run a study with progress on screen, and end with what the user needs next."""
     from breakhis_search.cli.progress import TerminalObserver
-    from breakhis_search.workflow.search import Watcher, run_study
+    from breakhis_search.workflow.preparation import Watcher, prepare_run
 
+    settings = read_settings()
+    sys.path.insert(0, str(settings.home))  # for HyperModels of one's own, by module:Class
     observer = TerminalObserver()
     watcher = Watcher(
         say=console.say,
@@ -31,7 +36,9 @@ def run_command(request: RunRequest, *, assume_yes: bool) -> None:
         confirm_slow=_yes if assume_yes else _confirm_slow,
     )
     try:
-        outcome = run_study(request, read_settings(), watcher)
+        prepared = prepare_run(request, settings, watcher)
+        console.say("starting Keras …")
+        outcome = _import_search()(prepared, watcher)
     except KeyboardInterrupt:
         console.out.print(
             "Stopped. What is finished is kept; the same command goes on where this ended."
@@ -40,6 +47,16 @@ def run_command(request: RunRequest, *, assume_yes: bool) -> None:
     finally:
         observer.close()
     _print_outcome(request, outcome)
+
+
+def _import_search() -> Callable[[PreparedRun, Watcher], RunOutcome]:
+    """The heavy half, imported without the start-up messages of its backend."""
+    from breakhis_search.training.devices import import_keras
+
+    import_keras()
+    from breakhis_search.workflow.search import search_and_register
+
+    return search_and_register
 
 
 class _Preparation:
@@ -80,12 +97,13 @@ def _print_outcome(request: RunRequest, outcome: RunOutcome) -> None:
     board = read_leaderboard(outcome.client, [outcome.study])
     console.out.print()
     print_leaderboard(board, outcome.objective, top=12)
-    console.out.print(explain_first(board, outcome.objective))
+    console.out.print(explain_first(board, outcome.objective), soft_wrap=True)
     if outcome.registered:
         registered = outcome.registered
         console.out.print(
             f"Registered: [bold]{registered.name} version {registered.version}[/]"
-            f" as {registered.alias} ({registered.why})."
+            f" as {registered.alias} ({registered.why}).",
+            soft_wrap=True,
         )
     else:
         console.out.print(f"Nothing new was registered: {outcome.not_registered}.")

@@ -25,7 +25,9 @@ def status_command(*, as_json: bool) -> None:
     columns = ["study", "complete", "pruned", "failed", "running", "queued", "best"]
     console.print_table("Studies", columns, rows, right=columns[1:])
     models = [[m.name, m.version, m.aliases, m.study, m.score] for m in overview.models]
-    console.print_table("Registered models", ["model", "version", "alias", "study", "score"], models)
+    console.print_table(
+        "Registered models", ["model", "version", "alias", "study", "score"], models
+    )
     console.out.print(f"runs with records that wait for delivery: {overview.undelivered}")
 
 

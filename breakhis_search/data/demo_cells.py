@@ -65,7 +65,9 @@ class Cells:
     angles: FloatMap
 
 
-def scatter(field: Field, density: FloatMap | Mask, spacing_um: float, jitter: float = 0.38) -> Points:
+def scatter(
+    field: Field, density: FloatMap | Mask, spacing_um: float, jitter: float = 0.38
+) -> Points:
     """Return points [n, 2] about ``spacing_um`` apart, kept with the chance the density map gives.
 
     Args:
@@ -79,14 +81,15 @@ def scatter(field: Field, density: FloatMap | Mask, spacing_um: float, jitter: f
     columns = np.arange(-1, field.shape[1] / step + 1)
     y, x = np.meshgrid(rows * 0.87 * step, columns * step, indexing="ij")
     x = x + (rows[:, None] % 2) * step / 2
-    points = np.stack([y.ravel(), x.ravel()], -1) + field.rng.uniform(0, step, 2)
-    points += field.rng.normal(0, jitter * step / 2, points.shape)
-    points = inside(points, field.shape)
+    grid = np.stack([y.ravel(), x.ravel()], -1) + field.rng.uniform(0, step, 2)
+    points = inside(grid + field.rng.normal(0, jitter * step / 2, grid.shape), field.shape)
     chance = at(np.asarray(density, dtype=np.float32), points)
-    return np.asarray(points[field.rng.random(len(points)) < chance], dtype=np.float32)
+    return points[field.rng.random(len(points)) < chance]
 
 
-def line_up(field: Field, depth: FloatMap, at_um: float, spacing_um: float) -> tuple[Points, FloatMap]:
+def line_up(
+    field: Field, depth: FloatMap, at_um: float, spacing_um: float
+) -> tuple[Points, FloatMap]:
     """Return points along the line where the depth is ``at_um``, and the direction into the depth.
 
     Args:
@@ -117,13 +120,19 @@ def line_up(field: Field, depth: FloatMap, at_um: float, spacing_um: float) -> t
     return shaken.astype(np.float32), angles.astype(np.float32)
 
 
-def inside(points: npt.NDArray[np.floating], shape: tuple[int, int]) -> npt.NDArray[np.floating]:
-    """Return the points that lie inside the picture."""
+def inside(points: npt.NDArray[np.floating], shape: tuple[int, int]) -> Points:
+    """Return the points that lie inside the picture, float32 [n, 2].
+
+    >>> inside(np.array([[0.0, 5.0], [9.0, 1.0]]), (4, 8)).tolist()
+    [[0.0, 5.0]]
+    """
     keep = ((points >= 0) & (points <= np.array(shape) - 1)).all(axis=1)
-    return points[keep]
+    return np.asarray(points[keep], dtype=np.float32)
 
 
-def at(values: npt.NDArray[np.generic], points: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
+def at(
+    values: npt.NDArray[np.generic], points: npt.NDArray[np.floating]
+) -> npt.NDArray[np.float32]:
     """Return the values of a map at the nearest pixels of points inside it, float32 [n]."""
     rows, columns = np.rint(points).astype(np.int64).T
     return np.asarray(values[rows, columns], dtype=np.float32)
@@ -156,7 +165,8 @@ def _splat(field: Field, cells: Cells, size: float) -> FloatMap:
     area = 0.79 * cells.kind.length_um * cells.kind.width_um * size**2 / field.um_per_px**2
     flat = np.bincount(rows * width + columns, area * cells.kind.shade * spread, height * width)
     sigma = max(0.5 * cells.kind.width_um / field.um_per_px, 0.5)
-    return cv2.GaussianBlur(flat.reshape(height, width).astype(np.float32), (0, 0), sigma) * 1.6
+    blurred = cv2.GaussianBlur(flat.reshape(height, width).astype(np.float32), (0, 0), sigma)
+    return np.asarray(blurred * np.float32(1.6), dtype=np.float32)
 
 
 def _draw_outlines(field: Field, cells: Cells, size: float, canvas: npt.NDArray[np.uint8]) -> None:
@@ -195,4 +205,4 @@ def _outlines(
     cos, sin = np.cos(cells.angles)[:, None], np.sin(cells.angles)[:, None]
     x = cells.points[:, 1:2] + long * cos - short * sin
     y = cells.points[:, 0:1] + long * sin + short * cos
-    return np.rint(np.stack([x, y], -1) * 2**_SHIFT).astype(np.int32)
+    return np.asarray(np.rint(np.stack([x, y], -1) * 2**_SHIFT), dtype=np.int32)

@@ -1,6 +1,8 @@
-"""The plane the demo's tissue is drawn in: a grid in micrometres, smooth noise and distances on it."""
+"""The plane the demo is drawn in: a grid in micrometres, the run of the fibres, noise, distances."""
 
 from __future__ import annotations
+
+import math
 
 import cv2
 import numpy as np
@@ -14,7 +16,7 @@ _FINE_PX = 6.0  # noise with a step below this is made by enlarging random value
 
 
 class Field:
-    """One field of view: its grid, its scale and its source of chance.
+    """One field of view: its grid, its scale, the run of its fibres and its source of chance.
 
     Attributes:
         shape: Height and width in pixels of the drawing.
@@ -22,9 +24,17 @@ class Field:
         rng: Source of everything random in this field.
         y: Row positions in micrometres, float32 [h, 1].
         x: Column positions in micrometres, float32 [1, w].
+        along: Positions along the collagen fibres in micrometres, float32 [h, w].
+        across: Positions across the fibres in micrometres, float32 [h, w].
     """
 
-    def __init__(self, shape: tuple[int, int], um_per_px: float, rng: np.random.Generator) -> None:
+    def __init__(
+        self,
+        shape: tuple[int, int],
+        um_per_px: float,
+        rng: np.random.Generator,
+        waviness: float = 1.0,
+    ) -> None:
         self.shape = shape
         self.um_per_px = um_per_px
         self.rng = rng
@@ -33,12 +43,22 @@ class Field:
         # 1.4: sampling between the values lowers their deviation to about 0.7
         self._tile = rng.standard_normal((256, 256), dtype=np.float32) * np.float32(1.4)
         self._tile[-1], self._tile[:, -1] = self._tile[0], self._tile[:, 0]  # repeats with no seam
+        direction = float(rng.uniform(0, math.pi))
+        bend = waviness * (45 * self.noise(260) + 7 * self.noise(45))
+        self.along = math.sin(direction) * self.y + math.cos(direction) * self.x
+        self.across = math.cos(direction) * self.y - math.sin(direction) * self.x + bend
+
+    def fibre_angles(self) -> FloatMap:
+        """Return the direction of the fibres in radians, float32 [h, w]."""
+        rise = cv2.Sobel(self.across, cv2.CV_32F, 0, 1)
+        run = cv2.Sobel(self.across, cv2.CV_32F, 1, 0)
+        return np.asarray(np.arctan2(rise, run) + np.float32(math.pi / 2), dtype=np.float32)
 
     def noise(self, scale_um: float) -> FloatMap:
         """Return smooth noise, float32 [h, w], mean about 0, deviation about 1.
 
-        A cubic B-spline through random values one ``scale_um`` apart: smooth at any zoom. Wide noise
-        is computed on a coarse grid and enlarged, fine noise is only enlarged: there it looks alike.
+        A cubic B-spline through random values one ``scale_um`` apart: smooth at any zoom. Wide
+        noise is computed on a coarse grid and enlarged; fine noise is only enlarged.
         """
         step_px = max(scale_um / self.um_per_px, 1.0)
         if step_px < _FINE_PX:
@@ -74,12 +94,15 @@ class Field:
         return np.asarray(sampled, dtype=np.float32)
 
     def distance(self, mask: Mask) -> FloatMap:
-        """Return how deep each pixel lies inside the mask in micrometres, 0 outside, float32 [h, w]."""
+        """Return how deep in micrometres each pixel lies inside the mask, float32 [h, w]."""
         pixels = cv2.distanceTransform(mask.astype(np.uint8), cv2.DIST_L2, 5)
         return np.asarray(pixels * np.float32(self.um_per_px), dtype=np.float32)
 
     def smooth(self, values: FloatMap | Mask, radius_um: float) -> FloatMap:
-        """Return the map averaged over about ``radius_um`` (two box filters: as cheap for any radius)."""
+        """Return the map averaged over about ``radius_um``, float32 [h, w].
+
+        Two box filters: as cheap for a wide radius as for a narrow one.
+        """
         side = 2 * round(radius_um / self.um_per_px / 2) + 1
         once = cv2.blur(np.asarray(values, dtype=np.float32), (side, side))
         return np.asarray(cv2.blur(once, (side, side)), dtype=np.float32)
@@ -150,7 +173,7 @@ def changes(values: npt.NDArray[np.generic]) -> Mask:
 
 
 def _spline_rows(knots: FloatMap, count: int, step: float, start: float) -> FloatMap:
-    """Return a cubic B-spline through rows of knots, evaluated at ``count`` places, float32 [count, n].
+    """Return a cubic B-spline through rows of knots at ``count`` places, float32 [count, n].
 
     Written out, for a matrix product would start the threads of the linear algebra library, which
     get in the way of the pool that draws many pictures at once.

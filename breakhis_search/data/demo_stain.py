@@ -1,8 +1,8 @@
-"""How a patient's section was cut, stained and photographed: Beer-Lambert colour, one look per patient.
+"""How a patient's section was stained and photographed: Beer-Lambert colour, a look per patient.
 
-The colour model and the two stain vectors come from A. C. Ruifrok, D. A. Johnston, "Quantification of
-histochemical staining by color deconvolution", Anal Quant Cytol Histol 23(4), 2001: a stain of
-concentration c with absorbance vector v transmits I = I0 · 10^(-c·v) in each of the channels R, G, B.
+The colour model and the two stain vectors come from A. C. Ruifrok, D. A. Johnston, "Quantification
+of histochemical staining by color deconvolution", Anal Quant Cytol Histol 23(4), 2001: a stain of
+concentration c with absorbance vector v lets I = I0 · 10^(-c·v) through, in each of R, G and B.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ EOSIN = (0.072, 0.990, 0.105)
 
 @dataclass(frozen=True)
 class PatientLook:
-    """What all images of one patient share, whatever the disease: the shortcut that image splits reward.
+    """What all images of one patient share, whatever the disease: the bait for image splits.
 
     Attributes:
         stains: Absorbance vectors of haematoxylin and eosin in this laboratory's bath, [2, 3].
@@ -108,7 +108,7 @@ def photograph(
     light = cv2.GaussianBlur(passed * look.light, (0, 0), look.blur_px)
     light *= _vignette(size_px, rng)[..., None]
     light += np.float32(look.noise) * rng.standard_normal((*size_px, 1), dtype=np.float32)
-    return np.clip(light, 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(light, 0, 255), dtype=np.uint8)
 
 
 def transmit(haematoxylin: FloatMap, eosin: FloatMap, stains: FloatMap) -> FloatMap:
@@ -119,7 +119,7 @@ def transmit(haematoxylin: FloatMap, eosin: FloatMap, stains: FloatMap) -> Float
     [1.0, 1.0, 1.0]
     """
     absorbance = haematoxylin[..., None] * stains[0] + eosin[..., None] * stains[1]
-    return np.exp(absorbance * np.float32(-np.log(10))).astype(np.float32)
+    return np.asarray(np.exp(absorbance * np.float32(-np.log(10))), dtype=np.float32)
 
 
 def _vignette(size_px: tuple[int, int], rng: np.random.Generator) -> FloatMap:

@@ -1,65 +1,20 @@
-"""The demo's pictures: eight growth patterns, drawn in micrometres and stained with H&E.
-
-What makes the types differ is how glands, stroma and nuclei are arranged, as a pathologist would say it
-in one sentence (each pattern's docstring). It is a caricature for trying software, not a model of disease.
-"""
+"""One synthetic photograph: a growth pattern, filled with collagen and cells, stained with H&E."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-from dataclasses import dataclass, field as dataclass_field
-
-import cv2
 import numpy as np
 
-from breakhis_search.data import demo_cells as cells
-from breakhis_search.data.demo_cells import CellKind, Cells, line_up, scatter
-from breakhis_search.data.demo_field import Field, FloatMap, Mask, Points, changes
+from breakhis_search.data.demo_cells import Cells, at, draw_nuclei, scatter
+from breakhis_search.data.demo_field import Field, FloatMap, Mask
+from breakhis_search.data.demo_patterns import PATTERNS, Tissue
 from breakhis_search.data.demo_stain import Image, PatientLook, photograph
 
 FIELD_WIDTH_UM = 70_000.0
-"""Width of a picture in micrometres at 1X: 1,750 at 40X, 175 at 400X (judged from nuclei in real ones)."""
+"""Width of a picture in micrometres at 1X: 1,750 at 40X, 175 at 400X (by the nuclei in real ones)."""
 
+_EOSIN_OF_COLLAGEN = 0.27  # usual concentration: light pink, by eye beside real images
 _OVERSAMPLING = 2  # drawn at twice the size and averaged down: smooth edges at every zoom
-
-
-@dataclass
-class Stroma:
-    """The collagen between the glands.
-
-    Attributes:
-        eosin: Concentration of eosin, float32 [h, w].
-        cracks: Where it tore apart.
-        angle: Direction of the fibres in radians, float32 [h, w].
-    """
-
-    eosin: FloatMap
-    cracks: Mask
-    angle: FloatMap
-
-
-@dataclass
-class Tissue:
-    """What lies where in one field of view.
-
-    Attributes:
-        epithelium: Cytoplasm of epithelial or tumour cells.
-        void: Empty slide: lumens, clefts, cracks.
-        mucin: Pools of mucus.
-        cellularity: Stromal cells per 1,000 square micrometres.
-        spindle: Kind of the stromal cells.
-        eosin: Factor on the eosin of the stroma: below 1 it is pale.
-        groups: All epithelial cells.
-    """
-
-    epithelium: Mask
-    void: Mask
-    mucin: Mask
-    cellularity: FloatMap
-    spindle: CellKind = cells.FIBROBLAST
-    eosin: float = 1.0
-    groups: list[Cells] = dataclass_field(default_factory=list)
+_DETAIL_UM = 1.0  # chromatin is drawn where a pixel covers less than this
 
 
 def draw_tile(
@@ -80,274 +35,67 @@ def draw_tile(
     """
     height, width = size_px
     um_per_px = FIELD_WIDTH_UM / magnification / width / _OVERSAMPLING
-    field = Field((height * _OVERSAMPLING, width * _OVERSAMPLING), um_per_px, rng)
-    stroma = _weave(field, look)
-    tissue = _PATTERNS[type_name](field, stroma)
-    haematoxylin, eosin = _stain(field, stroma, tissue, look)
+    shape = (height * _OVERSAMPLING, width * _OVERSAMPLING)
+    field = Field(shape, um_per_px, rng, look.waviness)
+    tissue = PATTERNS[type_name](field)
+    haematoxylin, eosin = _stain(field, tissue, look)
     return photograph(haematoxylin, eosin, look, size_px, rng)
 
 
-def _weave(field: Field, look: PatientLook) -> Stroma:
-    """Return wavy collagen: noise stretched along a bent direction."""
-    direction = float(field.rng.uniform(0, np.pi))
-    bend = look.waviness * (45 * field.noise(260) + 7 * field.noise(45))
-    across = math.cos(direction) * field.y - math.sin(direction) * field.x + bend
-    along = math.sin(direction) * field.y + math.cos(direction) * field.x
-    thickness = max(look.fibre_um, 2.2 * field.um_per_px)
-    fibres = field.stretched(along / (14 * thickness), across / thickness)
-    bundles = field.stretched(along / (40 * thickness), across / (4.5 * thickness))
-    threads = field.stretched(along / (6 * thickness), across / (0.3 * thickness))
-    angle = np.arctan2(cv2.Sobel(across, cv2.CV_32F, 0, 1), cv2.Sobel(across, cv2.CV_32F, 1, 0))
-    density = 1 + 0.3 * fibres + 0.28 * bundles + 0.12 * threads + 0.15 * field.noise(300)
-    eosin = 0.27 * np.maximum(density - look.oedema * np.maximum(-fibres, 0), 0.12)
-    gaps = 0.7 * fibres + 0.8 * bundles + 0.25 * threads + 0.6 * field.noise(150)
-    cracks = gaps < np.quantile(gaps[::4, ::4], look.crack)
-    return Stroma(eosin.astype(np.float32), cracks, (angle + np.pi / 2).astype(np.float32))
-
-
-def _adenosis(field: Field, stroma: Stroma) -> Tissue:
-    """Lobules of many small, crowded, somewhat distorted ducts in fibrous stroma."""
-    lobules = field.above(field.noise(280) + 0.25 * field.noise(60), field.rng.uniform(0.45, 0.7))
-    centres = scatter(field, lobules, 44.0, jitter=0.5)
-    ducts = _draw_blobs(field, centres, 19.0, variation=0.22, stretch=0.55, wobble=0.09)
-    tissue = _line_glands(field, ducts, 12.0)
-    tissue.cellularity = 0.6 + 2.2 * field.smooth(lobules, 20)
-    return tissue
-
-
-def _fibroadenoma(field: Field, stroma: Stroma) -> Tissue:
-    """Much pale stroma that squeezes the ducts to long curved slits."""
-    heights = field.noise(240) + 0.35 * field.noise(90)
-    middle = float(np.quantile(heights[::4, ::4], field.rng.uniform(0.4, 0.6)))
-    slits = changes_at(heights, middle) & field.above(field.noise(260), 0.75)
-    distance = field.distance(~slits)
-    lumen = 2 + 7 * np.maximum(field.noise(90), 0)
-    tissue = _line_glands(field, distance < lumen + 13, 13.0)
-    tissue.cellularity = 2.2 + 0.8 * field.noise(200)
-    tissue.spindle, tissue.eosin = cells.SPINDLE, 0.75
-    return tissue
-
-
-def _phyllodes_tumor(field: Field, stroma: Stroma) -> Tissue:
-    """Broad leaves of cellular stroma that bulge into clefts lined by epithelium."""
-    distance = field.edges(380.0, 50.0)
-    cleft = 7 + 22 * np.maximum(field.noise(260), 0)
-    leaves = field.rounded(distance > cleft, 62.0)
-    depth = field.distance(leaves)
-    tissue = _line_surface(field, leaves, depth, 13.0)
-    tissue.cellularity = 4.5 + 4.5 * np.exp(-depth / 50) + field.noise(120)
-    tissue.spindle, tissue.eosin = cells.SPINDLE, 0.7
-    return tissue
-
-
-def _tubular_adenoma(field: Field, stroma: Stroma) -> Tissue:
-    """Round, even tubules packed back to back with hardly any stroma."""
-    packed = field.above(field.noise(320), field.rng.uniform(0.8, 1.0))
-    centres = scatter(field, packed, 47.0, jitter=0.16)
-    tubules = _draw_blobs(field, centres, 21.5, variation=0.08, stretch=0.1, wobble=0.03)
-    tissue = _line_glands(field, tubules, 12.5)
-    tissue.cellularity = np.full(field.shape, 1.4, np.float32)
-    return tissue
-
-
-def _ductal_carcinoma(field: Field, stroma: Stroma) -> Tissue:
-    """Irregular solid nests of large pleomorphic nuclei in a reactive stroma."""
-    shape = field.noise(130) + 0.6 * field.noise(55) + 0.25 * field.noise(20)
-    nests = field.above(shape, field.rng.uniform(0.35, 0.65))
-    holes = nests & field.above(field.noise(45), 0.05)
-    sheet = nests & ~holes
-    strays = scatter(field, np.where(nests, 0.0, 0.05).astype(np.float32), 14.0)
-    tissue = _tissue(field, sheet | _dots(field, strays, 8.0), holes)
-    tissue.groups = [
-        _turned(field, cells.DUCTAL, scatter(field, sheet, 14.5, jitter=0.55)),
-        _turned(field, cells.DUCTAL, strays),
-        _lymphocytes(field, ~nests, 0.25),
-    ]
-    tissue.cellularity = 2.0 + 0.6 * field.noise(100)
-    return tissue
-
-
-def _lobular_carcinoma(field: Field, stroma: Stroma) -> Tissue:
-    """Small uniform cells in single file between collagen fibres."""
-    crowded = np.clip(0.6 + 0.3 * field.noise(220), 0.2, 1.0)
-    starts = scatter(field, crowded, 30.0, jitter=0.8)
-    files = _march(field, stroma, starts, 7, 9.5)
-    tissue = _tissue(field, _dots(field, files, 5.2), np.zeros(field.shape, bool))
-    tissue.groups = [_turned(field, cells.LOBULAR, files)]
-    tissue.cellularity = np.full(field.shape, 1.0, np.float32)
-    return tissue
-
-
-def _mucinous_carcinoma(field: Field, stroma: Stroma) -> Tissue:
-    """Islands of tumour cells afloat in pale pools of mucus between thin septa."""
-    septa = field.edges(330.0, 40.0) < 9 + 14 * np.maximum(field.noise(150), 0)
-    stromal = field.above(field.noise(420), field.rng.uniform(0.1, 0.35))
-    pools = field.smooth(~(septa | stromal), 8) > 0.5
-    depth = field.distance(pools)
-    centres = scatter(field, depth > 14, 105.0, jitter=0.7)
-    islands = _draw_blobs(field, centres, 34.0, variation=0.35, stretch=0.5, wobble=0.12, gap_um=0.0)
-    islands &= depth > 5
-    tissue = _tissue(field, islands, np.zeros(field.shape, bool))
-    tissue.mucin = pools & ~islands
-    tissue.groups = [
-        _turned(field, cells.MUCINOUS, scatter(field, islands, 9.5)),
-        _lymphocytes(field, ~pools, 0.1),
-    ]
-    tissue.cellularity = np.full(field.shape, 1.6, np.float32)
-    return tissue
-
-
-def _papillary_carcinoma(field: Field, stroma: Stroma) -> Tissue:
-    """Branching fronds: a fibrovascular core clad in crowded columnar cells, with empty space between."""
-    distance = field.edges(135.0, 28.0)
-    broken = field.above(field.noise(130), 0.2)
-    core = (distance < 5 + 5 * np.maximum(field.noise(80), 0)) & ~broken
-    away = field.distance(~core)
-    thick = 24 + 4 * field.noise(60)
-    fronds = field.smooth(away < thick, 5) > 0.5
-    clad = fronds & (away > 0)
-    tissue = _tissue(field, clad, ~fronds)
-    for depth_um in (4.5, 11.5, 18.5):
-        points, angles = line_up(field, away, depth_um, 6.8)
-        keep = cells.at(clad, points) > 0
-        tissue.groups.append(Cells(cells.PAPILLARY, points[keep], angles[keep]))
-    tissue.cellularity = np.full(field.shape, 3.0, np.float32)
-    return tissue
-
-
-_PATTERNS: dict[str, Callable[[Field, Stroma], Tissue]] = {
-    "adenosis": _adenosis,
-    "fibroadenoma": _fibroadenoma,
-    "phyllodes_tumor": _phyllodes_tumor,
-    "tubular_adenoma": _tubular_adenoma,
-    "ductal_carcinoma": _ductal_carcinoma,
-    "lobular_carcinoma": _lobular_carcinoma,
-    "mucinous_carcinoma": _mucinous_carcinoma,
-    "papillary_carcinoma": _papillary_carcinoma,
-}
-
-
-def changes_at(values: FloatMap, level: float) -> Mask:
-    """Return the line along which a map crosses a level."""
-    return changes(values > level)
-
-
-def _tissue(field: Field, epithelium: Mask, void: Mask) -> Tissue:
-    """Return tissue with no mucus and no cells yet."""
-    nothing = np.zeros(field.shape, bool)
-    return Tissue(epithelium, void, nothing, np.zeros(field.shape, np.float32))
-
-
-def _line_glands(field: Field, glands: Mask, thickness_um: float) -> Tissue:
-    """Return glands with two rows of cells around a lumen: luminal inside, myoepithelial outside."""
-    depth = field.distance(glands)
-    tissue = _tissue(field, glands & (depth <= thickness_um), depth > thickness_um)
-    outer, along = line_up(field, depth, 1.6, 11.0)
-    inner, inward = line_up(field, depth, 0.5 * thickness_um, 8.2)
-    tissue.groups = [
-        Cells(cells.MYOEPITHELIAL, outer, along + np.float32(np.pi / 2)),
-        Cells(cells.LUMINAL, inner, inward),
-    ]
-    return tissue
-
-
-def _line_surface(field: Field, body: Mask, depth: FloatMap, thickness_um: float) -> Tissue:
-    """Return tissue whose free surface carries two rows of cells; all outside it is empty."""
-    tissue = _tissue(field, body & (depth <= thickness_um), ~body)
-    for at_um, kind in ((3.8, cells.LUMINAL), (9.5, cells.LUMINAL)):
-        points, inward = line_up(field, depth, at_um, 6.8)
-        tissue.groups.append(Cells(kind, points, inward))
-    return tissue
-
-
-def _draw_blobs(
-    field: Field, centres: Points, radius_um: float, *, variation: float, stretch: float, wobble: float,
-    gap_um: float = 2.5,
-) -> Mask:
-    """Return the mask of rounded outlines; with a gap they touch but do not merge."""
-    count = len(centres)
-    rng = field.rng
-    turn = np.linspace(0, 2 * np.pi, 28, endpoint=False)[None, :]
-    phase = rng.uniform(0, 2 * np.pi, (3, count, 1))
-    radius = radius_um / field.um_per_px * np.exp(rng.normal(0, variation, (count, 1)))
-    radius = radius * (1 + wobble * (np.cos(3 * turn + phase[0]) + np.cos(2 * turn + phase[1])))
-    longer = np.sqrt(1 + stretch * rng.random((count, 1)) * 2)
-    long, short = radius * longer * np.cos(turn), radius / longer * np.sin(turn)
-    cos, sin = np.cos(phase[2]), np.sin(phase[2])
-    x = centres[:, 1:2] + long * cos - short * sin
-    y = centres[:, 0:1] + long * sin + short * cos
-    outlines = np.rint(np.stack([x, y], -1) * 16).astype(np.int32)
-    canvas = np.zeros(field.shape, np.uint8)
-    gap_px = max(1, round(gap_um / field.um_per_px))
-    for outline in outlines:
-        cv2.fillPoly(canvas, [outline], 1, cv2.LINE_8, 4)
-        if gap_um:
-            cv2.polylines(canvas, [outline], True, 0, gap_px, cv2.LINE_8, 4)
-    return canvas > 0
-
-
-def _dots(field: Field, points: Points, radius_um: float) -> Mask:
-    """Return the mask of all places within a radius of the points."""
-    canvas = np.ones(field.shape, bool)
-    rows, columns = np.rint(points).astype(np.int64).T
-    canvas[rows, columns] = False
-    return np.asarray(field.distance(canvas) < radius_um, dtype=bool)
-
-
-def _march(field: Field, stroma: Stroma, starts: Points, steps: int, step_um: float) -> Points:
-    """Return files of points that follow the fibres from each start; files end by chance."""
-    points, found = starts, [starts]
-    for _ in range(steps):
-        angle = cells.at(stroma.angle, points)
-        ahead = np.stack([np.sin(angle), np.cos(angle)], -1) * (step_um / field.um_per_px)
-        ahead += field.rng.normal(0, 0.1 * step_um / field.um_per_px, ahead.shape)
-        points = (points + ahead)[field.rng.random(len(points)) < 0.85]
-        points = cells.inside(points, field.shape).astype(np.float32)
-        found.append(points)
-    return np.concatenate(found)
-
-
-def _turned(field: Field, kind: CellKind, points: Points) -> Cells:
-    """Return cells with no common direction."""
-    return Cells(kind, points, field.rng.uniform(0, np.pi, len(points)).astype(np.float32))
-
-
-def _lymphocytes(field: Field, where: Mask, share: float) -> Cells:
-    """Return loose clusters of lymphocytes in part of the field."""
-    density = where & field.above(field.noise(90), share)
-    return _turned(field, cells.LYMPHOCYTE, scatter(field, 0.6 * density.astype(np.float32), 9.0))
-
-
-def _stain(
-    field: Field, stroma: Stroma, tissue: Tissue, look: PatientLook
-) -> tuple[FloatMap, FloatMap]:
+def _stain(field: Field, tissue: Tissue, look: PatientLook) -> tuple[FloatMap, FloatMap]:
     """Return the concentrations of haematoxylin and eosin, float32 [h, w] each."""
-    is_stroma = ~(tissue.epithelium | tissue.void | tissue.mucin)
-    void = tissue.void | (is_stroma & stroma.cracks)
-    grain = 1 + 0.18 * field.noise(3 * max(field.um_per_px, 1.0))
-    eosin = np.where(tissue.epithelium, 0.22 * grain, tissue.eosin * stroma.eosin)
-    haematoxylin = np.where(tissue.epithelium, 0.13 * grain, 0.03 * grain)
-    strands = _strands(field)
-    eosin = np.where(tissue.mucin, 0.012 + 0.02 * strands, eosin)
-    haematoxylin = np.where(tissue.mucin, 0.035 + 0.06 * strands, haematoxylin)
-    eosin, haematoxylin = np.where(void, 0.004, eosin), np.where(void, 0.004, haematoxylin)
-    nuclei = cells.draw_nuclei(field, _all_cells(field, stroma, tissue, is_stroma & ~void), look.nucleus)
-    if field.um_per_px < 1:
-        nuclei *= 1 + 0.16 * look.chromatin * (field.noise(0.8) + 0.6 * field.noise(2.0))
-    eosin = eosin * (1 - 0.5 * np.minimum(nuclei / 0.5, 1))
+    collagen, cracks = _weave_collagen(field, tissue, look)
+    is_stroma = ~(tissue.epithelium | tissue.void | tissue.mucin | cracks)
+    grain = 1 + np.float32(0.18) * field.noise(3 * max(field.um_per_px, 1.0))
+    strands = _hang_strands(field)
+    compartments = [tissue.epithelium, tissue.mucin, is_stroma]
+    eosin = np.select(compartments, [0.22 * grain, 0.012 + 0.02 * strands, collagen], 0.004)
+    haematoxylin = np.select(
+        compartments, [0.13 * grain, 0.035 + 0.06 * strands, 0.03 * grain], 0.004
+    )
+    nuclei = _draw_all_nuclei(field, tissue, is_stroma, look)
+    eosin *= 1 - 0.5 * np.minimum(nuclei / 0.5, 1)  # nuclei take up less eosin than cytoplasm
     return np.maximum(haematoxylin, nuclei).astype(np.float32), eosin.astype(np.float32)
 
 
-def _strands(field: Field) -> FloatMap:
-    """Return thin bent strands as they hang in mucus, float32 [h, w], 0..1."""
+def _weave_collagen(field: Field, tissue: Tissue, look: PatientLook) -> tuple[FloatMap, Mask]:
+    """Return the eosin of the collagen, float32 [h, w], and where it tore apart."""
+    fibre_um = max(look.fibre_um, 2.2 * field.um_per_px)  # finer ones would flicker between pixels
+    fibres, bundles, threads = (
+        field.stretched(field.along / (length * fibre_um), field.across / (width * fibre_um))
+        for length, width in ((14, 1.0), (40, 4.5), (6, 0.3))
+    )
+    weave = 0.3 * fibres + 0.28 * bundles + 0.12 * threads + 0.15 * field.noise(300)
+    weave = np.maximum(weave - look.oedema * np.maximum(-fibres, 0), -0.88)
+    eosin = _EOSIN_OF_COLLAGEN * tissue.eosin * (1 + tissue.fibrous * weave)
+    gaps = 0.7 * fibres + 0.8 * bundles + 0.25 * threads + 0.6 * field.noise(150)
+    share = look.crack if tissue.fibrous > 0.5 else 0.0  # loose stroma gives way, it does not crack
+    solid = tissue.epithelium | tissue.mucin
+    cracks = field.above(-gaps, share) & ~solid
+    return np.asarray(eosin, dtype=np.float32), cracks
+
+
+def _hang_strands(field: Field) -> FloatMap:
+    """Return thin bent strands as they hang in mucus, float32 [h, w], 0 to about 1."""
     veins = np.abs(field.noise(110) + 0.4 * field.noise(35))
-    return np.asarray(np.exp(-veins / 0.12) + 0.25 * np.clip(field.noise(60), 0, 2))
+    clouds = np.clip(field.noise(60), 0, 2)
+    return np.asarray(np.exp(-veins / 0.12) + 0.25 * clouds, dtype=np.float32)
 
 
-def _all_cells(field: Field, stroma: Stroma, tissue: Tissue, is_stroma: Mask) -> list[Cells]:
-    """Return the stromal cells, which lie along the fibres, and then the epithelial ones."""
-    spacing = 11.0
-    chance = np.maximum(tissue.cellularity, 0) * is_stroma * np.float32(spacing**2 * 0.87 / 1000)
-    points = scatter(field, chance, spacing)
-    angles = cells.at(stroma.angle, points) + field.rng.normal(0, 0.25, len(points))
-    return [Cells(tissue.spindle, points, angles.astype(np.float32)), *tissue.groups]
+def _draw_all_nuclei(field: Field, tissue: Tissue, is_stroma: Mask, look: PatientLook) -> FloatMap:
+    """Return the haematoxylin of stromal and epithelial nuclei, float32 [h, w]."""
+    groups = [_fill_stroma(field, tissue, is_stroma), *tissue.groups]
+    nuclei = draw_nuclei(field, groups, look.nucleus)
+    if field.um_per_px < _DETAIL_UM:
+        grains = field.noise(0.8) + 0.6 * field.noise(2.0)
+        nuclei *= 1 + np.float32(0.16 * look.chromatin) * grains
+    return nuclei
+
+
+def _fill_stroma(field: Field, tissue: Tissue, is_stroma: Mask) -> Cells:
+    """Return the stromal cells, which lie along the fibres."""
+    spacing_um = 11.0
+    per_point = spacing_um**2 * 0.87 / 1000  # the share of 1,000 square micrometres it stands for
+    points = scatter(field, tissue.cellularity * is_stroma * per_point, spacing_um)
+    angles = at(field.fibre_angles(), points) + field.rng.normal(0, 0.25, len(points))
+    return Cells(tissue.spindle, points, angles.astype(np.float32))

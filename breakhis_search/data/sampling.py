@@ -74,7 +74,9 @@ def class_weights(y: IntArray, n_classes: int, weighting: str) -> npt.NDArray[np
             expected=" | ".join(CLASS_WEIGHTINGS),
             received=repr(weighting),
         )
-    weights: npt.NDArray[np.float32] = (raw * counts.sum() / (raw * counts).sum()).astype(np.float32)
+    weights: npt.NDArray[np.float32] = (raw * counts.sum() / (raw * counts).sum()).astype(
+        np.float32
+    )
     return weights
 
 

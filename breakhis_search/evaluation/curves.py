@@ -107,7 +107,7 @@ def undrawable_classes(table: pd.DataFrame, level: Level) -> dict[str, str]:
     sample = sample_of(table, level)
     present = sample.names_present
     if len(present) < 2:
-        reason = f"every {level} is {present[0]}, and a curve needs others to compare with"
+        reason = f"every {level} is of the same class, and a curve needs others to compare with"
         return dict.fromkeys(sample.class_names, reason)
     return {
         name: f"no {level} of this class was scored"
@@ -167,12 +167,13 @@ def _roc_line(counts: ThresholdCounts) -> Line:
 def _pr_line(counts: ThresholdCounts) -> Line:
     """Return the stepped precision-recall line: a threshold's precision holds from the last recall.
 
-    Thresholds that find nothing more than the one before are drops at the same recall.
+    Thresholds that find no further positive are left out: they add nothing to the area.
     """
-    recall = counts.true_positives / counts.true_positives[-1]
-    precision = counts.true_positives / (counts.true_positives + counts.false_positives)
+    found = np.diff(counts.true_positives, prepend=0.0) > 0
+    hits, misses = counts.true_positives[found], counts.false_positives[found]
+    recall = hits / hits[-1]
     x = np.column_stack([np.append(0.0, recall[:-1]), recall]).ravel()
-    return Line(x, np.repeat(precision, 2), np.repeat(counts.thresholds, 2))
+    return Line(x, np.repeat(hits / (hits + misses), 2), np.repeat(counts.thresholds[found], 2))
 
 
 def average_vertically(lines: Sequence[Line]) -> Line:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import plotly.graph_objects as go
 
@@ -32,7 +33,7 @@ from breakhis_search.evaluation.style import (
     label_of,
 )
 
-CURVE_HEIGHT_PX = 520
+CURVE_HEIGHT_PX = 580
 LEGEND_ROW_PX = 19
 MATRIX_HEIGHT_PX = 520
 SMALL_MATRIX_HEIGHT_PX = 360
@@ -49,7 +50,7 @@ def roc_figure(table: pd.DataFrame, level: Level) -> go.Figure | None:
         return None
     names, areas = _drawn_classes(table, points), curve_areas(table, level, "roc")
     figure = _unit_square(
-        f"ROC, {_count_in_words(table, level)}",
+        f"ROC, {count_in_words(table, level)}",
         axes=("false-positive rate", "true-positive rate"),
         legend="area under the line (AUROC)",
         lines=len(names) + 1,
@@ -67,7 +68,7 @@ def pr_figure(table: pd.DataFrame, level: Level) -> go.Figure | None:
         return None
     names, areas = _drawn_classes(table, points, both=True), curve_areas(table, level, "pr")
     figure = _unit_square(
-        f"Precision-recall, {_count_in_words(table, level)}",
+        f"Precision-recall, {count_in_words(table, level)}",
         axes=("recall", "precision"),
         legend="average precision",
         lines=len(names),
@@ -98,7 +99,7 @@ def confusion_figure(
         z=rates,
         x=labels,
         y=totals,
-        text=_cell_texts(counts if shown == "count" else rates, shown),
+        text=_cell_texts(counts, rates, shown),
         texttemplate="%{text}",
         customdata=np.dstack([counts, np.nan_to_num(rates)]),
         hovertemplate="true %{y}<br>predicted %{x}<br>%{customdata[0]} "
@@ -135,7 +136,7 @@ def magnification_figure(
     }
     if all(value is None for level in LEVELS for value in values[level]):
         return None
-    figure = _figure(f"{label} by magnification", BAR_HEIGHT_PX)
+    figure = _figure(f"{label[0].upper()}{label[1:]} by magnification", BAR_HEIGHT_PX)
     for level in LEVELS:
         figure.add_bar(
             name=f"{level} level",
@@ -153,6 +154,12 @@ def magnification_figure(
     figure.update_xaxes(type="category")
     figure.update_yaxes(title=label, range=[0, 1.08], tickvals=np.linspace(0, 1, 6))
     return figure
+
+
+def count_in_words(table: pd.DataFrame, level: Level) -> str:
+    """Return how many images or patients are scored, such as ``7,909 images`` or ``1 patient``."""
+    count = len(sample_of(table, level).y_true)
+    return f"{count:,} {level}" + ("" if count == 1 else "s")
 
 
 def _figure(title: str, height_px: int) -> go.Figure:
@@ -219,22 +226,28 @@ def _reference_line(name: str) -> dict[str, object]:
 def _add_chance(figure: go.Figure, chance: float) -> None:
     figure.add_hline(y=chance, line={"color": REFERENCE_COLOR, "dash": "dot", "width": 1.5})
     # A shape has no legend entry of its own: an empty line explains it.
-    figure.add_scatter(x=[None], y=[None], **_reference_line(f"chance, {chance:.2f}"))
+    figure.add_scatter(x=[None], y=[None], **_reference_line(f"chance, {chance:.3g}"))
 
 
-def _cell_texts(values: np.ndarray, shown: Literal["count", "rate"]) -> list[list[str]]:
-    write = "{:.0f}" if shown == "count" else "{:.2f}"
-    return [["" if np.isnan(v) else write.format(v) for v in row] for row in values]
+def _cell_texts(
+    counts: npt.NDArray[np.int64], rates: npt.NDArray[np.float64], shown: Literal["count", "rate"]
+) -> list[list[str]]:
+    """Return what is written in the cells; nothing in the row of an absent class."""
+
+    def text_of(count: int, rate: float) -> str:
+        if np.isnan(rate):
+            return ""
+        return f"{count}" if shown == "count" or count == 0 else f"{rate:.2f}"
+
+    return [
+        [text_of(count, rate) for count, rate in zip(*row, strict=True)]
+        for row in zip(counts, rates, strict=True)
+    ]
 
 
 def _wrapped(name: str) -> str:
     """Return a class name over two lines, to keep axis labels short."""
     return label_of(name).replace(" ", "<br>", 1)
-
-
-def _count_in_words(table: pd.DataFrame, level: Level) -> str:
-    count = len(sample_of(table, level).y_true)
-    return f"{count:,} {level}" + ("" if count == 1 else "s")
 
 
 def _magnifications_in(metrics: Iterable[str]) -> list[str]:

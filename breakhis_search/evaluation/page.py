@@ -24,6 +24,7 @@ from breakhis_search.evaluation.curves import (
 )
 from breakhis_search.evaluation.figures import (
     confusion_figure,
+    count_in_words,
     magnification_figure,
     pr_figure,
     roc_figure,
@@ -42,7 +43,7 @@ from breakhis_search.evaluation.page_tables import (
     undefined_list,
 )
 from breakhis_search.evaluation.predictions import class_names_of, is_binary
-from breakhis_search.evaluation.samples import LEVELS, Level, sample_of
+from breakhis_search.evaluation.samples import LEVELS, Level
 from breakhis_search.evaluation.style import FONT_FAMILY, REFERENCE_COLOR, TEXT_COLOR, label_of
 
 _STYLE = f"""
@@ -157,12 +158,12 @@ def _of_both_levels(
 
 
 def _numbers_html(table: pd.DataFrame, metrics: Mapping[str, float]) -> str:
-    images, patients = (len(sample_of(table, level).y_true) for level in LEVELS)
+    images, patients = (count_in_words(table, level) for level in LEVELS)
     return (
         "<h2>Scores</h2><p>By image, every picture counts once; by patient, the probabilities of a "
         "patient's pictures are averaged first and every patient counts once "
-        f"({images:,} images of {patients:,} patients). A dash means that the score has no "
-        f"value here.</p>{headline_table(metrics)}"
+        f"({images} of {patients}). A dash means that the score has no value here.</p>"
+        f"{headline_table(metrics)}"
         "<h2>By class</h2><p>Read a class together with how many patients stand behind it: a score "
         f"from two or three patients says little.</p>{class_table(table, metrics)}"
         f"{undefined_list(undefined_metrics(table))}"
@@ -244,16 +245,16 @@ def _learning_section(history: pd.DataFrame) -> _Section:
 
 
 def _absences(table: pd.DataFrame) -> list[str]:
-    """Return one sentence per level on the classes that have no curve."""
+    """Return one sentence per level and reason on the classes that have no curve."""
     sentences = []
     for level in LEVELS:
         by_reason: dict[str, list[str]] = {}
         for name, reason in undrawable_classes(table, level).items():
             by_reason.setdefault(reason, []).append(label_of(name))
-        sentences += [
-            f"No curve at {level} level for {', '.join(names)}: {escape(reason)}."
-            for reason, names in by_reason.items()
-        ]
+        for reason, names in by_reason.items():
+            everything = len(names) == len(class_names_of(table))
+            whom = "" if everything else f" for {', '.join(names)}"
+            sentences.append(f"No curve at {level} level{whom}: {escape(reason)}.")
     return sentences
 
 

@@ -67,7 +67,7 @@ class PinnedHyperParameters:
         finally:
             self._name_scopes.pop()
 
-    def Choice(  # noqa: N802, PLR0917 - keras-tuner's signature
+    def Choice(  # noqa: N802 - keras-tuner's signature
         self,
         name: str,
         values: Any,

@@ -92,7 +92,7 @@ class SpaceRecorder:
         self._conditions: list[Condition] = []
         self._name_scopes: list[str] = []
 
-    def Choice(  # noqa: N802, PLR0917 - keras-tuner's signature
+    def Choice(  # noqa: N802 - keras-tuner's signature
         self,
         name: str,
         values: Any,
@@ -108,7 +108,7 @@ class SpaceRecorder:
             parent_name, parent_values, name=name, kind="choice", default=chosen, choices=choices
         )
 
-    def Int(  # noqa: N802, PLR0917 - keras-tuner's signature
+    def Int(  # noqa: N802 - keras-tuner's signature
         self,
         name: str,
         min_value: int,
@@ -132,7 +132,7 @@ class SpaceRecorder:
             log=sampling == "log",
         )
 
-    def Float(  # noqa: N802, PLR0917 - keras-tuner's signature
+    def Float(  # noqa: N802 - keras-tuner's signature
         self,
         name: str,
         min_value: float,

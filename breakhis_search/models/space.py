@@ -48,7 +48,7 @@ class HyperParameters(Protocol):
     ) -> Any:
         """Declare one of ``values``."""
 
-    def Int(  # noqa: N802, PLR0917 - keras-tuner's signature
+    def Int(  # noqa: N802 - keras-tuner's signature
         self,
         name: str,
         min_value: int,
@@ -59,7 +59,7 @@ class HyperParameters(Protocol):
     ) -> Any:
         """Declare an integer, both bounds included."""
 
-    def Float(  # noqa: N802, PLR0917 - keras-tuner's signature
+    def Float(  # noqa: N802 - keras-tuner's signature
         self,
         name: str,
         min_value: float,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -30,12 +29,14 @@ class Candidate:
         model: Keras model with initial weights, images → logits.
         plan: How it is trained.
         seed: Seed of its weights, sampling and augmentation.
+        constants: Names of a foreign model that are not searched, such as its own learning rate.
     """
 
     values: Mapping[str, Any]
     model: Any
     plan: TrainingPlan
     seed: int
+    constants: tuple[str, ...]
 
     @property
     def architecture(self) -> str:
@@ -63,17 +64,9 @@ def build_candidate(trial: BaseTrial, context: StudyContext, *, seed: int) -> Ca
         weights=context.weights[architecture],
         foreign_arguments=context.config.model.arguments.get(architecture, {}),
     )
-    return Candidate(dict(hp.values), model, read_plan(hp.values), seed)
-
-
-def seed_of(*parts: object) -> int:
-    """Return a seed in [0, 2³¹) that depends on all parts.
-
-    >>> seed_of(0, 1) != seed_of(1, 0)
-    True
-    """
-    text = "/".join(map(str, parts))
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4]) & 0x7FFF_FFFF
+    constants = {h.name for h in hp.space if type(h).__name__ == "Fixed"}
+    values = {name: value for name, value in hp.values.items() if name not in constants}
+    return Candidate(values, model, read_plan(values), seed, tuple(sorted(constants)))
 
 
 def training_data(context: StudyContext, train: IntArray, validation: IntArray) -> TrainingData:

@@ -14,6 +14,7 @@ from breakhis_search.data.taxonomy import class_names
 from breakhis_search.models.weights import ResolvedWeights
 from breakhis_search.settings import Settings
 from breakhis_search.study.progress import SearchObserver, SilentObserver
+from breakhis_search.tracking import keys
 from breakhis_search.tracking.delivery import Delivery
 from breakhis_search.tracking.journal import Journal
 from breakhis_search.training.devices import Device
@@ -57,6 +58,11 @@ class StudyContext:
     def class_names(self) -> tuple[str, ...]:
         """Classes in the order of the logits."""
         return class_names(self.config.task)
+
+    @property
+    def is_demo(self) -> bool:
+        """Whether all of it is synthetic."""
+        return self.tags[keys.DEMO] == "true"
 
     @property
     def input_shape(self) -> tuple[int, int, int]:

@@ -90,4 +90,3 @@ def _log_steps(hp: Any) -> Iterator[Any]:
     while value <= hp.max_value * (1 + 1e-9):
         yield value
         value = value * hp.step
-

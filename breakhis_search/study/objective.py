@@ -17,12 +17,12 @@ from breakhis_search.evaluation.predictions import build_predictions
 from breakhis_search.study.candidate import (
     Candidate,
     build_candidate,
-    seed_of,
     trainer_of,
     training_data,
 )
 from breakhis_search.study.context import StudyContext
 from breakhis_search.study.records import TrialRecord
+from breakhis_search.study.seeding import seed_of
 from breakhis_search.training.trainer import EpochReport, FoldResult, Timer
 
 
@@ -96,6 +96,8 @@ class _FoldRunner:
             with self._timer.measure("model"):
                 self._record.save_model(self._candidate.model)
         rows = context.split.table.iloc[fold.validation].rename(columns={"path": "image"})
+        if result.logits is None:
+            raise TrialFailure(f"fold {number} has no validation images", remedy="report a defect")
         predictions = build_predictions(
             rows,
             fold=number,

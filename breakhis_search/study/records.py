@@ -87,6 +87,11 @@ class TrialRecord:
                 keys.SAMPLING: candidate.plan.sampling_strategy,
                 keys.SEED: str(candidate.seed),
                 keys.WEIGHTS: origin,
+                **(
+                    {keys.NOT_SEARCHED: ", ".join(candidate.constants)}
+                    if candidate.constants
+                    else {}
+                ),
             }
         )
         self._journal.log_metrics({keys.METRIC_PARAMETERS: candidate.model.count_params()})

@@ -14,12 +14,12 @@ import optuna
 from breakhis_search.study.candidate import (
     Candidate,
     build_candidate,
-    seed_of,
     trainer_of,
     training_data,
 )
 from breakhis_search.study.context import StudyContext
 from breakhis_search.study.records import TrialRecord
+from breakhis_search.study.seeding import seed_of
 from breakhis_search.training.trainer import Timer
 
 

@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import time
 import uuid
-import warnings
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from breakhis_search.config import StudyConfig
 from breakhis_search.errors import StudyError, TrialFailure
 from breakhis_search.study import lease
-from breakhis_search.study.candidate import seed_of
 from breakhis_search.study.context import StudyContext
 from breakhis_search.study.objective import run_trial
 from breakhis_search.study.progress import TrialSummary
-from breakhis_search.study.pruning import FoldMedianPruner
 from breakhis_search.tracking import keys
 
 UID = "trial_uid"
@@ -27,40 +23,6 @@ INTERRUPTED = "interrupted"
 REASON = "reason"
 
 SAME_FAILURES_THAT_STOP = 3
-
-
-def build_sampler(config: StudyConfig, *, finished: int) -> optuna.samplers.BaseSampler:
-    """Return the sampler; its seed differs by how far the study is, or a resume would repeat it.
-
-    Args:
-        config: The study.
-        finished: Trials the study already has.
-    """
-    seed = seed_of(config.search.seed, "sampler", finished)
-    if config.search.sampler == "random":
-        return optuna.samplers.RandomSampler(seed=seed)
-    with warnings.catch_warnings():
-        # `group` is experimental, and the only way to model a space that branches.
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return optuna.samplers.TPESampler(
-            n_startup_trials=config.search.startup_trials,
-            seed=seed,
-            multivariate=True,
-            group=True,
-            constant_liar=True,
-        )
-
-
-def build_pruner(config: StudyConfig) -> optuna.pruners.BasePruner:
-    """Return the pruner; nothing is pruned while only a head has been warmed up."""
-    if config.search.pruner == "none":
-        return optuna.pruners.NopPruner()
-    training = config.training
-    return FoldMedianPruner(
-        epochs_per_fold=training.max_epochs,
-        startup_trials=config.search.startup_trials,
-        warmup_epochs=min(training.max_epochs - 1, training.head_epochs + 1),
-    )
 
 
 def counts_towards_budget(trial: FrozenTrial) -> bool:
@@ -95,7 +57,9 @@ def _mark_interrupted(study: optuna.Study, trial: FrozenTrial, context: StudyCon
         context.delivery.deliver(journal)
 
 
-def enqueue_first_trials(study: optuna.Study, configurations: Iterable[dict[str, object]]) -> None:
+def enqueue_first_trials(
+    study: optuna.Study, configurations: Iterable[Mapping[str, object]]
+) -> None:
     """Put the study file's hand-picked configurations in the queue, each once ever."""
     for configuration in configurations:
         study.enqueue_trial(dict(configuration), skip_if_exists=True)

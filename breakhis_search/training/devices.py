@@ -2,14 +2,47 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import resource
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from breakhis_search.errors import DeviceError
 
 Requested = Literal["auto", "gpu", "cpu"]
+
+
+@contextmanager
+def _native_stderr_kept_back() -> Iterator[None]:
+    """Hold back what C++ code writes to stderr, and show it only if the block fails.
+
+    TensorFlow logs two lines before its own log level is in force.
+    """
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as kept:
+        stderr = os.dup(2)
+        os.dup2(kept.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            kept.seek(0)
+            os.write(stderr, kept.read())
+            raise
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+
+
+def import_keras() -> Any:
+    """Return the keras module, imported without the backend's start-up messages."""
+    with _native_stderr_kept_back():
+        import keras
+    return keras
 
 
 @dataclass(frozen=True)
@@ -30,11 +63,11 @@ class Device:
 
     @property
     def compiles_with_xla(self) -> bool:
-        """Whether steps are compiled with XLA: always under JAX; under TensorFlow on GPU only.
+        """Whether steps are compiled with XLA: under JAX always, under TensorFlow never.
 
-        On CPU the compilation costs more than the few epochs of a trial give back.
+        TensorFlow has no XLA kernel for the projective transform that rotates and zooms.
         """
-        return self.backend == "jax" or self.kind == "gpu"
+        return self.backend == "jax"
 
 
 def prepare_device(
@@ -50,8 +83,7 @@ def prepare_device(
     Raises:
         DeviceError: A GPU was asked for and the backend sees none.
     """
-    import keras
-
+    keras = import_keras()
     backend = keras.backend.backend()
     gpus = _gpus(backend, hide=requested == "cpu")
     if requested == "gpu" and not gpus:

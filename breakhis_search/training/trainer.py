@@ -21,7 +21,7 @@ from breakhis_search.training.plan import TrainingPlan
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
-SetTrainable = Callable[[Any, str], None]
+SetTrainable = Callable[[Any, Any], int]
 Score = Callable[[IntArray, FloatArray], float | None]
 
 

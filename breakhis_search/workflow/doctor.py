@@ -33,9 +33,7 @@ class Finding:
     detail: str
 
 
-def examine(
-    settings: Settings, *, data: Path | None, weights_dir: Path | None
-) -> list[Finding]:
+def examine(settings: Settings, *, data: Path | None, weights_dir: Path | None) -> list[Finding]:
     """Look at everything a run needs; nothing is changed but empty databases are created."""
     return [
         *_versions(),
@@ -44,7 +42,7 @@ def examine(
         _guarded("study storage", lambda: _studies(settings)),
         _disk(settings),
         _guarded("data", lambda: _data(settings, data)),
-        *_weights(weights_dir),
+        *_weights(weights_dir, settings),
     ]
 
 
@@ -116,7 +114,7 @@ def _data(settings: Settings, data: Path | None) -> Finding:
     return Finding("data", "ok", text)
 
 
-def _weights(weights_dir: Path | None) -> Iterator[Finding]:
+def _weights(weights_dir: Path | None, settings: Settings) -> Iterator[Finding]:
     """Which architectures could start from pretrained weights now, without a download."""
     from breakhis_search.models.architectures import ARCHITECTURES
     from breakhis_search.models.weights import find_local_weights
@@ -126,7 +124,9 @@ def _weights(weights_dir: Path | None) -> Iterator[Finding]:
             continue
         subject = f"weights of {architecture.name}"
         try:
-            file = find_local_weights(architecture.name, weights_dir=weights_dir)
+            file = find_local_weights(
+                architecture.name, weights_dir=weights_dir, keras_home=settings.keras_home
+            )
         except BreakhisSearchError as error:
             yield Finding(subject, "note", str(error))
             continue

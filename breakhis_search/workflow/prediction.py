@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -91,7 +92,7 @@ def _readable(files: Sequence[Path]) -> tuple[list[Path], dict[str, str]]:
     return good, bad
 
 
-def _load(name: str, version: str | None, settings: Settings) -> tuple[object, str]:
+def _load(name: str, version: str | None, settings: Settings) -> tuple[Any, str]:
     client = open_store(settings)
     import mlflow.pyfunc
     from mlflow.exceptions import MlflowException

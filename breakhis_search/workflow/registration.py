@@ -120,7 +120,8 @@ def _answer(model: Any, image: Path, context: StudyContext) -> npt.NDArray[np.fl
     """Probabilities of one image file, float64 [K], from this process."""
     height_px, width_px, _ = context.input_shape
     batch = prepare(image.read_bytes(), height_px, width_px)[None].astype(np.float32)
-    return softmax(np.asarray(model.predict_on_batch(batch)))[0]
+    answer: npt.NDArray[np.float64] = softmax(np.asarray(model.predict_on_batch(batch)))[0]
+    return answer
 
 
 def _register(
@@ -130,13 +131,10 @@ def _register(
     fitted.record.complete_refit()
     run_id = context.delivery.run_id(fitted.uid)
     source = _trial_run(context, best, client)
-    [model] = [
-        m
-        for m in client.search_logged_models(
-            [source.info.experiment_id],
-            filter_string=f"tags.`{keys.TRIAL_UID}` = '{fitted.uid}'",
-        )
-    ]
+    [model] = client.search_logged_models(
+        [source.info.experiment_id],
+        filter_string=f"tags.`{keys.TRIAL_UID}` = '{fitted.uid}'",
+    )
     metrics = source.data.metrics
     broken = broken_floors(metrics, context.config.registration.floors)
     tags = {
@@ -151,10 +149,9 @@ def _register(
     }
     if broken:
         tags[_BROKEN_FLOORS] = "; ".join(broken)
-    demo = context.tags[keys.DEMO] == "true"
     return register(
         client,
-        name=keys.registered_name(context.config.task, demo=demo),
+        name=keys.registered_name(context.config.task, demo=context.is_demo),
         model_id=model.model_id,
         run_id=str(run_id),
         tags=tags,
@@ -175,7 +172,7 @@ def _describe(
     """What a reader of the registry must know, in Markdown."""
     objective = context.config.objective
     patient = metrics.get(f"patient/{objective}")
-    demo = "**SYNTHETIC DEMO DATA: of no use on tissue.**\n\n" if context.tags[keys.DEMO] == "true" else ""
+    demo = "**SYNTHETIC DEMO DATA: of no use on tissue.**\n\n" if context.is_demo else ""
     return (
         f"{demo}{fitted.candidate.architecture}, trial {best.number} of {context.name}, refitted on"
         f" all {len(context.split.development)} development images."

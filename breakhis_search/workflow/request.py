@@ -110,7 +110,9 @@ def check_space(space: Mapping[str, Any]) -> Iterator[tuple[Location, str]]:
         yield from _unknown_names(space, known)
 
 
-def _unknown_names(space: Mapping[str, Any], architectures: list[str]) -> Iterator[tuple[Location, str]]:
+def _unknown_names(
+    space: Mapping[str, Any], architectures: list[str]
+) -> Iterator[tuple[Location, str]]:
     import difflib
 
     declared = record_space(architectures)

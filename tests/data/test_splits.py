@@ -204,9 +204,7 @@ def test_holdout_of_an_unknown_accession_is_an_error():
 def test_holdout_of_a_sealed_patient_is_a_leak():
     table = tree(SMALL)
     sealed = sorted(choose_sealed_test(table).groups)
-    names = tuple(sealed[:2]) + tuple(
-        {"14-1001", "14-1002", "14-3001", "14-3002"} - set(sealed)
-    )
+    names = tuple(sealed[:2]) + tuple({"14-1001", "14-1002", "14-3001", "14-3002"} - set(sealed))
     with pytest.raises(SplitLeakageError, match="sealed test"):
         split_patients(table, "binary", Protocol(kind="holdout", validation_accessions=names))
 

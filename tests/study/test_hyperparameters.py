@@ -1,4 +1,4 @@
-"""Hyperparameters drawn by Optuna behind keras-tuner's API, and the contract with its private side."""
+"""Hyperparameters drawn by Optuna behind keras-tuner's API; the contract with its private side."""
 
 from __future__ import annotations
 

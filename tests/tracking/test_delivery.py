@@ -133,7 +133,7 @@ def test_a_journal_that_cannot_be_written_is_one_clear_error(tmp_path):
 
 
 def test_settings_are_absolute(tmp_path):
-    settings = read_settings({"BREAKHIS_ROOT": "relative"}, home=Path("."))
+    settings = read_settings({"BREAKHIS_ROOT": "relative"}, home=Path())
     assert settings.state_dir.is_absolute()
     assert settings.data_root is not None
     assert settings.data_root.is_absolute()

@@ -1,0 +1,157 @@
+"""The part of ``run`` that finds all that can be wrong, before anything heavy is imported."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import optuna
+
+from breakhis_search.data.catalog import Catalog, read_catalog
+from breakhis_search.data.splits import Protocol, Split, split_patients
+from breakhis_search.models.weights import ResolvedWeights, resolve_weights
+from breakhis_search.settings import Settings
+from breakhis_search.study.identity import study_digest
+from breakhis_search.study.progress import SearchObserver, SilentObserver
+from breakhis_search.study.storage import OpenedStudy, open_storage, open_study
+from breakhis_search.study.strategy import build_pruner, build_sampler
+from breakhis_search.tracking.store import open_store
+from breakhis_search.workflow.request import (
+    ResolvedRequest,
+    RunRequest,
+    architectures_of,
+    resolve_request,
+)
+
+if TYPE_CHECKING:
+    from breakhis_search.study.context import StudyContext
+
+Say = Callable[[str], None]
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Watcher:
+    """Whoever watches a run.
+
+    Attributes:
+        say: Called with sentences.
+        progress: Called with (what, done, in all) while data is prepared.
+        search: Sees trials and epochs.
+        confirm_slow: Asked whether an hours-long run on CPU may start; gets the study's context.
+    """
+
+    say: Say = lambda _: None
+    progress: Progress = lambda *_: None
+    search: SearchObserver = field(default_factory=SilentObserver)
+    confirm_slow: Callable[[StudyContext], None] = lambda _: None
+
+
+@dataclass(frozen=True)
+class PreparedRun:
+    """A run that nothing is known to be wrong with.
+
+    Attributes:
+        request: As typed.
+        resolved: Data chosen and study checked.
+        settings: Where things are.
+        catalog: The usable images.
+        split: Who is trained, validated and sealed.
+        weights: Pretrained weights by architecture, on disk.
+        client: MLflow client.
+        opened: The Optuna study.
+    """
+
+    request: RunRequest
+    resolved: ResolvedRequest
+    settings: Settings
+    catalog: Catalog
+    split: Split
+    weights: dict[str, ResolvedWeights]
+    client: Any
+    opened: OpenedStudy
+
+
+def prepare_run(request: RunRequest, settings: Settings, watcher: Watcher) -> PreparedRun:
+    """Check study file, data, split, weights and stores, in this order, and open the study.
+
+    Raises:
+        BreakhisSearchError: The first thing that is wrong, with its remedy.
+    """
+    resolved = resolve_request(request, settings)
+    catalog = _catalog(resolved, settings, watcher)
+    config = resolved.config
+    split = split_patients(
+        catalog.table,
+        config.task,
+        Protocol(**config.protocol.model_dump()),
+        magnification=config.magnification,
+    )
+    for note in split.notes:
+        watcher.say(note)
+    weights = _weights(resolved, request, settings)
+    client = open_store(settings)
+    storage = open_storage(settings.studies_uri)
+    opened = _open_study(storage, resolved, catalog, split, fresh=request.new)
+    _announce(opened, watcher)
+    return PreparedRun(request, resolved, settings, catalog, split, weights, client, opened)
+
+
+def _catalog(resolved: ResolvedRequest, settings: Settings, watcher: Watcher) -> Catalog:
+    catalog = read_catalog(
+        resolved.data.folder,
+        cache_dir=settings.cache_dir,
+        progress=lambda done, total: watcher.progress("checking images", done, total),
+    )
+    return catalog.require_usable(resolved.config.data.on_bad_image)
+
+
+def _weights(
+    resolved: ResolvedRequest, request: RunRequest, settings: Settings
+) -> dict[str, ResolvedWeights]:
+    source = resolved.config.model.weights
+    return {
+        name: resolve_weights(
+            name, source=source, weights_dir=request.weights_dir, keras_home=settings.keras_home
+        )
+        for name in architectures_of(resolved.config)
+    }
+
+
+def _open_study(
+    storage: optuna.storages.BaseStorage,
+    resolved: ResolvedRequest,
+    catalog: Catalog,
+    split: Split,
+    *,
+    fresh: bool,
+) -> OpenedStudy:
+    config = resolved.config
+    opened = open_study(
+        storage,
+        resolved.study_name,
+        digest=study_digest(
+            config, data_fingerprint=catalog.fingerprint, split_digest=split.digest
+        ),
+        fresh=fresh,
+        sampler=optuna.samplers.RandomSampler(seed=0),  # replaced below, once its size is known
+        pruner=build_pruner(config),
+    )
+    opened.study.sampler = build_sampler(
+        config, finished=len(opened.study.get_trials(deepcopy=False))
+    )
+    return opened
+
+
+def _announce(opened: OpenedStudy, watcher: Watcher) -> None:
+    trials = len(opened.study.get_trials(deepcopy=False))
+    if not opened.is_new:
+        watcher.say(f"continuing {opened.name}, which has {trials} trials")
+    elif opened.earlier:
+        watcher.say(
+            f"new study {opened.name}: data, split, protocol, space or training differ from"
+            f" {opened.earlier[-1]}"
+        )
+    else:
+        watcher.say(f"new study {opened.name}")
