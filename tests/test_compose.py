@@ -24,7 +24,7 @@ import tomllib
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -97,7 +97,7 @@ class _ComposeLoader(yaml.SafeLoader):
     """YAML with the tag by which one Compose file removes what another says."""
 
 
-_ComposeLoader.add_constructor("!reset", lambda loader, node: _RESET)
+_ComposeLoader.add_constructor("!reset", lambda _loader, _node: _RESET)
 
 
 def _merge(base: Any, override: Any) -> Any:
@@ -124,7 +124,9 @@ def read_compose(*files: Path) -> dict[str, Any]:
 def require_valid(file: Path) -> None:
     """Assert that a file follows the schema of the Compose specification."""
     command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec"]
-    done = subprocess.run([*command, str(file)], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [*command, str(file)], capture_output=True, text=True, timeout=60, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -226,10 +228,11 @@ def test_worker_image_installs_its_extras_with_the_lock() -> None:
 
 def test_mlflow_image_installs_locked_versions() -> None:
     [install] = [r for r in _instructions("mlflow", "RUN") if "pip install" in r]
-    words = install.split()
-    assert words[:4] == ["pip", "install", "-c", "/tmp/requirements.lock"]
-    assert words[4:] == ["mlflow", "psycopg2-binary"]
-    assert set(words[4:]) <= _locked()
+    program, verb, option, file, *packages = install.split()
+    assert (program, verb, option) == ("pip", "install", "-c")
+    assert f"requirements.lock {file}" in _instructions("mlflow", "COPY")
+    assert packages == ["mlflow", "psycopg2-binary"]
+    assert set(packages) <= _locked()
 
 
 @pytest.mark.parametrize("name", sorted(DOCKERFILES))
@@ -298,7 +301,7 @@ class Container:
         replacements = dict(self.addresses) | {t: f"{self.root}{t}" for t in targets}
         either = "|".join(map(re.escape, sorted(replacements, key=len, reverse=True)))
         # A whole address or path only: not 127.0.0.1:5000 in 127.0.0.1:50001, nor /app in /apple.
-        return re.sub(rf"(?<![\w./])({either})(?![\w.])", lambda m: replacements[m[1]], text)
+        return re.sub(rf"(?<![\w.])({either})(?![\w.])", lambda m: replacements[m[1]], text)
 
     def arguments(self, command: str | list[str]) -> list[str]:
         words = shlex.split(command) if isinstance(command, str) else command
@@ -328,6 +331,7 @@ class Container:
             capture_output=True,
             text=True,
             timeout=timeout_s,
+            check=False,
             stdin=subprocess.DEVNULL,
         )
 
@@ -335,15 +339,12 @@ class Container:
         """Tell whether the health check succeeds, run once as written."""
         kind, *command = self.service["healthcheck"]["test"]
         assert kind == "CMD"
-        return (
-            subprocess.run(
-                self.arguments(command),
-                env={**self.environment, **(more or {})},
-                capture_output=True,
-                timeout=10,
-            ).returncode
-            == 0
+        environment = {**self.environment, **(more or {})}
+        arguments = self.arguments(command)
+        done = subprocess.run(
+            arguments, env=environment, capture_output=True, timeout=10, check=False
         )
+        return done.returncode == 0
 
 
 @contextmanager
@@ -367,10 +368,8 @@ def running(command: list[str], log: Path, stop: signal.Signals, **options: Any)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait(20)
-        try:
+        with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)  # children it may have left
-        except ProcessLookupError:
-            pass
 
 
 def wait_until_healthy(
@@ -378,8 +377,8 @@ def wait_until_healthy(
 ) -> None:
     deadline = time.monotonic() + START_TIMEOUT_S
     while not container.is_healthy(more):
-        gone = process.poll() is not None
-        assert not gone and time.monotonic() < deadline, log.read_text()[-3000:]
+        assert process.poll() is None, log.read_text()[-3000:]
+        assert time.monotonic() < deadline, log.read_text()[-3000:]
         time.sleep(0.3)
 
 
@@ -486,6 +485,7 @@ def _run(
         capture_output=True,
         text=True,
         timeout=60,
+        check=False,
         **options,
     )
     assert done.returncode == 0, done.stdout + done.stderr

@@ -1,12 +1,13 @@
 """A synthetic BreaKHis: the real tree, names and patient structure, with drawn pictures inside.
 
 It exists so that everything can be tried with no download: it holds no patient's data and says
-nothing about medicine. Its pictures carry the trap of the real set on purpose: each patient has a stain
-and a texture of its own, so a split by image scores higher than a split by patient.
+nothing about medicine. Its pictures carry the trap of the real set on purpose: each patient has a
+stain and a texture of its own, so a split by image scores higher than a split by patient.
 
-Numbers that no real slide has: all years are ``00`` (the real set knows 14 and 15) and all numbers are
-``9TNNN`` (real ones end below 30,000), where T is 1 to 8 for the type in taxonomy order and NNN counts
-the patients of the type. ``00-95003CD`` is the second slide of the third patient with ductal carcinoma.
+Slide ids cannot be confused with real ones: the year is ``00`` (the real set knows 14 and 15) and
+the number is ``9TNNN`` (real ones end below 30,000), where T is 1 to 8 for the type in taxonomy
+order and NNN counts the patients of the type. ``00-95002CD`` is the second slide of the second
+patient with ductal carcinoma.
 """
 
 from __future__ import annotations
@@ -98,20 +99,23 @@ def make_demo(
     folder = Path(folder)
     if _is_complete(folder, parameters):
         return folder
-    _refuse_foreign(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    workshop = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
-        _fill(workshop / "new", parameters)
-        _put_in_place(workshop, folder, parameters)
-    finally:
-        shutil.rmtree(workshop, ignore_errors=True)
+        _refuse_foreign(folder)
+        _make(folder, parameters)
+    except OSError as error:
+        raise DataError(
+            f"the demo cannot be written to {folder}",
+            received=str(error),
+            remedy="give a folder that can be created and renamed there (not a mount point)",
+        ) from error
     return folder
 
 
 def is_demo(folder: Path) -> bool:
-    """Return whether a folder is a synthetic demo, by its marker file."""
-    return (Path(folder) / DEMO_MARKER).is_file()
+    """Return whether a folder is a synthetic demo or lies inside one, by the marker file."""
+    folder = Path(folder).resolve()
+    markers = (place / DEMO_MARKER for place in (folder, *folder.parents))
+    return any(_read_marker(marker).get("notice") == DEMO_NOTICE for marker in markers)
 
 
 def _check(parameters: DemoParameters) -> None:
@@ -137,13 +141,18 @@ def _marker(parameters: DemoParameters) -> dict[str, object]:
     }
 
 
+def _read_marker(path: Path) -> dict[str, object]:
+    """Return the content of a marker file; empty if there is none or it is no marker."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
 def _is_complete(folder: Path, parameters: DemoParameters) -> bool:
     """Return whether the folder holds a demo of these parameters with no picture missing."""
-    try:
-        found = json.loads((folder / DEMO_MARKER).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False  # no marker, or one that was cut off: not a complete demo
-    return found == _marker(parameters) and all(
+    return _read_marker(folder / DEMO_MARKER) == _marker(parameters) and all(
         (folder / tile.path).is_file() for tile in _list_tiles(parameters)
     )
 
@@ -153,13 +162,24 @@ def _refuse_foreign(folder: Path) -> None:
     if not folder.exists():
         return
     found = {entry.name for entry in folder.iterdir()} if folder.is_dir() else {folder.name}
-    if found and (not is_demo(folder) or found - {_TREE, DEMO_MARKER}):
+    if found and (DEMO_MARKER not in found or found - {_TREE, DEMO_MARKER}):
         raise DataError(
             f"the demo cannot be written to {folder}",
             expected="no folder, an empty one, or an earlier demo",
-            received=f"{len(found)} entries, such as {min(found - {DEMO_MARKER})}",
+            received=f"a folder that holds {min(found - {DEMO_MARKER})}",
             remedy="give another folder",
         )
+
+
+def _make(folder: Path, parameters: DemoParameters) -> None:
+    """Draw the demo in a temporary folder beside its place, then move it there."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    workshop = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        _fill(workshop / "new", parameters)
+        _put_in_place(workshop, folder, parameters)
+    finally:
+        shutil.rmtree(workshop, ignore_errors=True)
 
 
 def _list_tiles(parameters: DemoParameters) -> Iterator[_Tile]:
@@ -233,15 +253,12 @@ def _encode(picture: Image) -> bytes:
 
 def _put_in_place(workshop: Path, folder: Path, parameters: DemoParameters) -> None:
     """Move the new demo to its place; give way to an equal one that came first."""
+    if _is_complete(folder, parameters):
+        return  # another process was faster
     if folder.exists():
         folder.rename(workshop / "old")
     try:
         (workshop / "new").rename(folder)
-    except OSError as error:
-        if _is_complete(folder, parameters):
-            return  # another process was faster; its demo is the same
-        raise DataError(
-            f"the demo could not be moved to {folder}",
-            received=str(error),
-            remedy="see that nobody else writes there, then try again",
-        ) from error
+    except OSError:
+        if not _is_complete(folder, parameters):  # else another process was faster just now
+            raise

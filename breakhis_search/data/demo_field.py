@@ -1,4 +1,4 @@
-"""The plane the demo is drawn in: a grid in micrometres, the run of the fibres, noise, distances."""
+"""The plane the demo is drawn in: a grid in micrometres, fibres, noise and distances."""
 
 from __future__ import annotations
 
@@ -84,10 +84,15 @@ class Field:
         large = cv2.resize(values, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
         return np.ascontiguousarray(large[: self.shape[0], : self.shape[1]], dtype=np.float32)
 
-    def stretched(self, along: FloatMap, across: FloatMap) -> FloatMap:
+    def stretched(
+        self, along: npt.NDArray[np.floating], across: npt.NDArray[np.floating]
+    ) -> FloatMap:
         """Return noise at the given coordinates: long where they change slowly, float32 [h, w]."""
         shift = self.rng.uniform(0, 255, 2).astype(np.float32)
-        columns, rows = (v - 255 * np.floor(v / 255) for v in (along + shift[0], across + shift[1]))
+        columns, rows = (
+            np.asarray(v - 255 * np.floor(v / 255), dtype=np.float32)
+            for v in (along + shift[0], across + shift[1])
+        )
         sampled = cv2.remap(
             self._tile, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
         )
@@ -108,7 +113,9 @@ class Field:
         return np.asarray(cv2.blur(once, (side, side)), dtype=np.float32)
 
     def above(self, values: FloatMap, share: float) -> Mask:
-        """Return the mask of the given share of the field where the values are highest."""
+        """Return the mask of about the given share of the field where the values are highest."""
+        if share <= 0:
+            return np.zeros(self.shape, bool)  # the sample below may miss the highest value
         return np.asarray(values > np.quantile(values[::4, ::4], 1 - share), dtype=bool)
 
     def edges(self, spacing_um: float, bend_um: float) -> FloatMap:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from breakhis_search.data import demo_cells as cells
 from breakhis_search.data.demo_cells import CellKind, Cells, line_up, scatter
@@ -37,7 +38,7 @@ class Tissue:
     epithelium: Mask
     void: Mask
     mucin: Mask
-    cellularity: FloatMap
+    cellularity: npt.NDArray[np.floating]
     spindle: CellKind = cells.FIBROBLAST
     eosin: float = 1.0
     fibrous: float = 1.0
@@ -246,8 +247,8 @@ def _march(field: Field, starts: Points, steps: int, step_um: float) -> Points:
         angle = cells.at(angles, points)
         ahead = np.stack([np.sin(angle), np.cos(angle)], -1) * (step_um / field.um_per_px)
         ahead += field.rng.normal(0, 0.1 * step_um / field.um_per_px, ahead.shape)
-        points = (points + ahead)[field.rng.random(len(points)) < 0.85]
-        points = cells.inside(points, field.shape).astype(np.float32)
+        reached = (points + ahead)[field.rng.random(len(points)) < 0.85]
+        points = cells.inside(reached, field.shape)
         found.append(points)
     return np.concatenate(found)
 

@@ -10,7 +10,7 @@ from breakhis_search.data.demo_patterns import PATTERNS, Tissue
 from breakhis_search.data.demo_stain import Image, PatientLook, photograph
 
 FIELD_WIDTH_UM = 70_000.0
-"""Width of a picture in micrometres at 1X: 1,750 at 40X, 175 at 400X (by the nuclei in real ones)."""
+"""Width of a picture in micrometres at 1X: 1,750 at 40X, 175 at 400X (as nuclei in real ones)."""
 
 _EOSIN_OF_COLLAGEN = 0.27  # usual concentration: light pink, by eye beside real images
 _OVERSAMPLING = 2  # drawn at twice the size and averaged down: smooth edges at every zoom

@@ -85,7 +85,8 @@ def prepare_device(
     """
     keras = import_keras()
     backend = keras.backend.backend()
-    gpus = _gpus(backend, hide=requested == "cpu")
+    with _native_stderr_kept_back():  # a missing CUDA driver is no news on a CPU
+        gpus = _gpus(backend, hide=requested == "cpu")
     if requested == "gpu" and not gpus:
         raise DeviceError(
             "no GPU is visible to this process",

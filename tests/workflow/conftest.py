@@ -1,0 +1,99 @@
+"""One real search on a tiny demo, run once for all tests that look at what it left behind."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from breakhis_search.cli.app import run_app
+from breakhis_search.data.demo import make_demo
+from breakhis_search.settings import Settings, read_settings
+from breakhis_search.tracking.store import open_store
+
+EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
+
+TINY = [
+    "--profile=demo",
+    "--set=data.height_px=32",
+    "--set=data.width_px=48",
+    "--set=protocol.folds=2",
+    "--set=training.max_epochs=2",
+    "--set=training.batch_size=16",
+    "--set=search.startup_trials=8",
+    "--set=space.small_cnn/blocks=2",
+    "--set=space.small_cnn/filters=16",
+    "--set=registration.floors={image/auroc: 0.01}",
+]
+
+
+@dataclass
+class Home:
+    """A user's folder: experiments, mlruns, cache; commands run inside it."""
+
+    folder: Path
+    demo: Path
+
+    @property
+    def settings(self) -> Settings:
+        return read_settings(home=self.folder)
+
+    @property
+    def client(self) -> Any:
+        return open_store(self.settings)
+
+    def run(self, *arguments: str) -> int:
+        """Run a command as the user would, in this folder; return its exit code."""
+        before = Path.cwd()
+        os.chdir(self.folder)
+        try:
+            return run_app(list(arguments))
+        finally:
+            os.chdir(before)
+
+    def search(self, study: str, trials: int, *more: str) -> int:
+        """Run a tiny search on the demo."""
+        options = ["--data", str(self.demo), "--trials", str(trials), *TINY, *more]
+        return self.run("run", "--study", study, *options)
+
+
+@pytest.fixture(scope="session")
+def tiny_demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data") / "demo"
+    return make_demo(folder, images_per_slide=1, height_px=64, width_px=96)
+
+
+@pytest.fixture(scope="session")
+def session_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Caches of this session only; no store but the folder's own."""
+    patch = pytest.MonkeyPatch()
+    patch.setenv("BREAKHIS_CACHE", str(tmp_path_factory.mktemp("cache")))
+    for name in ("MLFLOW_TRACKING_URI", "BREAKHIS_STUDIES_URI", "BREAKHIS_ROOT"):
+        patch.delenv(name, raising=False)
+    yield
+    patch.undo()
+
+
+def make_home(folder: Path, demo: Path) -> Home:
+    (folder / "experiments").symlink_to(EXPERIMENTS)
+    return Home(folder, demo)
+
+
+@pytest.fixture
+def home(tmp_path: Path, tiny_demo: Path, session_environment: None) -> Home:
+    """A fresh user's folder."""
+    return make_home(tmp_path, tiny_demo)
+
+
+@pytest.fixture(scope="session")
+def searched(
+    tmp_path_factory: pytest.TempPathFactory, tiny_demo: Path, session_environment: None
+) -> Home:
+    """A user's folder after one tiny binary search of three trials that registered a model."""
+    home = make_home(tmp_path_factory.mktemp("searched"), tiny_demo)
+    assert home.search("binary", 3) == 0
+    return home

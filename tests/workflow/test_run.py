@@ -1,0 +1,221 @@
+"""A whole search on real stores: what it leaves in Optuna, MLflow and the registry."""
+
+from __future__ import annotations
+
+import json
+
+import mlflow
+import numpy as np
+import optuna
+import pandas as pd
+import pytest
+from mlflow.models import Model
+from optuna.trial import TrialState
+
+from breakhis_search.data.cache import open_image_cache
+from breakhis_search.evaluation.metrics import compute_metrics
+from breakhis_search.evaluation.predictions import logits_of, read_parquet
+from breakhis_search.tracking import keys
+
+STUDY = "binary-demo@v1"
+MODEL = "breakhis-binary-demo"
+
+
+def runs(home, role: str) -> list:
+    client = home.client
+    [experiment] = client.search_experiments(filter_string="name = 'breakhis-binary-demo'")
+    return client.search_runs([experiment.experiment_id], f"tags.`{keys.ROLE}` = '{role}'")
+
+
+def optuna_study(home, name: str = STUDY) -> optuna.Study:
+    return optuna.load_study(study_name=name, storage=home.settings.studies_uri)
+
+
+@pytest.fixture(scope="module")
+def trial_run(searched):
+    return min(runs(searched, "trial"), key=lambda r: int(r.data.tags[keys.TRIAL_NUMBER]))
+
+
+@pytest.fixture(scope="module")
+def artifacts(searched, trial_run, tmp_path_factory):
+    target = tmp_path_factory.mktemp("artifacts")
+    for name in ("figures", "predictions"):
+        searched.client.download_artifacts(trial_run.info.run_id, name, str(target))
+    return target
+
+
+def test_one_parent_and_a_child_per_trial(searched):
+    [parent] = runs(searched, "study")
+    trials = runs(searched, "trial")
+    assert parent.info.status == "FINISHED"
+    assert len(trials) == 3
+    assert {r.data.tags[keys.MLFLOW_PARENT] for r in trials} == {parent.info.run_id}
+
+
+def test_mlflow_says_what_optuna_says(searched):
+    by_uid = {r.data.tags[keys.TRIAL_UID]: r for r in runs(searched, "trial")}
+    for trial in optuna_study(searched).trials:
+        run = by_uid[trial.user_attrs["trial_uid"]]
+        assert trial.state == TrialState.COMPLETE
+        assert run.info.status == "FINISHED"
+        assert run.data.metrics["objective/auroc"] == pytest.approx(trial.value)
+        for name, value in trial.params.items():
+            assert run.data.params[name] == str(value)
+
+
+def test_a_trial_says_where_it_came_from(trial_run):
+    tags = trial_run.data.tags
+    for key in (keys.DATA_FINGERPRINT, keys.SPLIT_DIGEST, keys.SEED, keys.GIT_COMMIT, keys.DEVICE):
+        assert tags[key]
+    assert tags[keys.VERSIONS + "tensorflow"] != "absent"
+    assert tags[keys.DEMO] == "true"
+
+
+def test_a_trial_logs_durations_and_memory(trial_run):
+    metrics = trial_run.data.metrics
+    assert metrics["seconds/total"] >= metrics["seconds/train"] > 0
+    assert metrics[keys.METRIC_PEAK_MEMORY] > 10
+    assert metrics[keys.METRIC_PARAMETERS] > 1000
+
+
+def test_epochs_are_logged_once_per_step(searched, trial_run):
+    for fold in (0, 1):
+        name = f"epoch/fold_{fold}/val_loss"
+        history = searched.client.get_metric_history(trial_run.info.run_id, name)
+        assert [m.step for m in history] == [0, 1]
+
+
+def test_the_predictions_hold_every_development_image_once(searched, artifacts):
+    table = read_parquet(artifacts / "predictions" / "predictions.parquet")
+    assert table["image"].is_unique
+    assert set(table["fold"]) == {0, 1}
+    sealed = int(runs(searched, "trial")[0].data.tags[keys.SEALED_TEST].split()[0])
+    assert sealed > 0
+    assert table["accession"].nunique() + sealed == 40
+
+
+def test_the_logged_metrics_follow_from_the_predictions(trial_run, artifacts):
+    table = read_parquet(artifacts / "predictions" / "predictions.parquet")
+    for name, value in compute_metrics(table).items():
+        assert trial_run.data.metrics[name] == pytest.approx(value), name
+
+
+def test_the_figures_and_their_points_are_there(artifacts):
+    page = (artifacts / "figures" / "trial.html").read_text()
+    assert len(page) < 6e6
+    assert "plotly" in page
+    for name in ("roc", "pr", "confusion", "history"):
+        assert len(pd.read_csv(artifacts / "figures" / f"{name}.csv")) > 0
+
+
+def test_the_logged_model_answers_the_logged_predictions(searched, trial_run, artifacts):
+    [output] = trial_run.outputs.model_outputs
+    model = mlflow.keras.load_model(f"models:/{output.model_id}")
+    table = read_parquet(artifacts / "predictions" / "predictions.parquet")
+    first = table[table["fold"] == 0].reset_index(drop=True)
+    images = open_image_cache(
+        searched.demo / "BreaKHis_v1" / "histology_slides" / "breast",
+        first["image"].tolist(),
+        first["image"].tolist(),
+        height_px=32,
+        width_px=48,
+        cache_dir=searched.settings.cache_dir / "test",
+    )
+    answer = np.asarray(model(images.astype("float32")))
+    np.testing.assert_allclose(answer, logits_of(first), atol=1e-4)
+
+
+def test_the_logged_model_has_signature_and_input_example(searched, trial_run):
+    [output] = trial_run.outputs.model_outputs
+    uri = f"models:/{output.model_id}"
+    info = mlflow.models.get_model_info(uri)
+    assert info.signature.inputs.inputs[0].shape == (-1, 32, 48, 3)
+    folder = mlflow.artifacts.download_artifacts(uri)
+    example = np.asarray(Model.load(folder).load_input_example(folder), dtype="float32")
+    assert example.shape == (1, 32, 48, 3)
+    assert np.asarray(mlflow.pyfunc.load_model(folder).predict(example)).shape == (1, 2)
+
+
+def test_the_best_configuration_is_registered_as_champion(searched):
+    client = searched.client
+    version = client.get_model_version_by_alias(MODEL, "champion")
+    study = optuna_study(searched)
+    assert version.tags["breakhis.selected_trial"] == str(study.best_trial.number)
+    assert version.tags[keys.ROLE] == "refit"
+    assert "SYNTHETIC DEMO" in version.description
+    assert "Not a medical device" in version.description
+
+
+def test_the_refit_trained_for_the_median_best_epoch(searched):
+    [refit] = runs(searched, "refit")
+    best = optuna_study(searched).best_trial
+    history = searched.client.get_metric_history(refit.info.run_id, "epoch/fold_0/loss")
+    assert len(history) == best.user_attrs["median_epoch"]
+
+
+def test_the_same_command_again_trains_nothing(searched, capsys):
+    before = len(runs(searched, "trial"))
+    assert searched.search("binary", 3) == 0
+    assert len(runs(searched, "trial")) == before
+    assert "continuing binary-demo@v1, which has 3 trials" in capsys.readouterr().out
+    assert len(searched.client.search_model_versions(f"name = '{MODEL}'")) == 1
+
+
+def test_compare_ranks_from_mlflow_alone(searched, capsys):
+    assert searched.run("compare", "--study", "binary-demo", "--json") == 0
+    answer = json.loads(capsys.readouterr().out)
+    scores = [t["score"] for t in answer["trials"]]
+    assert scores == sorted(scores, reverse=True)
+    assert answer["trials"][0]["rank"] == 1
+    assert "highest pooled out-of-fold auroc" in answer["why"]
+    assert answer["best"]["architecture"][0]["architecture"] == "small_cnn"
+
+
+def test_compare_prints_the_leaderboard(searched, capsys):
+    assert searched.run("compare", "--study", "binary-demo") == 0
+    out = capsys.readouterr().out
+    assert "Best of every sampling" in out
+    assert "small_cnn" in out
+
+
+def test_compare_of_an_unknown_study_names_the_known_ones(searched, capsys):
+    assert searched.run("compare", "--study", "binray") == 1
+    assert "expected one of binary-demo@v1" in capsys.readouterr().err
+
+
+def test_predict_answers_like_the_model_in_the_fresh_process(searched, capsys):
+    image = next(searched.demo.rglob("*.png"))
+    assert searched.run("predict", "--study", "binary", "--demo", str(image), "--json") == 0
+    [answer] = json.loads(capsys.readouterr().out)["predictions"]
+    assert answer["label"] in ("benign", "malignant")
+    total = answer["probability_benign"] + answer["probability_malignant"]
+    assert total == pytest.approx(1.0)
+
+
+def test_predict_names_a_bad_image_and_scores_the_others(searched, capsys, tmp_path):
+    good, bad = next(searched.demo.rglob("*.png")), tmp_path / "bad.png"
+    bad.write_text("not an image")
+    code = searched.run("predict", "--study", "binary", "--demo", str(good), str(bad), "--json")
+    out = capsys.readouterr()
+    assert code == 1
+    assert len(json.loads(out.out)["predictions"]) == 1
+    assert "bad.png" in out.err
+
+
+def test_status_shows_studies_and_models(searched, capsys):
+    assert searched.run("status", "--json") == 0
+    overview = json.loads(capsys.readouterr().out)
+    assert overview["studies"][0]["name"] == STUDY
+    assert overview["studies"][0]["complete"] == 3
+    assert overview["models"][0]["aliases"] == "champion"
+    assert overview["undelivered"] == 0
+
+
+def test_promote_without_a_challenger_says_so(searched, capsys):
+    assert searched.run("promote", "--study", "binary", "--demo") == 1
+    assert "has no challenger" in capsys.readouterr().err
+
+
+def test_promote_of_the_champion_says_so(searched, capsys):
+    assert searched.run("promote", "--study", "binary", "--demo", "--version", "1") == 1
+    assert "is champion already" in capsys.readouterr().err
