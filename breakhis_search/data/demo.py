@@ -26,12 +26,10 @@ import numpy as np
 
 from breakhis_search.data.demo_stain import Image, PatientLook, draw_look
 from breakhis_search.data.demo_tissue import draw_tile
-from breakhis_search.data.taxonomy import MAGNIFICATIONS, TUMOR_TYPES, TumorType
+from breakhis_search.data.taxonomy import MAGNIFICATIONS, TUMOR_TYPES, TumorType, parse_image_name
 from breakhis_search.errors import ConfigError, DataError
 
-DEMO_NOTICE = (
-    "synthetic, not patient data: drawn by breakhis_search to try the software without BreaKHis"
-)
+DEMO_NOTICE = "synthetic, not patient data: drawn by breakhis_search to try it without BreaKHis"
 """What every place that shows results of the demo must say."""
 DEMO_MARKER = "DEMO.json"
 """File at the top of a demo folder that says what it is and how it was made."""
@@ -124,7 +122,7 @@ def _check(parameters: DemoParameters) -> None:
     for name, value in asdict(parameters).items():
         low = lowest.get(name, 1)
         high = _MAX_NUMBERED if name in {"images_per_slide", "accessions_per_type"} else None
-        if value < low or (high is not None and value > high):
+        if value < low or value > (high or value):
             raise ConfigError(
                 f"the demo cannot be drawn with {name}={value}",
                 expected=f"{low} to {high}" if high else f"{low} or more",
@@ -161,14 +159,23 @@ def _refuse_foreign(folder: Path) -> None:
     """Raise if the folder holds anything that make_demo did not put there."""
     if not folder.exists():
         return
-    found = {entry.name for entry in folder.iterdir()} if folder.is_dir() else {folder.name}
-    if found and (DEMO_MARKER not in found or found - {_TREE, DEMO_MARKER}):
+    found = [path for path in folder.rglob("*") if path.is_file()] if folder.is_dir() else [folder]
+    is_marked = _read_marker(folder / DEMO_MARKER).get("notice") == DEMO_NOTICE
+    foreign = [path for path in found if not (is_marked and _is_ours(path))]
+    if foreign:
         raise DataError(
             f"the demo cannot be written to {folder}",
             expected="no folder, an empty one, or an earlier demo",
-            received=f"a folder that holds {min(found - {DEMO_MARKER})}",
+            received=f"a place that holds {min(foreign)}",
             remedy="give another folder",
         )
+
+
+def _is_ours(path: Path) -> bool:
+    """Return whether a file has a name that make_demo gives."""
+    image = parse_image_name(path.name)
+    is_image = image is not None and image.slide.startswith(f"{DEMO_YEAR}-9")
+    return is_image or path.name == DEMO_MARKER
 
 
 def _make(folder: Path, parameters: DemoParameters) -> None:
@@ -225,8 +232,11 @@ def _fill(folder: Path, parameters: DemoParameters) -> None:
             pool.submit(_write_tile, folder, tile, looks[tile.patient_key], parameters)
             for tile in tiles
         ]
-        for job in jobs:
-            job.result()
+        try:
+            for job in jobs:
+                job.result()
+        finally:
+            pool.shutdown(cancel_futures=True)  # after an error or Ctrl-C, draw no more
     marker = json.dumps(_marker(parameters), indent=2) + "\n"
     (folder / DEMO_MARKER).write_text(marker, encoding="utf-8")
 

@@ -124,7 +124,7 @@ def _mucinous_carcinoma(field: Field) -> Tissue:
     stromal = field.above(field.noise(420), field.rng.uniform(0.1, 0.35))
     pools = field.smooth(~(septa | stromal), 8) > 0.5
     depth = field.distance(pools)
-    centres = scatter(field, depth > 24, 100.0, jitter=0.7)
+    centres = scatter(field, depth > 20, 84.0, jitter=0.6)
     islands = _draw_blobs(
         field, centres, 34.0, variation=0.35, stretch=0.5, wobble=0.12, gap_um=0.0
     )

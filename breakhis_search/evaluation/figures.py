@@ -81,7 +81,7 @@ def pr_figure(table: pd.DataFrame, level: Level) -> go.Figure | None:
 def confusion_figure(
     table: pd.DataFrame, level: Level, shown: Literal["count", "rate"]
 ) -> go.Figure:
-    """Return a confusion matrix with counts or row rates written in it.
+    """Return a confusion matrix with counts or row percents written in it.
 
     Both are coloured by the row rate, so that a rare class can be read as well as a common one.
     """
@@ -90,7 +90,7 @@ def confusion_figure(
     shape = (len(names), len(names))
     rates, counts = (cells[column].to_numpy().reshape(shape) for column in ("rate", "count"))
     figure = _figure(
-        f"{level.capitalize()}s, {'counts' if shown == 'count' else 'share of each row'}",
+        f"{level.capitalize()}s, {'counts' if shown == 'count' else 'percent of each row'}",
         MATRIX_HEIGHT_PX if len(names) > 2 else SMALL_MATRIX_HEIGHT_PX,
     )
     labels = [label_of(name) for name in names]
@@ -172,13 +172,7 @@ def _unit_square(title: str, *, axes: tuple[str, str], legend: str, lines: int) 
     ticks = {"tickvals": np.linspace(0, 1, 6), "range": [-0.01, 1.01], "constrain": "domain"}
     figure.update_xaxes(title=axes[0], **ticks)
     figure.update_yaxes(title=axes[1], scaleanchor="x", constraintoward="top", **ticks)
-    figure.update_layout(
-        legend={
-            "title": {"text": legend, "side": "top"},
-            "entrywidth": 0.5,
-            "entrywidthmode": "fraction",
-        }
-    )
+    figure.update_layout(legend_title={"text": legend, "side": "top"})
     return figure
 
 
@@ -232,12 +226,14 @@ def _add_chance(figure: go.Figure, chance: float) -> None:
 def _cell_texts(
     counts: npt.NDArray[np.int64], rates: npt.NDArray[np.float64], shown: Literal["count", "rate"]
 ) -> list[list[str]]:
-    """Return what is written in the cells; nothing in the row of an absent class."""
+    """Return counts or whole percents for the cells; nothing in the row of an absent class."""
 
     def text_of(count: int, rate: float) -> str:
         if np.isnan(rate):
             return ""
-        return f"{count}" if shown == "count" or count == 0 else f"{rate:.2f}"
+        if shown == "count" or count == 0:
+            return f"{count}"
+        return f"{100 * rate:.0f}" if rate >= 0.005 else "<1"
 
     return [
         [text_of(count, rate) for count, rate in zip(*row, strict=True)]

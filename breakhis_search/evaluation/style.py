@@ -123,7 +123,7 @@ def build_template() -> go.layout.Template:
     }
     layout = go.Layout(
         font={"family": FONT_FAMILY, "size": 13, "color": TEXT_COLOR},
-        title={"x": 0, "xref": "paper", "xanchor": "left", "font": {"size": 15}},
+        title={"x": 0.01, "xref": "container", "xanchor": "left", "font": {"size": 15}},
         paper_bgcolor="white",
         plot_bgcolor="white",
         margin={"l": 56, "r": 16, "t": 44, "b": 48},

@@ -49,12 +49,12 @@ def keras_requirements() -> list[str]:
 
 
 def _add_input_example(meta: Any, folder: Path, example: npt.NDArray[np.uint8]) -> None:
-    (folder / "input_example.json").write_text(json.dumps({"inputs": example.tolist()}))
-    (folder / "serving_input_example.json").write_text(json.dumps({"inputs": example.tolist()}))
+    values = example.tolist()
+    (folder / "input_example.json").write_text(json.dumps(values))
+    (folder / "serving_input_example.json").write_text(json.dumps({"inputs": values}))
     meta.saved_input_example_info = {
         "artifact_path": "input_example.json",
         "type": "ndarray",
-        "format": "tf-serving",
         "serving_input_path": "serving_input_example.json",
     }
     meta.save(str(folder / "MLmodel"))
