@@ -37,6 +37,9 @@ CURVE_HEIGHT_PX = 580
 LEGEND_ROW_PX = 19
 MATRIX_HEIGHT_PX = 520
 SMALL_MATRIX_HEIGHT_PX = 360
+CELL_FONT_PX = 11
+"""The largest size at which a count of four digits fits an eighth of a phone's width."""
+
 BAR_HEIGHT_PX = 380
 
 POINT_DECIMALS = 5
@@ -101,6 +104,7 @@ def confusion_figure(
         y=totals,
         text=_cell_texts(counts, rates, shown),
         texttemplate="%{text}",
+        textfont_size=CELL_FONT_PX,
         customdata=np.dstack([counts, np.nan_to_num(rates)]),
         hovertemplate="true %{y}<br>predicted %{x}<br>%{customdata[0]} "
         "(%{customdata[1]:.1%} of the row)<extra></extra>",

@@ -83,16 +83,13 @@ def training_data(context: StudyContext, train: IntArray, validation: IntArray) 
     )
 
 
-def trainer_of(
-    candidate: Candidate, context: StudyContext, *, seed: int, timer: Timer
-) -> FoldTrainer:
-    """Return a trainer of the candidate's model as it is now."""
+def trainer_of(candidate: Candidate, context: StudyContext, *, timer: Timer) -> FoldTrainer:
+    """Return a trainer whose every fold starts from the candidate's weights as they are now."""
     return FoldTrainer(
         candidate.model,
         set_trainable=set_trainable,
         plan=candidate.plan,
         config=context.config.training,
         device=context.device,
-        seed=seed,
         timer=timer,
     )

@@ -27,11 +27,12 @@ def estimate_hours(context: StudyContext) -> tuple[float, str]:
     size = config.training.batch_size
     rows = fold.train[:: max(1, len(fold.train) // (_ROWS * size))][: _ROWS * size]
     data = training_data(context, rows, fold.validation[:0])
+    trainer = trainer_of(candidate, context, timer=Timer())
     seconds = []
     for _ in range(2):
-        timer, start = Timer(), time.perf_counter()
-        trainer_of(candidate, context, seed=0, timer=timer).fit(data, epochs=1)
-        seconds.append(timer.seconds.get("train", time.perf_counter() - start))
+        start = time.perf_counter()
+        trainer.fit(data, epochs=1, seed=0)
+        seconds.append(time.perf_counter() - start)
     keras.backend.clear_session()
     images = sum(len(f.train) for f in context.split.folds) * config.training.max_epochs
     hours = config.search.trials * images * min(seconds) / len(rows) / 3600

@@ -77,17 +77,15 @@ class _FoldRunner:
         self._context = context
         self._record = record
         self._timer = timer
-        self._initial = candidate.model.get_weights()
+        self._trainer = trainer_of(candidate, context, timer=timer)
 
     def run(self, number: int) -> tuple[FoldResult, pd.DataFrame]:
         """Train fold ``number``; return its result and its out-of-fold predictions."""
         context, fold = self._context, self._context.split.folds[number]
-        if number:
-            self._candidate.model.set_weights(self._initial)
         data = training_data(context, fold.train, fold.validation)
-        seed = seed_of(self._candidate.seed, number)
-        result = trainer_of(self._candidate, context, seed=seed, timer=self._timer).fit(
+        result = self._trainer.fit(
             data,
+            seed=seed_of(self._candidate.seed, number),
             epochs=context.config.training.max_epochs,
             score=lambda y, logits: epoch_score(y, logits, context.config.objective),
             on_epoch=lambda report: self._after_epoch(number, report),

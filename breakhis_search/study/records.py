@@ -100,7 +100,8 @@ class TrialRecord:
     def add_epoch(self, fold: int, report: EpochReport) -> None:
         """Record one epoch of one fold."""
         self._epochs.append({"fold": fold, **asdict(report)})
-        prefix = f"{keys.EPOCH}fold_{fold}/"
+        part = "refit" if self._role == "refit" else f"fold_{fold}"
+        prefix = f"{keys.EPOCH}{part}/"
         numbers = {k: v for k, v in asdict(report).items() if isinstance(v, float)}
         self._journal.log_metrics({prefix + k: v for k, v in numbers.items()}, step=report.epoch)
         self.deliver()

@@ -66,9 +66,10 @@ def refit(
         candidate = build_candidate(fixed, context, seed=seed)
     record.describe(candidate)
     nothing = np.empty(0, dtype=np.int64)
-    trainer_of(candidate, context, seed=seed, timer=timer).fit(
+    trainer_of(candidate, context, timer=timer).fit(
         training_data(context, context.split.development, nothing),
         epochs=epochs,
+        seed=seed,
         on_epoch=lambda report: record.add_epoch(0, report),
     )
     return Refit(candidate.model, candidate, record, uid, timer)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import keras
+import numpy as np
+import numpy.typing as npt
 from keras import ops
 
 from breakhis_search.data.augmentation import augment
@@ -21,14 +23,13 @@ class AugmentedModel(keras.Model):  # type: ignore[misc]  # keras has no types
     Args:
         core: RGB float32 [n, h, w, 3] in 0–255 → logits float32 [n, K].
         strength: Augmentation strength in [0, 1].
-        seed: Seed of the augmentation.
     """
 
-    def __init__(self, core: Any, *, strength: float, seed: int) -> None:
+    def __init__(self, core: Any, *, strength: float) -> None:
         super().__init__()
         self.core = core
         self.strength = strength
-        self.random = keras.random.SeedGenerator(seed)
+        self.random = keras.random.SeedGenerator(0)
 
     def call(self, images: Any, training: bool = False) -> Any:
         """Return logits; augments only while training."""
@@ -52,28 +53,52 @@ def build_loss(plan: TrainingPlan) -> Any:
     )
 
 
-def build_optimizer(plan: TrainingPlan, *, peak_rate: float, steps: int) -> Any:
-    """Return AdamW with linear warm-up and cosine decay; biases and norms do not decay."""
-    warmup = max(1, round(WARMUP_SHARE * steps))
-    schedule = keras.optimizers.schedules.CosineDecay(
-        initial_learning_rate=peak_rate * 0.1,
-        decay_steps=max(1, steps - warmup),
-        warmup_target=peak_rate,
-        warmup_steps=warmup,
-    )
-    optimizer = keras.optimizers.AdamW(schedule, weight_decay=plan.weight_decay)
+def build_optimizer(plan: TrainingPlan) -> Any:
+    """Return AdamW whose rate is a variable, set before every step; biases and norms do not decay.
+
+    A schedule object would be compiled into the step; a variable lets all folds share one step.
+    """
+    optimizer = keras.optimizers.AdamW(plan.learning_rate, weight_decay=plan.weight_decay)
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     return optimizer
 
 
-def compile_phase(
-    core: Any, plan: TrainingPlan, *, peak_rate: float, steps: int, seed: int, xla: bool
-) -> AugmentedModel:
-    """Return a compiled training model around ``core`` as it is trainable now."""
-    model = AugmentedModel(core, strength=plan.augmentation_strength, seed=seed)
-    model.compile(
-        optimizer=build_optimizer(plan, peak_rate=peak_rate, steps=steps),
-        loss=build_loss(plan),
-        jit_compile=xla,
-    )
-    return model
+def learning_rates(*, peak: float, steps: int) -> npt.NDArray[np.float32]:
+    """Return the rate of every step, float32 [steps]: linear warm-up, then cosine decay to 0.
+
+    >>> learning_rates(peak=1.0, steps=10).round(2).tolist()
+    [1.0, 0.99, 0.95, 0.87, 0.77, 0.65, 0.5, 0.35, 0.23, 0.13]
+    """
+    warmup = max(1, round(WARMUP_SHARE * steps))
+    rising = peak * np.arange(1, warmup + 1) / warmup
+    share = np.arange(1, steps - warmup + 1) / max(1, steps - warmup + 1)
+    falling = peak * 0.5 * (1.0 + np.cos(np.pi * share))
+    rates: npt.NDArray[np.float32] = np.concatenate([rising, falling])[:steps].astype(np.float32)
+    return rates
+
+
+class CompiledPhase:
+    """A training model compiled once and used for every fold, each time from a clean start.
+
+    Args:
+        core: The model as it is trainable in this phase.
+        plan: How it is trained.
+        xla: Whether to compile with XLA.
+    """
+
+    def __init__(self, core: Any, plan: TrainingPlan, *, xla: bool) -> None:
+        self.model = AugmentedModel(core, strength=plan.augmentation_strength)
+        self.model.compile(optimizer=build_optimizer(plan), loss=build_loss(plan), jit_compile=xla)
+        self.model.optimizer.build(core.trainable_variables)
+        self._fresh = [np.array(v) for v in self.model.optimizer.variables]
+
+    def restart(self, seed: int) -> None:
+        """Forget momenta and step count, and seed the augmentation."""
+        for variable, value in zip(self.model.optimizer.variables, self._fresh, strict=True):
+            variable.assign(value)
+        self.model.random.state.assign(np.array([0, seed], dtype=np.uint32))
+
+    def step(self, images: Any, targets: Any, weights: Any | None, *, learning_rate: float) -> Any:
+        """Train on one batch; return the mean loss since metrics were last reset."""
+        self.model.optimizer.learning_rate = learning_rate
+        return self.model.train_on_batch(images, targets, sample_weight=weights)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from breakhis_search.config import TrainingConfig
 from breakhis_search.data.sampling import TrainingRows, class_weights, epoch_stream, steps_per_epoch
 from breakhis_search.errors import TrialFailure
-from breakhis_search.training.compilation import AugmentedModel, compile_phase
+from breakhis_search.training.compilation import CompiledPhase, learning_rates
 from breakhis_search.training.devices import Device
 from breakhis_search.training.plan import TrainingPlan
 
@@ -109,15 +109,14 @@ class _Phase:
 
 
 class FoldTrainer:
-    """Trains a model on one fold.
+    """Trains a model on one fold after the other; its steps are compiled once.
 
     Args:
-        core: The model (logits), with its initial weights.
+        core: The model (logits); its weights now are where every fold starts from.
         set_trainable: Freezes all of a pretrained model but the named part.
         plan: Hyperparameters of training.
         config: Epochs, patience, batch size.
         device: Where it trains.
-        seed: Seed of sampling and augmentation.
         timer: Collects seconds by phase.
     """
 
@@ -129,7 +128,6 @@ class FoldTrainer:
         plan: TrainingPlan,
         config: TrainingConfig,
         device: Device,
-        seed: int,
         timer: Timer,
     ) -> None:
         self._core = core
@@ -137,14 +135,16 @@ class FoldTrainer:
         self._plan = plan
         self._config = config
         self._device = device
-        self._seed = seed
         self._timer = timer
+        self._initial = core.get_weights()
+        self._compiled: dict[str, CompiledPhase] = {}
 
     def fit(
         self,
         data: TrainingData,
         *,
         epochs: int,
+        seed: int,
         score: Score | None = None,
         on_epoch: Callable[[EpochReport], None] = lambda _: None,
     ) -> FoldResult:
@@ -153,22 +153,24 @@ class FoldTrainer:
         Args:
             data: Images and rows.
             epochs: Upper limit; exact when there is no ``score``.
+            seed: Seed of sampling and augmentation.
             score: Objective of the fold from (y, logits); enables early stopping.
             on_epoch: Called after every epoch; what it raises (a pruned trial) passes through.
 
         Raises:
             TrialFailure: The loss is not finite, or the device is out of memory.
         """
+        self._core.set_weights(self._initial)
         stopper = _EarlyStopping(self._config.patience)
         history: list[EpochReport] = []
         stream = epoch_stream(
             data.rows,
             self._plan.sampling_strategy,
             batch_size=self._config.batch_size,
-            rng=np.random.default_rng(self._seed),
+            rng=np.random.default_rng(seed),
         )
         try:
-            for report, logits in self._epochs(data, epochs, stream, score):
+            for report, logits in self._epochs(data, epochs, seed, stream, score):
                 history.append(report)
                 stopper.see(report, logits, self._core)
                 on_epoch(report)
@@ -198,47 +200,65 @@ class FoldTrainer:
         return [p for p in phases if p.last_epoch > p.first_epoch]
 
     def _epochs(
-        self, data: TrainingData, epochs: int, stream: Iterator[IntArray], score: Score | None
+        self,
+        data: TrainingData,
+        epochs: int,
+        seed: int,
+        stream: Iterator[IntArray],
+        score: Score | None,
     ) -> Iterator[tuple[EpochReport, FloatArray | None]]:
         steps = steps_per_epoch(data.rows, self._plan.sampling_strategy, self._config.batch_size)
         for phase in self._phases(epochs):
-            if phase.part is not None:
-                self._set_trainable(self._core, phase.part)
-            model = compile_phase(
-                self._core,
-                self._plan,
-                peak_rate=phase.peak_rate,
-                steps=steps * (phase.last_epoch - phase.first_epoch),
-                seed=self._seed + phase.first_epoch,
-                xla=self._device.compiles_with_xla,
-            )
-            for epoch in range(phase.first_epoch, phase.last_epoch):
+            compiled = self._enter(phase, seed)
+            length = phase.last_epoch - phase.first_epoch
+            rates = learning_rates(peak=phase.peak_rate, steps=steps * length).reshape(length, -1)
+            for epoch, epoch_rates in enumerate(rates, start=phase.first_epoch):
                 with self._timer.measure("train"):
-                    loss = self._train_epoch(model, data, next(stream))
+                    loss = self._train_epoch(compiled, data, next(stream), epoch_rates)
                 logits = None
                 if len(data.validation):
                     with self._timer.measure("validate"):
                         logits = predict_logits(
-                            model, data.images, data.validation, self._config.batch_size
+                            compiled.model, data.images, data.validation, self._config.batch_size
                         )
-                yield _report(epoch, phase.name, loss, logits, model, data, score), logits
+                val_loss, value = _validate(data, logits, score)
+                rate = float(epoch_rates[-1])
+                yield EpochReport(epoch, phase.name, loss, val_loss, value, rate), logits
 
-    def _train_epoch(self, model: AugmentedModel, data: TrainingData, order: IntArray) -> float:
+    def _enter(self, phase: _Phase, seed: int) -> CompiledPhase:
+        """The compiled step of a phase, new or started again."""
+        if phase.part is not None:
+            self._set_trainable(self._core, phase.part)
+        if phase.name not in self._compiled:
+            with self._timer.measure("compile"):
+                self._compiled[phase.name] = CompiledPhase(
+                    self._core, self._plan, xla=self._device.compiles_with_xla
+                )
+        compiled = self._compiled[phase.name]
+        compiled.restart(seed + phase.first_epoch)
+        return compiled
+
+    def _train_epoch(
+        self, compiled: CompiledPhase, data: TrainingData, order: IntArray, rates: FloatArray
+    ) -> float:
         plan, size = self._plan, self._config.batch_size
         targets = np.eye(data.n_classes, dtype=np.float32)
         weights = None
         if plan.sampling_strategy == "class_weights":
             weights = class_weights(data.rows.y, data.n_classes, str(plan.class_weighting))
-        losses = []
-        for start in range(0, len(order), size):
-            rows = order[start : start + size]
+        loss = math.nan
+        for step, rate in enumerate(rates):
+            rows = order[step * size : (step + 1) * size]
             y = data.rows.y[rows]
-            images = data.images[data.train[rows]]
-            weight = None if weights is None else weights[y]
-            losses.append(model.train_on_batch(images, targets[y], sample_weight=weight))
-        # Each batch reports the running mean since the last reset, so the last one is the epoch's.
-        model.reset_metrics()
-        loss = float(np.asarray(losses[-1]).reshape(-1)[0])
+            # Each batch reports the mean since the last reset, so the last one is the epoch's.
+            loss = compiled.step(
+                data.images[data.train[rows]],
+                targets[y],
+                None if weights is None else weights[y],
+                learning_rate=float(rate),
+            )
+        compiled.model.reset_metrics()
+        loss = float(np.asarray(loss).reshape(-1)[0])
         if not math.isfinite(loss):
             raise TrialFailure(
                 "the training loss is not finite",
@@ -248,24 +268,14 @@ class FoldTrainer:
         return loss
 
 
-def _report(
-    epoch: int,
-    phase: str,
-    loss: float,
-    logits: FloatArray | None,
-    model: AugmentedModel,
-    data: TrainingData,
-    score: Score | None,
-) -> EpochReport:
-    scored = logits is not None
-    return EpochReport(
-        epoch=epoch,
-        phase=phase,
-        loss=loss,
-        val_loss=negative_log_likelihood(data.validation_y, logits) if logits is not None else None,
-        score=score(data.validation_y, logits) if scored and score else None,  # type: ignore[arg-type]
-        learning_rate=float(np.asarray(model.optimizer.learning_rate)),
-    )
+def _validate(
+    data: TrainingData, logits: FloatArray | None, score: Score | None
+) -> tuple[float | None, float | None]:
+    """Negative log-likelihood and score of the fold, as far as they are defined."""
+    if logits is None:
+        return None, None
+    value = score(data.validation_y, logits) if score else None
+    return negative_log_likelihood(data.validation_y, logits), value
 
 
 def negative_log_likelihood(y: IntArray, logits: FloatArray) -> float:

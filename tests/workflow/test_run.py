@@ -149,7 +149,7 @@ def test_the_best_configuration_is_registered_as_champion(searched):
 def test_the_refit_trained_for_the_median_best_epoch(searched):
     [refit] = runs(searched, "refit")
     best = optuna_study(searched).best_trial
-    history = searched.client.get_metric_history(refit.info.run_id, "epoch/fold_0/loss")
+    history = searched.client.get_metric_history(refit.info.run_id, "epoch/refit/loss")
     assert len(history) == best.user_attrs["median_epoch"]
 
 
