@@ -37,7 +37,7 @@ CURVE_HEIGHT_PX = 580
 LEGEND_ROW_PX = 19
 MATRIX_HEIGHT_PX = 520
 SMALL_MATRIX_HEIGHT_PX = 360
-CELL_FONT_PX = 11
+CELL_FONT_PX = 10
 """The largest size at which a count of four digits fits an eighth of a phone's width."""
 
 BAR_HEIGHT_PX = 380
@@ -93,11 +93,11 @@ def confusion_figure(
     shape = (len(names), len(names))
     rates, counts = (cells[column].to_numpy().reshape(shape) for column in ("rate", "count"))
     figure = _figure(
-        f"{level.capitalize()}s, {'counts' if shown == 'count' else 'percent of each row'}",
+        f"{level.capitalize()}s, {'counts' if shown == 'count' else 'percent'} (row = true class)",
         MATRIX_HEIGHT_PX if len(names) > 2 else SMALL_MATRIX_HEIGHT_PX,
     )
     labels = [label_of(name) for name in names]
-    totals = [f"{_wrapped(n)} · {k:,}" for n, k in zip(names, counts.sum(axis=1), strict=True)]
+    totals = [_with_count(n, k) for n, k in zip(names, counts.sum(axis=1), strict=True)]
     figure.add_heatmap(
         z=rates,
         x=labels,
@@ -118,7 +118,7 @@ def confusion_figure(
     )
     angle = -45 if len(names) > 2 else 0
     figure.update_xaxes(title="predicted", showgrid=False, ticks="", tickangle=angle)
-    figure.update_yaxes(title="true class · how many", autorange="reversed", showgrid=False)
+    figure.update_yaxes(autorange="reversed", showgrid=False)
     return figure
 
 
@@ -245,9 +245,10 @@ def _cell_texts(
     ]
 
 
-def _wrapped(name: str) -> str:
-    """Return a class name over two lines, to keep axis labels short."""
-    return label_of(name).replace(" ", "<br>", 1)
+def _with_count(name: str, count: int) -> str:
+    """Return a class name and how many there are, over two lines to keep axis labels narrow."""
+    first, _, rest = label_of(name).partition(" ")
+    return f"{first}<br>{rest} · {count:,}" if rest else f"{first}<br>{count:,}"
 
 
 def _magnifications_in(metrics: Iterable[str]) -> list[str]:

@@ -203,8 +203,8 @@ def _confusion_section(table: pd.DataFrame) -> _Section:
     ]
     return _Section(
         "Confusion",
-        "A row is a true class and says what it was taken for; the darker the diagonal, the "
-        "better. Colours show the percent of the row in all four.",
+        "A row is a true class (below its name, how many) and says what it was taken for; the "
+        "darker the diagonal, the better. Colours show the percent of the row in all four.",
         [*figures],
         [],
     )

@@ -118,7 +118,6 @@ def build_template() -> go.layout.Template:
         "ticks": "outside",
         "tickcolor": REFERENCE_COLOR,
         "title": {"standoff": 8},
-        "automargin": True,
         "zeroline": False,
     }
     layout = go.Layout(
@@ -136,7 +135,8 @@ def build_template() -> go.layout.Template:
             "font": {"size": 12},
         },
         hoverlabel={"font": {"family": FONT_FAMILY}},
-        xaxis=axis,
-        yaxis=axis,
+        # Each axis grows one margin only: when both grow both, a wrapping legend never settles.
+        xaxis={**axis, "automargin": "height"},
+        yaxis={**axis, "automargin": "width"},
     )
     return go.layout.Template(layout=layout)

@@ -34,9 +34,6 @@ def open_store(settings: Settings) -> Any:
         )
     elif uri.startswith("sqlite:///"):
         _require_writable(Path(uri.removeprefix("sqlite:///")).parent)
-    # The first connection creates the tables and would log every migration step.
-    for name in ("mlflow", "alembic"):
-        logging.getLogger(name).setLevel(logging.WARNING)
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     # Fail within seconds when a server goes away, not after MLflow's minutes of retries.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
@@ -44,6 +41,10 @@ def open_store(settings: Settings) -> Any:
     import mlflow
     from mlflow import MlflowClient
 
+    # The first connection creates the tables and would log every migration step; MLflow sets its
+    # own level when it is imported.
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     # Everything here names its client and ids, but MLflow itself resolves a `models:/` address
     # (when a version is created or loaded) by these two process-wide settings only.
     mlflow.set_tracking_uri(uri)

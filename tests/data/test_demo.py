@@ -18,11 +18,14 @@ from sklearn.svm import SVC
 
 from breakhis_search.data import demo
 from breakhis_search.data.demo import DEMO_MARKER, DEMO_NOTICE, is_demo, make_demo
+from breakhis_search.data.demo_stain import EOSIN, HAEMATOXYLIN, draw_look, transmit
+from breakhis_search.data.demo_tissue import draw_tile
 from breakhis_search.data.location import find_dataset_root
 from breakhis_search.data.taxonomy import (
     MAGNIFICATIONS,
     TUMOR_TYPES,
     ImageName,
+    TumorType,
     parse_image_name,
 )
 from breakhis_search.errors import ConfigError, DataError
@@ -38,6 +41,12 @@ def parse_names(folder: Path) -> list[ImageName]:
     names = [parse_image_name(path.name) for path in list_images(folder)]
     assert None not in names
     return [name for name in names if name is not None]
+
+
+def read_image(path: Path) -> np.ndarray:
+    image = cv2.imread(str(path))
+    assert image is not None
+    return np.asarray(image)
 
 
 def digest(folder: Path) -> dict[str, str]:
@@ -110,7 +119,7 @@ def test_slide_numbers_are_of_no_real_slide(five_patients: Path, names_7909: lis
 
 
 def test_images_have_the_size_that_was_asked_for(tiny: Path) -> None:
-    shapes = {cv2.imread(str(path)).shape for path in list_images(tiny)}
+    shapes = {read_image(path).shape for path in list_images(tiny)}
     assert shapes == {(24, 32, 3)}
 
 
@@ -264,16 +273,42 @@ def test_parameter_out_of_range_is_refused(tmp_path: Path, name: str, value: int
 
 
 def test_tissue_is_pink_and_nuclei_are_blue(five_patients: Path) -> None:
-    pixels = np.concatenate([cv2.imread(str(p)).reshape(-1, 3) for p in list_images(five_patients)])
+    pixels = np.concatenate(
+        [read_image(path).reshape(-1, 3) for path in list_images(five_patients)]
+    )
     blue, green, red = pixels.astype(float).T
-    darkest = red < np.quantile(red, 0.1)
-    assert red.mean() > blue.mean() > green.mean()  # pink lets red through and stops green
+    darkest, light = red < np.quantile(red, 0.1), red > np.quantile(red, 0.5)
     assert blue[darkest].mean() > red[darkest].mean() > green[darkest].mean()
+    assert red[light].mean() > blue[light].mean() > green[light].mean()
+
+
+def test_light_falls_tenfold_per_unit_of_absorbance() -> None:
+    stains = np.array([[1.0, 0.5, 0.0], [0.0, 0.5, 1.0]], np.float32)
+    one, two = np.ones((1, 1), np.float32), np.full((1, 1), 2, np.float32)
+    assert transmit(one, two, stains).ravel() == pytest.approx([0.1, 10**-1.5, 0.01])
+
+
+@pytest.mark.parametrize("vector", [HAEMATOXYLIN, EOSIN])
+def test_published_stain_vectors_have_unit_length(vector: tuple[float, ...]) -> None:
+    assert np.linalg.norm(vector) == pytest.approx(1, abs=0.01)
+
+
+@pytest.mark.parametrize("tumor_type", TUMOR_TYPES, ids=lambda t: t.name)
+@pytest.mark.parametrize("size_px", [(16, 16), (17, 90), (120, 31)])
+def test_every_type_can_be_drawn_in_any_size(
+    tumor_type: TumorType, size_px: tuple[int, int]
+) -> None:
+    rng = np.random.default_rng(0)
+    look = draw_look(rng)
+    for magnification in MAGNIFICATIONS:
+        tile = draw_tile(tumor_type.name, magnification, look, size_px, rng)
+        assert tile.shape == (*size_px, 3)
+        assert tile.dtype == np.uint8
 
 
 def measure_image(path: Path) -> list[float]:
     """Colour moments and the strength of detail at three scales: 15 numbers per image."""
-    image = cv2.imread(str(path)).astype(np.float32)
+    image = read_image(path).astype(np.float32)
     pixels = image.reshape(-1, 3)
     mean, deviation = pixels.mean(axis=0), pixels.std(axis=0)
     skewness = (((pixels - mean) / deviation) ** 3).mean(axis=0)

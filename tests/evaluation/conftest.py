@@ -30,7 +30,7 @@ def make_table() -> MakeTable:
 
 @pytest.fixture(scope="session")
 def full_tables() -> dict[Task, pd.DataFrame]:
-    """Tables with the shape of all of BreaKHis: 7,909 images, patients with effects of their own."""
+    """Tables of the size of BreaKHis: 7,909 images, patients with effects of their own."""
     return {"binary": breakhis_shaped("binary"), "multiclass": breakhis_shaped("multiclass")}
 
 
