@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import warnings
@@ -14,14 +15,15 @@ os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
 
 
 def main() -> None:
+    sys.stdout.reconfigure(line_buffering=True)  # progress is to be seen also in a log file
     """Run the command line; exit 0 ok, 1 error, 2 usage, 130 interrupted."""
     from breakhis_search.cli.app import run_app
 
-    if (
-        not sys.warnoptions
-    ):  # python -W shows them; they are about our libraries, not the user's work
+    # Warnings are about our libraries, not about the user's work; python -W shows them.
+    if not sys.warnoptions:
         warnings.simplefilter("ignore")
-
+    if isinstance(sys.stdout, io.TextIOWrapper):  # progress is to be seen in a log file, too
+        sys.stdout.reconfigure(line_buffering=True)
     sys.exit(run_app(sys.argv[1:]))
 
 

@@ -40,7 +40,7 @@ DOCKERFILES = {name: REPOSITORY / "docker" / f"{name}.Dockerfile" for name in ("
 PASSWORD = "p@ss:w/rd %41 #'\"$HOME"  # noqa: S105 - every character that breaks an address
 POSTGRES_MAJOR = 18
 START_TIMEOUT_S = 60
-SEARCH_TIMEOUT_S = 140
+SEARCH_TIMEOUT_S = 240  # takes 45 s on two idle cores
 # The smallest search that still has folds, a finished trial, a refit and a registered version.
 SMALL = (
     "--trials 1 --set training.max_epochs=1 --set protocol.folds=2"
@@ -194,6 +194,25 @@ def test_ports_are_published_on_loopback_only() -> None:
 
 def test_postgres_image_has_the_tested_major_version() -> None:
     assert read_compose(COMPOSE)["services"]["postgres"]["image"] == f"postgres:{POSTGRES_MAJOR}"
+
+
+def test_data_and_weights_are_mounted_read_only_where_given() -> None:
+    given = {"BREAKHIS_DATA": "/d/BreaKHis", "BREAKHIS_WEIGHTS": "./w"}
+    variables = {"POSTGRES_PASSWORD": PASSWORD, **given}
+    worker = _interpolate_all(read_compose(COMPOSE), variables)["services"]["worker"]
+    volumes = [split_volume(v) for v in worker["volumes"]]
+    assert {("/d/BreaKHis", "/data", True), ("./w", "/weights", True)} <= set(volumes)
+    assert worker["environment"]["BREAKHIS_ROOT"] == "/data"
+    assert worker["command"].split()[-1] == "--weights-dir=/weights"
+
+
+def test_nothing_given_means_the_demo_and_no_weights_folder() -> None:
+    variables = {"POSTGRES_PASSWORD": PASSWORD}
+    worker = _interpolate_all(read_compose(COMPOSE), variables)["services"]["worker"]
+    assert worker["environment"]["BREAKHIS_ROOT"] == ""
+    assert worker["command"].split()[3:] == [
+        *("run", "--study", "multiclass", "--yes", "--device", "gpu")
+    ]
 
 
 def test_bind_mounts_of_the_repository_exist() -> None:
@@ -645,6 +664,12 @@ def test_status_reads_the_servers(worker: Container) -> None:
     assert [(s["name"], s["complete"]) for s in status["studies"]] == [("binary-demo@v1", 1)]
     assert [m["version"] for m in status["models"]] == ["1"]
     assert status["undelivered"] == 0
+
+
+def test_worker_says_nothing_but_its_own_words(stack: dict[str, Any], worker: Container) -> None:
+    text = (stack["folder"] / "worker.log").read_text()
+    assert "Registered: breakhis-binary-demo version 1" in text
+    assert not re.search(r"View run|INFO|WARNING|Traceback", text)
 
 
 def test_password_stands_in_no_log(stack: dict[str, Any], worker: Container) -> None:

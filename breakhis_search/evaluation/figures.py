@@ -40,6 +40,7 @@ SMALL_MATRIX_HEIGHT_PX = 360
 CELL_FONT_PX = 10
 """The largest size at which a count of four digits fits an eighth of a phone's width."""
 
+LARGE_CELL_FONT_PX = 14
 BAR_HEIGHT_PX = 380
 
 POINT_DECIMALS = 5
@@ -104,7 +105,7 @@ def confusion_figure(
         y=totals,
         text=_cell_texts(counts, rates, shown),
         texttemplate="%{text}",
-        textfont_size=CELL_FONT_PX,
+        textfont_size=CELL_FONT_PX if len(names) > 2 else LARGE_CELL_FONT_PX,
         customdata=np.dstack([counts, np.nan_to_num(rates)]),
         hovertemplate="true %{y}<br>predicted %{x}<br>%{customdata[0]} "
         "(%{customdata[1]:.1%} of the row)<extra></extra>",

@@ -35,6 +35,8 @@ def open_store(settings: Settings) -> Any:
     elif uri.startswith("sqlite:///"):
         _require_writable(Path(uri.removeprefix("sqlite:///")).parent)
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    # With a server MLflow would print two addresses at the end of every run.
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     # Fail within seconds when a server goes away, not after MLflow's minutes of retries.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")

@@ -240,7 +240,7 @@ def test_undefined_metrics_cause_no_warning(make_table):
 
 
 def test_all_of_breakhis_is_measured_within_a_second(full_tables):
-    start = time.perf_counter()
+    start = time.process_time()
     compute_metrics(full_tables["multiclass"])
-    # It takes about 0.08 s; the margin is for a busy machine.
-    assert time.perf_counter() - start < 1.0
+    # It takes about 0.1 s of processor time; the margin is for slow machines.
+    assert time.process_time() - start < 1.0
