@@ -274,6 +274,11 @@ def _validate(
     """Negative log-likelihood and score of the fold, as far as they are defined."""
     if logits is None:
         return None, None
+    if not np.isfinite(logits).all():
+        raise TrialFailure(
+            "the model answers validation images with numbers that are not finite",
+            remedy="lower optimizer/learning_rate in the study's space",
+        )
     value = score(data.validation_y, logits) if score else None
     return negative_log_likelihood(data.validation_y, logits), value
 
