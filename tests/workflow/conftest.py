@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,22 +78,27 @@ def session_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[No
     patch.undo()
 
 
-def make_home(folder: Path, demo: Path) -> Home:
-    (folder / "experiments").symlink_to(EXPERIMENTS)
-    return Home(folder, demo)
+@pytest.fixture(scope="session")
+def make_home(tiny_demo: Path, session_environment: None) -> Callable[[Path], Home]:
+    """Turn a folder into a fresh user's folder."""
+
+    def make(folder: Path) -> Home:
+        folder.mkdir(exist_ok=True)
+        (folder / "experiments").symlink_to(EXPERIMENTS)
+        return Home(folder, tiny_demo)
+
+    return make
 
 
 @pytest.fixture
-def home(tmp_path: Path, tiny_demo: Path, session_environment: None) -> Home:
+def home(tmp_path: Path, make_home: Callable[[Path], Home]) -> Home:
     """A fresh user's folder."""
-    return make_home(tmp_path, tiny_demo)
+    return make_home(tmp_path)
 
 
 @pytest.fixture(scope="session")
-def searched(
-    tmp_path_factory: pytest.TempPathFactory, tiny_demo: Path, session_environment: None
-) -> Home:
+def searched(tmp_path_factory: pytest.TempPathFactory, make_home: Callable[[Path], Home]) -> Home:
     """A user's folder after one tiny binary search of three trials that registered a model."""
-    home = make_home(tmp_path_factory.mktemp("searched"), tiny_demo)
+    home = make_home(tmp_path_factory.mktemp("searched"))
     assert home.search("binary", 3) == 0
     return home
