@@ -98,7 +98,10 @@ class CompiledPhase:
             variable.assign(value)
         self.model.random.state.assign(np.array([0, seed], dtype=np.uint32))
 
-    def step(self, images: Any, targets: Any, weights: Any | None, *, learning_rate: float) -> Any:
-        """Train on one batch; return the mean loss since metrics were last reset."""
+    def step(
+        self, images: Any, targets: Any, weights: Any | None, *, learning_rate: float
+    ) -> float:
+        """Train on one batch and return its loss."""
         self.model.optimizer.learning_rate = learning_rate
-        return self.model.train_on_batch(images, targets, sample_weight=weights)
+        loss = self.model.train_on_batch(images, targets, sample_weight=weights)
+        return float(np.asarray(loss).reshape(-1)[0])

@@ -136,7 +136,8 @@ class FoldTrainer:
         self._config = config
         self._device = device
         self._timer = timer
-        self._initial = core.get_weights()
+        # All variables, not only weights: the seeds of dropout layers start anew as well.
+        self._initial = [np.array(variable) for variable in core.variables]
         self._compiled: dict[str, CompiledPhase] = {}
 
     def fit(
@@ -160,7 +161,8 @@ class FoldTrainer:
         Raises:
             TrialFailure: The loss is not finite, or the device is out of memory.
         """
-        self._core.set_weights(self._initial)
+        for variable, value in zip(self._core.variables, self._initial, strict=True):
+            variable.assign(value)
         stopper = _EarlyStopping(self._config.patience)
         history: list[EpochReport] = []
         stream = epoch_stream(
@@ -246,19 +248,18 @@ class FoldTrainer:
         weights = None
         if plan.sampling_strategy == "class_weights":
             weights = class_weights(data.rows.y, data.n_classes, str(plan.class_weighting))
-        loss = math.nan
+        losses = []
         for step, rate in enumerate(rates):
             rows = order[step * size : (step + 1) * size]
             y = data.rows.y[rows]
-            # Each batch reports the mean since the last reset, so the last one is the epoch's.
             loss = compiled.step(
                 data.images[data.train[rows]],
                 targets[y],
                 None if weights is None else weights[y],
                 learning_rate=float(rate),
             )
-        compiled.model.reset_metrics()
-        loss = float(np.asarray(loss).reshape(-1)[0])
+            losses.append(loss)
+        loss = float(np.mean(losses))
         if not math.isfinite(loss):
             raise TrialFailure(
                 "the training loss is not finite",

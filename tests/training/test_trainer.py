@@ -102,8 +102,8 @@ def test_a_fold_trained_again_gives_the_same_numbers(trained):
     _, trainer, first = trained
     again = trainer.fit(make_data(), epochs=4, seed=1, score=accuracy)
     for a, b in zip(first.history, again.history, strict=True):
-        assert a.loss == pytest.approx(b.loss, rel=1e-3)
-        assert a.val_loss == pytest.approx(b.val_loss, rel=1e-2)
+        assert a.loss == pytest.approx(b.loss, rel=1e-3, abs=1e-5)
+        assert a.val_loss == pytest.approx(b.val_loss, rel=1e-2, abs=1e-4)
 
 
 def test_another_seed_gives_other_numbers(trained):
@@ -163,7 +163,10 @@ def test_every_kind_of_correction_trains(changes):
 
 def test_the_head_learns_first_and_the_backbone_then_at_its_own_rate():
     model = make_model("mobilenet")
-    plan = dataclasses.replace(PLAN, trainable="last_block", backbone_learning_rate=1e-4)
+    # Smoothing keeps the gradient from vanishing on images that are this easy.
+    plan = dataclasses.replace(
+        PLAN, trainable="last_block", backbone_learning_rate=1e-4, label_smoothing=0.1
+    )
     backbone = [v for v in model.variables if "conv_pw" in v.path]
     before = [np.array(v) for v in backbone]
     changed: list[int] = []

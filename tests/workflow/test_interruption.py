@@ -22,6 +22,14 @@ def runs_of(home) -> list:
     return client.search_runs([experiment.experiment_id], f"tags.`{keys.ROLE}` = 'trial'")
 
 
+@pytest.fixture(autouse=True)
+def _without_fresh_process(monkeypatch):
+    """The check in a fresh process takes 10 s and is tested in test_run.py."""
+    monkeypatch.setattr(
+        "breakhis_search.workflow.registration.verify_in_fresh_process", lambda *a, **k: None
+    )
+
+
 class Bomb:
     """Raises once, at the given epoch of the whole run."""
 
