@@ -49,12 +49,30 @@ def open_store(settings: Settings) -> Any:
         logging.getLogger(name).setLevel(logging.WARNING)
     # Everything here names its client and ids, but MLflow itself resolves a `models:/` address
     # (when a version is created or loaded) by these two process-wide settings only.
-    mlflow.set_tracking_uri(uri)
-    mlflow.set_registry_uri(uri)
+    with _environment_kept("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):
+        mlflow.set_tracking_uri(uri)
+        mlflow.set_registry_uri(uri)
     with tracking_errors(uri):
         client = MlflowClient(tracking_uri=uri, registry_uri=uri)
         client.search_experiments(max_results=1)
     return client
+
+
+@contextmanager
+def _environment_kept(*names: str) -> Iterator[None]:
+    """Undo what the block does to environment variables: MLflow writes its addresses there.
+
+    The next command of this process would take them for the user's own.
+    """
+    before = {name: os.environ.get(name) for name in names}
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def _require_server(uri: str) -> None:
