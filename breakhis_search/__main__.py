@@ -15,7 +15,6 @@ os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
 
 
 def main() -> None:
-    sys.stdout.reconfigure(line_buffering=True)  # progress is to be seen also in a log file
     """Run the command line; exit 0 ok, 1 error, 2 usage, 130 interrupted."""
     from breakhis_search.cli.app import run_app
 

@@ -11,7 +11,7 @@ import numpy as np
 from optuna.trial import BaseTrial
 
 from breakhis_search.data.sampling import TrainingRows
-from breakhis_search.models.architectures import build_model
+from breakhis_search.models.building import build_model
 from breakhis_search.models.space import ARCHITECTURE, declare_space
 from breakhis_search.models.trainability import set_trainable
 from breakhis_search.study.context import StudyContext

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from breakhis_search.models.architectures import build_model
+from breakhis_search.models.building import build_model
 from breakhis_search.models.recorder import SpaceRecorder
 from breakhis_search.models.weights import ResolvedWeights
 

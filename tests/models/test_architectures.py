@@ -5,7 +5,8 @@ import re
 import pytest
 
 from breakhis_search.errors import ConfigError, WeightsError
-from breakhis_search.models.architectures import ARCHITECTURES, build_model, get_architecture
+from breakhis_search.models.architectures import ARCHITECTURES, get_architecture
+from breakhis_search.models.building import build_model
 from breakhis_search.models.recorder import SpaceRecorder
 from breakhis_search.models.weights import ResolvedWeights
 

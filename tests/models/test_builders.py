@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from breakhis_search.errors import ConfigError, WeightsError
-from breakhis_search.models.architectures import ARCHITECTURES, build_model
+from breakhis_search.models.architectures import ARCHITECTURES
+from breakhis_search.models.building import build_model
 from breakhis_search.models.heads import split_at_features
 from breakhis_search.models.recorder import SpaceRecorder
 from breakhis_search.models.small_cnn import SmallCNN

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from breakhis_search.errors import ConfigError, TrialFailure
-from breakhis_search.models.architectures import build_model
+from breakhis_search.models.building import build_model
 from breakhis_search.models.foreign import build_foreign, load_hypermodel
 from breakhis_search.models.heads import split_at_features
 from breakhis_search.models.recorder import SpaceRecorder

@@ -11,7 +11,7 @@ import pytest
 from breakhis_search.config import TrainingConfig
 from breakhis_search.data.sampling import TrainingRows
 from breakhis_search.errors import TrialFailure
-from breakhis_search.models.architectures import build_model
+from breakhis_search.models.building import build_model
 from breakhis_search.models.recorder import SpaceRecorder
 from breakhis_search.models.trainability import set_trainable
 from breakhis_search.models.weights import ResolvedWeights, resolve_weights
