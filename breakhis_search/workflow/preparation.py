@@ -80,6 +80,10 @@ def prepare_run(request: RunRequest, settings: Settings, watcher: Watcher) -> Pr
         BreakhisSearchError: The first thing that is wrong, with its remedy.
     """
     resolved = resolve_request(request, settings)
+    if resolved.data.is_demo:
+        watcher.say(f"SYNTHETIC DEMO ({resolved.data.source}): it shows the way, not a result")
+    else:
+        watcher.say(f"data: {resolved.data.folder} ({resolved.data.source})")
     catalog = _catalog(resolved, settings, watcher)
     config = resolved.config
     split = split_patients(
