@@ -68,6 +68,11 @@ class ProtocolConfig(_Section):
     sealed_test: Literal["auto", "none"] = "auto"
     on_single_accession_type: Literal["error", "train_only", "drop"] = "error"
 
+    @property
+    def leaks(self) -> bool:
+        """Whether patients may stand on both sides of a fold."""
+        return self.kind == "image" or self.group_by != "accession"
+
     @field_validator("validation_accessions", mode="before")
     @classmethod
     def _read_as_text(cls, names: Any) -> Any:

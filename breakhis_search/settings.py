@@ -6,6 +6,7 @@ This is the only module that reads ``os.environ``. All paths in :class:`Settings
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,3 +75,12 @@ def read_settings(
         data_root=Path(root).expanduser().resolve() if root else None,
         keras_home=Path(env.get("KERAS_HOME") or Path.home() / ".keras"),
     )
+
+
+def mask_password(uri: str) -> str:
+    """Return a database address without its password.
+
+    >>> mask_password("postgresql://me:secret@host/db")
+    'postgresql://me:***@host/db'
+    """
+    return re.sub(r"(://[^:/@]+):[^@]*@", r"\1:***@", uri)

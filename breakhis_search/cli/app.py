@@ -81,7 +81,7 @@ def run(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask before hours on a CPU.")] = False,
     new: Annotated[bool, typer.Option("--new", help="Start a new version of the study.")] = False,
     i_know_this_leaks: Annotated[
-        bool, typer.Option(help="Allow protocol.kind=image, which splits patients.")
+        bool, typer.Option(help="Allow a protocol that splits patients.")
     ] = False,
 ) -> None:
     """Search, then refit, verify and register the best model. Run it again to continue."""
@@ -182,6 +182,13 @@ def run_app(arguments: Sequence[str]) -> int:
         app(list(arguments), prog_name="breakhis_search")
     except BreakhisSearchError as error:
         console.print_error(str(error))
+        return EXIT_ERROR
+    except OSError as error:  # the disk or the network, where nothing below knew better
+        place = f" ({error.filename})" if error.filename else ""
+        console.print_error(
+            f"the system refused: {error.strerror or error}{place}; to do: free space or correct"
+            " the permissions, then run the same command again"
+        )
         return EXIT_ERROR
     except SystemExit as done:  # typer exits by itself, with 2 for wrong usage
         return done.code if isinstance(done.code, int) else EXIT_ERROR

@@ -23,6 +23,7 @@ def compare_command(studies: Sequence[str], *, top: int, as_json: bool) -> None:
         list_studies,
         read_leaderboard,
         resolve_studies,
+        shared_names,
     )
     from breakhis_search.tracking.store import open_store, tracking_errors
 
@@ -44,6 +45,8 @@ def compare_command(studies: Sequence[str], *, top: int, as_json: bool) -> None:
         best = best_by(board, column)
         print_leaderboard(best, objective, top=len(best), title=f"Best of every {column}")
     console.out.print(why, soft_wrap=True)
+    for name in shared_names(board):
+        console.out.print(f"[yellow]Several studies in this store are called {name}.[/]")
     if different_splits(board):
         console.out.print(
             "[yellow]These studies split differently: their scores do not compare.[/]"
@@ -78,7 +81,7 @@ def print_leaderboard(
     if len(board) > top:
         notes.append(f"{len(board) - top} more trials (--top)")
     if bool(board["leaky"].any()):
-        notes.append("LEAKY: split by image; these scores are not to be believed")
+        notes.append("LEAKY: patients stand on both sides; these scores are not to be believed")
     console.print_table(title, columns, rows, right=_NUMBERS, notes=notes)
 
 

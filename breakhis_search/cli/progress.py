@@ -26,8 +26,11 @@ class TerminalObserver:
         self._name = ""
         self._started = 0.0
 
-    def search_started(self, *, trials: int, finished: int, folds: int, epochs: int) -> None:
+    def search_started(
+        self, *, trials: int, finished: int, folds: int, epochs: int, best: float | None
+    ) -> None:
         """Remember the size of the search."""
+        self._best = best
         self._trials, self._folds, self._epochs, self._finished = trials, folds, epochs, finished
         if out.is_terminal:
             self._status = out.status("searching …")

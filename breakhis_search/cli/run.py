@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -66,8 +67,10 @@ class _Preparation:
         self._last = ("", 0)
 
     def __call__(self, what: str, done: int, total: int) -> None:
+        if total < 1000:
+            return
         tenth = 10 * done // total
-        if total >= 1000 and (what, tenth) != self._last:
+        if (what, tenth) != self._last:
             self._last = (what, tenth)
             console.say(f"{what}: {done}/{total}")
 
@@ -93,8 +96,10 @@ def _confirm_slow(context: StudyContext) -> None:
 
 def _print_outcome(request: RunRequest, outcome: RunOutcome) -> None:
     from breakhis_search.comparison.leaderboard import explain_first, read_leaderboard
+    from breakhis_search.tracking.store import tracking_errors
 
-    board = read_leaderboard(outcome.client, [outcome.study])
+    with tracking_errors(read_settings().tracking_uri):
+        board = read_leaderboard(outcome.client, [outcome.study])
     console.out.print()
     print_leaderboard(board, outcome.objective, top=12)
     console.out.print(explain_first(board, outcome.objective), soft_wrap=True)
@@ -117,7 +122,9 @@ def _print_outcome(request: RunRequest, outcome: RunOutcome) -> None:
 
 def _print_next(request: RunRequest, outcome: RunOutcome) -> None:
     program = "python -m breakhis_search"
-    demo = " --demo" if outcome.is_demo else ""
+    options = " --demo" if outcome.is_demo else ""
+    if outcome.registered and outcome.registered.alias != "champion":
+        options += f" --version {outcome.registered.version}"
     more = (
         f"{program} run --study {request.study} --data FOLDER_WITH_BreaKHis_v1"
         if outcome.is_demo
@@ -130,7 +137,7 @@ def _print_next(request: RunRequest, outcome: RunOutcome) -> None:
         soft_wrap=True,
     )
     console.out.print(
-        f"  predict                 {program} predict --study {request.study}{demo}"
-        f" {outcome.example}",
+        f"  predict                 {program} predict --study {request.study}{options}"
+        f" {shlex.quote(outcome.example)}",
         soft_wrap=True,
     )

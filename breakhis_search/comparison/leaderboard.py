@@ -25,6 +25,7 @@ COLUMNS = (
     "reason",
     "split_digest",
     "leaky",
+    "study_uid",
     "run_id",
 )
 
@@ -74,7 +75,9 @@ def _version_of(name: str) -> int:
     return int(number) if number.isdigit() else 0
 
 
-def read_leaderboard(client: Any, studies: Sequence[str]) -> pd.DataFrame:
+def read_leaderboard(
+    client: Any, studies: Sequence[str], *, study_uid: str | None = None
+) -> pd.DataFrame:
     """Return all trials of the studies, complete ones first and ranked.
 
     The rank goes by the pooled out-of-fold objective, then the smaller negative log-likelihood,
@@ -83,6 +86,7 @@ def read_leaderboard(client: Any, studies: Sequence[str]) -> pd.DataFrame:
     Args:
         client: An MLflow client.
         studies: Full study names.
+        study_uid: Keep only trials of this very study: one server may hold two of one name.
     """
     rows = [
         _row(run)
@@ -92,6 +96,8 @@ def read_leaderboard(client: Any, studies: Sequence[str]) -> pd.DataFrame:
         )
     ]
     frame = pd.DataFrame(rows, columns=list(COLUMNS))
+    if study_uid is not None:
+        frame = frame[frame["study_uid"] == study_uid]
     complete = frame["state"] == "complete"
     ranked = frame[complete].sort_values(
         ["score", "nll", "trial"], ascending=[False, True, True], kind="stable"
@@ -134,6 +140,7 @@ def _row(run: Any) -> dict[str, Any]:
         "reason": tags.get(keys.FAILURE, ""),
         "split_digest": tags.get(keys.SPLIT_DIGEST, ""),
         "leaky": tags.get(keys.LEAKY) == "true",
+        "study_uid": tags.get(keys.STUDY_UID, ""),
         "run_id": run.info.run_id,
     }
 
@@ -164,6 +171,12 @@ def explain_first(leaderboard: pd.DataFrame, objective: str) -> str:
         text
         + f", {margin:.4f} above trial {second['trial']}. One seed each: a small lead is noise."
     )
+
+
+def shared_names(leaderboard: pd.DataFrame) -> list[str]:
+    """Return the names that several different studies in the store go by."""
+    uids = leaderboard.groupby("study")["study_uid"].nunique()
+    return sorted(str(name) for name in uids.index[uids > 1])
 
 
 def different_splits(leaderboard: pd.DataFrame) -> bool:

@@ -74,7 +74,7 @@ def register(
     """
     if tags.get(keys.LEAKY) == "true":
         raise RegistryError(
-            "a model of the leaky image protocol is never registered",
+            "a model of a leaky protocol is never registered",
             expected="a patient-disjoint protocol",
             remedy="run the study with protocol.kind: folds",
         )
@@ -115,7 +115,7 @@ def promote(client: Any, *, name: str, version: str | None, force: bool = False)
             f"version {target.version} of {name} is champion already",
             remedy="nothing to do; `status` shows all versions",
         )
-    broken = target.tags.get(keys.PREFIX + "broken_floors")
+    broken = target.tags.get(keys.BROKEN_FLOORS)
     if broken and not force:
         raise RegistryError(
             f"version {target.version} of {name} is below the configured floors",

@@ -24,7 +24,7 @@ _TYPE_ORDER = {t.name: i for i, t in enumerate(TUMOR_TYPES)}
 
 
 def select_cohort(table: pd.DataFrame, task: Task, *, group_by: GroupBy) -> pd.DataFrame:
-    """Return the rows of a task with columns ``group`` (str), ``y`` (int) and ``contradictory``.
+    """Return the rows of a task with columns ``patient``, ``group``, ``y`` and ``contradictory``.
 
     Args:
         table: A catalog table (one row per image).
@@ -32,7 +32,10 @@ def select_cohort(table: pd.DataFrame, task: Task, *, group_by: GroupBy) -> pd.D
         group_by: What a group is before pixel-identical images join groups.
     """
     cohort = table.copy()
-    cohort["group"] = join_groups(cohort, group_by)
+    cohort["patient"] = join_groups(cohort, "accession")
+    cohort["group"] = (
+        cohort["patient"] if group_by == "accession" else join_groups(cohort, group_by)
+    )
     cohort["contradictory"] = cohort["slide"].isin(contradictory_slides(cohort))
     cohort = cohort[_keep(cohort, task)]
     names = class_names(task)

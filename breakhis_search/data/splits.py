@@ -112,7 +112,7 @@ class Split:
         return np.setdiff1d(np.arange(len(self.table)), self.test)
 
 
-def choose_sealed_test(table: pd.DataFrame, *, group_by: GroupBy = "accession") -> SealedTest:
+def choose_sealed_test(table: pd.DataFrame) -> SealedTest:
     """Return the groups to seal away: about 20 % of each type's, chosen by a hash of their names.
 
     A type with fewer than three groups never enters it, nor does a group whose slide is filed
@@ -120,10 +120,10 @@ def choose_sealed_test(table: pd.DataFrame, *, group_by: GroupBy = "accession") 
 
     Args:
         table: A catalog table, all magnifications.
-        group_by: What a group is.
     """
-    # The binary cohort keeps every group; the contradictory one is barred below for both tasks.
-    facts = group_facts(select_cohort(table, "binary", group_by=group_by))
+    # Patients are sealed whole, also where folds are made by slide. The binary cohort keeps every
+    # group; the contradictory one is barred below for both tasks.
+    facts = group_facts(select_cohort(table, "binary", group_by="accession"))
     present = [t.name for t in TUMOR_TYPES if any(t.name in g.types for g in facts.values())]
     for label in LABELS:
         patients = sum(label in group.labels for group in facts.values())
@@ -179,7 +179,7 @@ def split_patients(
             a sealed patient).
     """
     sealed = (
-        choose_sealed_test(table, group_by=protocol.group_by)
+        choose_sealed_test(table)
         if protocol.sealed_test == "auto"
         else SealedTest(frozenset(), "switched off (protocol.sealed_test: none)", ())
     )
@@ -192,7 +192,7 @@ def split_patients(
             remedy="choose a magnification the data has (`data describe` lists them)",
         )
     cohort, train_only, notes = _settle_single_types(cohort, task, protocol, sealed)
-    sealed_rows = cohort["group"].isin(sealed.groups).to_numpy()
+    sealed_rows = cohort["patient"].isin(sealed.groups).to_numpy()
     folds = _folds(cohort, sealed_rows, train_only, protocol)
     split = Split(
         table=cohort,
@@ -213,10 +213,12 @@ def check_disjoint(split: Split, protocol: Protocol) -> None:
     is checked for it all the same.
     """
     group = split.table["group"].to_numpy()
-    test = set(group[split.test])
+    patient = split.table["patient"].to_numpy()
+    test = set(patient[split.test])
     for number, fold in enumerate(split.folds):
         train, validation = set(group[fold.train]), set(group[fold.validation])
-        sides = [("the sealed test", test & (train | validation))]
+        seen = set(patient[fold.train]) | set(patient[fold.validation])
+        sides = [("the sealed test", test & seen)]
         if protocol.kind != "image":
             sides.append(("validation", train & validation))
         for side, shared in sides:
@@ -235,7 +237,7 @@ def _settle_single_types(
     """Apply the policy for types that only one development group has (multiclass only)."""
     if task == "binary" or protocol.kind == "image":
         return cohort, frozenset(), ()
-    facts = group_facts(cohort[~cohort["group"].isin(sealed.groups)])
+    facts = group_facts(cohort[~cohort["patient"].isin(sealed.groups)])
     counts = type_group_counts(facts)
     single = [t.name for t in TUMOR_TYPES if counts.get(t.name, 0) == 1]
     if not single:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 
 from breakhis_search.config import SCHEMA_VERSION, StudyConfig
 
@@ -19,18 +20,26 @@ _IDENTITY_SECTIONS = {
 good model is found, not what its score means."""
 
 
-def study_digest(config: StudyConfig, *, data_fingerprint: str, split_digest: str) -> str:
+def study_digest(
+    config: StudyConfig,
+    *,
+    data_fingerprint: str,
+    split_digest: str,
+    weights: Mapping[str, str | None],
+) -> str:
     """Return the identity of a study, sha256 hex.
 
     Args:
         config: The checked study.
         data_fingerprint: Of the catalog.
         split_digest: Of the split.
+        weights: sha256 of the pretrained weights by architecture.
     """
     content = {
         "schema": SCHEMA_VERSION,
         "data": data_fingerprint,
         "split": split_digest,
+        "weights": dict(weights),
         "magnification": config.data.magnification,
         "size_px": [config.data.height_px, config.data.width_px],
         **config.model_dump(mode="json", include=_IDENTITY_SECTIONS),

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import statistics
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
-import keras
 import optuna
 import pandas as pd
 
@@ -21,7 +17,7 @@ from breakhis_search.study.candidate import (
     training_data,
 )
 from breakhis_search.study.context import StudyContext
-from breakhis_search.study.records import TrialRecord
+from breakhis_search.study.records import TrialRecord, recorded
 from breakhis_search.study.seeding import seed_of
 from breakhis_search.training.trainer import EpochReport, FoldResult, Timer
 
@@ -42,8 +38,7 @@ def run_trial(trial: optuna.Trial, context: StudyContext, *, uid: str) -> float:
     """
     record = TrialRecord(context, uid=uid, number=trial.number)
     timer = Timer()
-    record.begin()
-    with _always_recorded(record, timer):
+    with recorded(record, timer):
         seed = seed_of(context.config.search.seed, trial.number)
         with timer.measure("build"):
             candidate = build_candidate(trial, context, seed=seed)
@@ -114,27 +109,3 @@ class _FoldRunner:
             if self._trial.should_prune():
                 reason = f"fold {fold}, epoch {report.epoch}: below the median of finished trials"
                 raise optuna.TrialPruned(reason)
-
-
-@contextmanager
-def _always_recorded(record: TrialRecord, timer: Timer) -> Iterator[None]:
-    """See to it that every way out of a trial is in its record, and free the graph."""
-    start = time.perf_counter()
-    try:
-        yield
-    except optuna.TrialPruned as pruned:
-        record.end("pruned", str(pruned))
-        raise
-    except TrialFailure as failure:
-        record.end("failed", str(failure))
-        raise
-    except KeyboardInterrupt:
-        record.end("interrupted", "interrupted by the user")
-        raise
-    except Exception as error:  # a bug: recorded like a failure, then raised to stop the study
-        record.end("failed", f"{type(error).__name__}: {error}")
-        raise
-    finally:
-        timer.seconds["total"] = time.perf_counter() - start
-        record.close(timer.seconds)
-        keras.backend.clear_session()

@@ -29,8 +29,10 @@ class TrialSummary:
 class SearchObserver(Protocol):
     """Sees a search go by; what it does with it is its own business."""
 
-    def search_started(self, *, trials: int, finished: int, folds: int, epochs: int) -> None:
-        """A search begins: its budget, trials it already has, folds, most epochs a fold."""
+    def search_started(
+        self, *, trials: int, finished: int, folds: int, epochs: int, best: float | None
+    ) -> None:
+        """A search begins: budget, trials and best score it already has, folds, most epochs."""
 
     def trial_started(self, number: int, values: Mapping[str, Any]) -> None:
         """A trial begins with these hyperparameters."""
@@ -45,7 +47,9 @@ class SearchObserver(Protocol):
 class SilentObserver:
     """An observer that looks away."""
 
-    def search_started(self, *, trials: int, finished: int, folds: int, epochs: int) -> None:
+    def search_started(
+        self, *, trials: int, finished: int, folds: int, epochs: int, best: float | None
+    ) -> None:
         """Do nothing."""
 
     def trial_started(self, number: int, values: Mapping[str, Any]) -> None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
+import keras
+import optuna
 import pandas as pd
 import yaml
 
+from breakhis_search.errors import TrialFailure
 from breakhis_search.evaluation.page import build_trial_page, trial_data_files
 from breakhis_search.evaluation.predictions import write_parquet
 from breakhis_search.study.candidate import Candidate
@@ -17,7 +22,7 @@ from breakhis_search.tracking import keys
 from breakhis_search.tracking.journal import Journal
 from breakhis_search.tracking.models import save_keras_model
 from breakhis_search.training.devices import peak_memory_mb
-from breakhis_search.training.trainer import EpochReport
+from breakhis_search.training.trainer import EpochReport, Timer
 
 MLFLOW_STATUS = {
     "complete": "FINISHED",
@@ -184,6 +189,31 @@ class TrialRecord:
         _write(folder / keys.ARTIFACT_CONFIG, yaml.safe_dump(dumped, sort_keys=False))
 
 
+@contextmanager
+def recorded(record: TrialRecord, timer: Timer) -> Iterator[None]:
+    """Begin a run, see to it that every way out of it is recorded, and free the graph."""
+    start = time.perf_counter()
+    try:
+        record.begin()
+        yield
+    except optuna.TrialPruned as pruned:
+        record.end("pruned", str(pruned))
+        raise
+    except TrialFailure as failure:
+        record.end("failed", str(failure))
+        raise
+    except KeyboardInterrupt:
+        record.end("interrupted", "interrupted by the user")
+        raise
+    except Exception as error:  # a bug or a lost store: recorded, then raised to stop the study
+        record.end("failed", f"{type(error).__name__}: {error}")
+        raise
+    finally:
+        timer.seconds["total"] = time.perf_counter() - start
+        record.close(timer.seconds)
+        keras.backend.clear_session()
+
+
 def protocol_in_words(context: StudyContext) -> str:
     """Return how the study is scored, in a phrase; leakage is named.
 
@@ -194,7 +224,9 @@ def protocol_in_words(context: StudyContext) -> str:
         return f"{protocol.folds} folds BY IMAGE: patients leak, do not believe these scores"
     if protocol.kind == "holdout":
         return f"hold-out of {len(protocol.validation_accessions)} named accessions"
-    return f"{protocol.folds} folds, disjoint by {protocol.group_by}"
+    if protocol.leaks:
+        return f"{protocol.folds} folds BY SLIDE: patients leak, do not believe these scores"
+    return f"{protocol.folds} folds, disjoint by accession (patient)"
 
 
 def _write(path: Any, text: str) -> None:

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
-
-import keras
 import numpy as np
 import optuna
+from optuna.trial import FrozenTrial
 
+from breakhis_search.study import lease
 from breakhis_search.study.candidate import (
     Candidate,
     build_candidate,
@@ -20,56 +16,57 @@ from breakhis_search.study.candidate import (
 from breakhis_search.study.context import StudyContext
 from breakhis_search.study.records import TrialRecord
 from breakhis_search.study.seeding import seed_of
+from breakhis_search.tracking import keys
 from breakhis_search.training.trainer import Timer
 
-
-@dataclass(frozen=True)
-class Refit:
-    """A refitted model with the record that goes on describing it.
-
-    Attributes:
-        model: Keras model, images → logits.
-        candidate: Its configuration.
-        record: Its run; to be closed by whoever registers the model.
-        uid: Identity of the run.
-        timer: Seconds by phase so far.
-    """
-
-    model: Any
-    candidate: Candidate
-    record: TrialRecord
-    uid: str
-    timer: Timer
+REFIT_LEASE = "refit_lease"
 
 
 def refit(
-    context: StudyContext, params: Mapping[str, Any], *, trial_number: int, epochs: int
-) -> Refit:
-    """Fit a configuration to every development image for a fixed number of epochs.
+    context: StudyContext,
+    best: FrozenTrial,
+    *,
+    record: TrialRecord,
+    timer: Timer,
+) -> Candidate:
+    """Return the configuration of a trial, fitted to every development image.
 
-    There is nothing to validate on: ``epochs`` is the median best epoch of its folds.
+    There is nothing to validate on: it trains for the median best epoch of its folds.
 
     Args:
         context: The study.
-        params: The values Optuna drew for the trial (pinned ones come from the study file).
-        trial_number: Number of the selected trial.
-        epochs: How long to train.
+        best: The selected trial; its pinned values come from the study file.
+        record: The run of the refit, begun.
+        timer: Collects seconds by phase.
     """
-    uid = uuid.uuid4().hex
-    record = TrialRecord(context, uid=uid, number=trial_number, role="refit")
-    record.begin()
-    timer = Timer()
-    keras.backend.clear_session()
-    seed = seed_of(context.config.search.seed, "refit", trial_number)
-    fixed = optuna.trial.FixedTrial(dict(params), number=trial_number)
+    seed = seed_of(context.config.search.seed, "refit", best.number)
+    fixed = optuna.trial.FixedTrial(best.params, number=best.number)
     with timer.measure("build"):
         candidate = build_candidate(fixed, context, seed=seed)
     record.describe(candidate)
     nothing = np.empty(0, dtype=np.int64)
     trainer_of(candidate, context, timer=timer).fit(
         training_data(context, context.split.development, nothing),
-        epochs=epochs,
+        epochs=int(best.user_attrs["median_epoch"]),
         seed=seed,
         on_epoch=lambda report: record.add_epoch(0, report),
     )
-    return Refit(candidate.model, candidate, record, uid, timer)
+    return candidate
+
+
+def claim_refit(study: optuna.Study, uid: str) -> None:
+    """Leave a mark by which the next start can tell that a refit was cut off."""
+    study.set_user_attr(REFIT_LEASE, {"uid": uid, "lease": lease.claim()})
+
+
+def settle_dead_refit(study: optuna.Study, context: StudyContext) -> None:
+    """Finish the run of a refit whose process is gone."""
+    claimed = study.user_attrs.get(REFIT_LEASE)
+    if not claimed or not lease.is_dead(claimed["lease"]):
+        return
+    journal = context.journal(claimed["uid"])
+    if not journal.is_finished():
+        journal.set_tags({keys.STATE: "interrupted", keys.FAILURE: "its process ended"})
+        journal.finish("FAILED")
+        context.delivery.deliver(journal)
+    study.set_user_attr(REFIT_LEASE, None)

@@ -12,6 +12,7 @@ import optuna
 from sqlalchemy.exc import SQLAlchemyError
 
 from breakhis_search.errors import StudyError
+from breakhis_search.settings import mask_password
 
 _IDENTITY = "identity"
 _NETWORK_FILE_SYSTEMS = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "lustre", "beegfs", "gpfs", "ceph"}
@@ -92,15 +93,6 @@ def storage_errors(uri: str) -> Iterator[None]:
             expected="a database that can be written",
             remedy="check that it runs and is writable, or correct BREAKHIS_STUDIES_URI",
         ) from error
-
-
-def mask_password(uri: str) -> str:
-    """Return a database address without its password.
-
-    >>> mask_password("postgresql://me:secret@host/db")
-    'postgresql://me:***@host/db'
-    """
-    return re.sub(r"(://[^:/@]+):[^@]*@", r"\1:***@", uri)
 
 
 def open_study(

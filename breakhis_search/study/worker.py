@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from breakhis_search.errors import StudyError, TrialFailure
+from breakhis_search.errors import StudyError, TrackingError, TrialFailure
 from breakhis_search.study import lease
 from breakhis_search.study.context import StudyContext
 from breakhis_search.study.objective import run_trial
@@ -73,21 +73,28 @@ def run_search(study: optuna.Study, context: StudyContext) -> int:
         KeyboardInterrupt: The user stopped it; the running trial is recorded and queued again.
     """
     config = context.config
-    deadline = time.monotonic() + config.search.timeout if config.search.timeout else None
+    timeout = config.search.timeout
+    deadline = None if timeout is None else time.monotonic() + timeout
     context.observer.search_started(
         trials=config.search.trials,
         finished=_used(study),
         folds=len(context.split.folds),
         epochs=config.training.max_epochs,
+        best=_best_score(study),
     )
     finished = 0
     while _used(study) < config.search.trials:
-        if deadline and time.monotonic() > deadline:
+        if deadline is not None and time.monotonic() > deadline:
             break
         _run_one(study, context)
         finished += 1
         _stop_if_hopeless(study)
     return finished
+
+
+def _best_score(study: optuna.Study) -> float | None:
+    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    return max((t.value for t in complete if t.value is not None), default=None)
 
 
 def _used(study: optuna.Study) -> int:
@@ -117,7 +124,8 @@ def _run_one(study: optuna.Study, context: StudyContext) -> None:
         trial.set_user_attr(INTERRUPTED, True)
         trial.set_user_attr(REASON, type(error).__name__)
         study.tell(trial, state=TrialState.FAIL)
-        study.enqueue_trial(trial.params)
+        if isinstance(error, KeyboardInterrupt | TrackingError):  # a bug would only come again
+            study.enqueue_trial(trial.params)
         raise
     finally:
         seconds = time.perf_counter() - start

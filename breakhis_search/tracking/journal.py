@@ -46,6 +46,7 @@ class Journal:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._records = folder / _RECORDS
+        self._is_whole = False
         try:
             self.artifacts.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -82,8 +83,8 @@ class Journal:
 
     def log_metrics(self, metrics: Mapping[str, float], *, step: int = 0) -> None:
         """Record metrics at a step; all carry the time of this call."""
-        finite = {k: float(v) for k, v in metrics.items()}
-        self._write("metrics", {"metrics": finite, "step": step, "time_ms": _now_ms()})
+        numbers = {k: float(v) for k, v in metrics.items()}
+        self._write("metrics", {"metrics": numbers, "step": step, "time_ms": _now_ms()})
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Record tags."""
@@ -109,14 +110,38 @@ class Journal:
             file.seek(self._cursor())
             for line in file:
                 if line.endswith(b"\n"):
-                    content = json.loads(line)
-                    yield Record(content.pop("kind"), content, file.tell())
+                    yield self._read(line, file.tell())
+
+    def is_finished(self) -> bool:
+        """Tell whether the last record is the end of the run."""
+        if not self._records.is_file():
+            return True
+        lines = self._records.read_bytes().splitlines()
+        return bool(lines) and b'"kind": "finish"' in lines[-1]
+
+    def _read(self, line: bytes, end: int) -> Record:
+        try:
+            content = json.loads(line)
+            return Record(content.pop("kind"), content, end)
+        except (ValueError, KeyError) as error:
+            raise TrackingError(
+                f"the journal {self._records} is damaged at byte {end - len(line)}",
+                remedy="delete that line, or move the folder away; the other runs are not affected",
+            ) from error
 
     def mark_delivered(self, record: Record) -> None:
         """Move the cursor behind a record."""
         part = self.folder / f"{_CURSOR}.part"
         part.write_text(str(record.end))
         part.replace(self.folder / _CURSOR)
+
+    def _drop_torn_line(self) -> None:
+        """Cut off what a killed writer left half-written, once, before the first own line."""
+        if not self._is_whole and self._records.exists():
+            content = self._records.read_bytes()
+            if not content.endswith(b"\n"):
+                os.truncate(self._records, content.rfind(b"\n") + 1)
+        self._is_whole = True
 
     def _cursor(self) -> int:
         try:
@@ -125,12 +150,18 @@ class Journal:
             return 0
 
     def _write(self, kind: str, body: Mapping[str, Any]) -> None:
-        line = json.dumps({"kind": kind, **body}) + "\n"
+        line = (json.dumps({"kind": kind, **body}) + "\n").encode()
         try:
-            with self._records.open("a", encoding="utf-8") as file:
-                file.write(line)
-                file.flush()
-                os.fsync(file.fileno())
+            self._drop_torn_line()
+            size = self._records.stat().st_size if self._records.exists() else 0
+            try:
+                with self._records.open("ab") as file:
+                    file.write(line)
+                    file.flush()
+                    os.fsync(file.fileno())
+            except OSError:
+                os.truncate(self._records, size)  # half a line on a full disk
+                raise
         except OSError as error:
             raise TrackingError(
                 f"the journal {self.folder} cannot be written ({error.strerror})",

@@ -30,6 +30,7 @@ PROFILE = PREFIX + "profile"
 DEVICE = PREFIX + "device"
 PRECISION = PREFIX + "precision"
 WEIGHTS = PREFIX + "weights"
+BROKEN_FLOORS = PREFIX + "broken_floors"  # of a registered version, in words
 NOT_SEARCHED = PREFIX + "not_searched"  # a foreign model's own optimizer hyperparameters
 GIT_COMMIT = PREFIX + "git_commit"
 VERSIONS = PREFIX + "version."

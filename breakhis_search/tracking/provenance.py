@@ -6,6 +6,7 @@ import platform
 import subprocess
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 from breakhis_search import __version__
 from breakhis_search.tracking import keys
@@ -24,10 +25,20 @@ def provenance_tags() -> dict[str, str]:
 
 
 def git_commit() -> str | None:
-    """Return the commit checked out in the current folder, with ``-dirty`` where it is changed."""
+    """Return the commit this package's source is at, with ``-dirty`` where it is changed."""
     try:
         described = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--match", ""],
+            [
+                "git",
+                "-C",
+                str(Path(__file__).parent),
+                "describe",
+                "--always",
+                "--dirty",
+                "--abbrev=40",
+                "--match",
+                "",
+            ],
             capture_output=True,
             text=True,
             timeout=10,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import logging
 import os
 import urllib.error
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from breakhis_search.errors import TrackingError
-from breakhis_search.settings import Settings
+from breakhis_search.settings import Settings, mask_password
 
 _REACH_TIMEOUT_S = 5
 
@@ -83,13 +84,13 @@ def _require_server(uri: str) -> None:
         if error.code in (401, 404):  # a proxy may ask for a password, or hide /health
             return
         raise _unreachable(uri, f"HTTP {error.code}") from error
-    except OSError as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
         raise _unreachable(uri, str(getattr(error, "reason", error))) from error
 
 
 def _unreachable(uri: str, why: str) -> TrackingError:
     return TrackingError(
-        f"the MLflow server {uri} does not answer",
+        f"the MLflow server {mask_password(uri)} does not answer",
         expected="a running server",
         received=why,
         remedy="start it, correct MLFLOW_TRACKING_URI, or unset it to use mlruns/mlflow.db",
@@ -122,7 +123,7 @@ def tracking_errors(uri: str) -> Iterator[None]:
     except (MlflowException, SQLAlchemyError, RequestException, OSError) as error:
         first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise TrackingError(
-            f"MLflow at {uri} refused ({first_line[:300]})",
+            f"MLflow at {mask_password(uri)} refused ({first_line[:300]})",
             remedy="check the server or the disk, then run the same command again;"
             " records wait in mlruns/journal",
         ) from error

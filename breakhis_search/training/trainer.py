@@ -164,6 +164,7 @@ class FoldTrainer:
         for variable, value in zip(self._core.variables, self._initial, strict=True):
             variable.assign(value)
         stopper = _EarlyStopping(self._config.patience)
+        last_phase = self._phases(epochs)[-1]
         history: list[EpochReport] = []
         stream = epoch_stream(
             data.rows,
@@ -176,7 +177,9 @@ class FoldTrainer:
                 history.append(report)
                 stopper.see(report, logits, self._core)
                 on_epoch(report)
-                if stopper.is_exhausted:
+                if report.epoch + 1 == last_phase.first_epoch:
+                    stopper.start_again()  # fine-tuning gets its chance whatever the head did
+                if stopper.is_exhausted and report.epoch >= last_phase.first_epoch:
                     break
         except Exception as error:
             if "RESOURCE_EXHAUSTED" in str(error) or "ResourceExhausted" in type(error).__name__:
@@ -335,6 +338,10 @@ class _EarlyStopping:
             self._weights, self._logits = core.get_weights(), logits
         else:
             self._waited += 1
+
+    def start_again(self) -> None:
+        """Give the next phase all of the patience."""
+        self._waited = 0
 
     @property
     def is_exhausted(self) -> bool:

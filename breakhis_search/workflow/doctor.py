@@ -13,7 +13,7 @@ from typing import Literal
 from packaging.requirements import Requirement
 
 from breakhis_search.errors import BreakhisSearchError
-from breakhis_search.settings import Settings
+from breakhis_search.settings import Settings, mask_password
 
 _ENOUGH_DISK_GB = 10  # decoded cache of the full set at 224 x 336 is 1.8 GB; models take the rest
 
@@ -40,7 +40,7 @@ def examine(settings: Settings, *, data: Path | None, weights_dir: Path | None) 
         _guarded("device", _device),
         _guarded("MLflow store", lambda: _store(settings)),
         _guarded("study storage", lambda: _studies(settings)),
-        _disk(settings),
+        _guarded("disk", lambda: _disk(settings)),
         _guarded("data", lambda: _data(settings, data)),
         *_weights(weights_dir, settings),
     ]
@@ -49,7 +49,7 @@ def examine(settings: Settings, *, data: Path | None, weights_dir: Path | None) 
 def _guarded(subject: str, look: Callable[[], Finding]) -> Finding:
     try:
         return look()
-    except BreakhisSearchError as error:
+    except (BreakhisSearchError, OSError) as error:
         return Finding(subject, "error", str(error))
 
 
@@ -80,7 +80,6 @@ def _device() -> Finding:
 
 
 def _store(settings: Settings) -> Finding:
-    from breakhis_search.study.storage import mask_password
     from breakhis_search.tracking.store import open_store
 
     open_store(settings)
@@ -88,7 +87,7 @@ def _store(settings: Settings) -> Finding:
 
 
 def _studies(settings: Settings) -> Finding:
-    from breakhis_search.study.storage import mask_password, open_storage
+    from breakhis_search.study.storage import open_storage
 
     open_storage(settings.studies_uri)
     return Finding("study storage", "ok", mask_password(settings.studies_uri))

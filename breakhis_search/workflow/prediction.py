@@ -11,7 +11,7 @@ import pandas as pd
 
 from breakhis_search.comparison.registry import CHAMPION
 from breakhis_search.data.images import ImageDecodeError, decode_rgb
-from breakhis_search.errors import DataError, RegistryError
+from breakhis_search.errors import DataError, RegistryError, TrackingError
 from breakhis_search.settings import Settings
 from breakhis_search.study_file import find_study_file, load_study
 from breakhis_search.tracking import keys
@@ -104,6 +104,8 @@ def _load(name: str, version: str | None, settings: Settings) -> tuple[Any, str]
             else client.get_model_version_by_alias(name, CHAMPION)
         )
     except MlflowException as error:
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise TrackingError(f"MLflow refused ({str(error).splitlines()[0]})") from error
         raise RegistryError(
             f"{name} has no {'version ' + version if version else 'champion'}",
             expected="a registered model (`status` lists them)",

@@ -97,8 +97,8 @@ def prepare_run(request: RunRequest, settings: Settings, watcher: Watcher) -> Pr
     weights = _weights(resolved, request, settings)
     client = open_store(settings)
     storage = open_storage(settings.studies_uri)
-    opened = _open_study(storage, resolved, catalog, split, fresh=request.new)
-    _announce(opened, watcher)
+    opened = _open_study(storage, resolved, catalog, split, weights, fresh=request.new)
+    _announce(opened, watcher, fresh=request.new)
     return PreparedRun(request, resolved, settings, catalog, split, weights, client, opened)
 
 
@@ -128,6 +128,7 @@ def _open_study(
     resolved: ResolvedRequest,
     catalog: Catalog,
     split: Split,
+    weights: dict[str, ResolvedWeights],
     *,
     fresh: bool,
 ) -> OpenedStudy:
@@ -136,7 +137,10 @@ def _open_study(
         storage,
         resolved.study_name,
         digest=study_digest(
-            config, data_fingerprint=catalog.fingerprint, split_digest=split.digest
+            config,
+            data_fingerprint=catalog.fingerprint,
+            split_digest=split.digest,
+            weights={name: found.sha256 for name, found in weights.items()},
         ),
         fresh=fresh,
         sampler=optuna.samplers.RandomSampler(seed=0),  # replaced below, once its size is known
@@ -148,14 +152,14 @@ def _open_study(
     return opened
 
 
-def _announce(opened: OpenedStudy, watcher: Watcher) -> None:
+def _announce(opened: OpenedStudy, watcher: Watcher, *, fresh: bool) -> None:
     trials = len(opened.study.get_trials(deepcopy=False))
     if not opened.is_new:
         watcher.say(f"continuing {opened.name}, which has {trials} trials")
-    elif opened.earlier:
+    elif opened.earlier and not fresh:
         watcher.say(
-            f"new study {opened.name}: data, split, protocol, space or training differ from"
-            f" {opened.earlier[-1]}"
+            f"new study {opened.name}: data, split, protocol, weights, space or training differ"
+            f" from {opened.earlier[-1]}"
         )
     else:
         watcher.say(f"new study {opened.name}")

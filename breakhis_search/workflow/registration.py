@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,15 +19,16 @@ from breakhis_search.data.images import prepare
 from breakhis_search.evaluation.predictions import softmax
 from breakhis_search.serving.package import Packaged, package_classifier
 from breakhis_search.serving.verification import verify_in_fresh_process
+from breakhis_search.study.candidate import Candidate
 from breakhis_search.study.context import StudyContext
-from breakhis_search.study.records import protocol_in_words
-from breakhis_search.study.refit import Refit, refit
+from breakhis_search.study.records import TrialRecord, protocol_in_words, recorded
+from breakhis_search.study.refit import claim_refit, refit
 from breakhis_search.tracking import keys
 from breakhis_search.tracking.store import tracking_errors
+from breakhis_search.training.trainer import Timer
 
 _SELECTED_TRIAL = keys.PREFIX + "selected_trial"
 _MODEL_SHA256 = keys.PREFIX + "model_sha256"
-_BROKEN_FLOORS = keys.PREFIX + "broken_floors"
 _REFIT_OF = "refit_of"
 
 
@@ -50,70 +52,103 @@ def refit_and_register(
         The registered version, or ``None`` and the reason.
     """
     if context.tags[keys.LEAKY] == "true":
-        return None, "the image protocol leaks patients: its models are never registered"
+        return None, "the protocol leaks patients: its models are never registered"
     best = _best_trial(study, context, client)
     if best is None:
         return None, "no trial is complete"
     if study.user_attrs.get(_REFIT_OF) == best.number:
         return None, f"trial {best.number} is still the best and is registered already"
     say(f"refitting trial {best.number} on all {len(context.split.development)} development images")
-    epochs = int(best.user_attrs["median_epoch"])
-    fitted = refit(context, best.params, trial_number=best.number, epochs=epochs)
-    state = "failed"
-    try:
-        registered = _package_and_register(fitted, best, context, client, example, say)
-        state = "complete"
-    finally:
-        if state != "complete":
-            fitted.record.end(state, "the refit could not be registered")
-        fitted.record.close(fitted.timer.seconds)
-    study.set_user_attr(_REFIT_OF, best.number)
+    run = _RefitRun(uuid.uuid4().hex, best, context, client)
+    claim_refit(study, run.uid)
+    with recorded(run.record, run.timer):
+        registered = run.register(example, say)
+        study.set_user_attr(_REFIT_OF, best.number)
     return registered, None
 
 
 def _best_trial(study: optuna.Study, context: StudyContext, client: Any) -> FrozenTrial | None:
     """First of the leaderboard, which breaks ties by likelihood."""
     with tracking_errors(context.settings.tracking_uri):
-        board = read_leaderboard(client, [context.name])
+        board = read_leaderboard(client, [context.name], study_uid=context.uid)
     complete = {t.number: t for t in study.get_trials(states=(TrialState.COMPLETE,))}
     ranked = [n for n in board["trial"] if n in complete]
     return complete[ranked[0]] if ranked else None
 
 
-def _package_and_register(
-    fitted: Refit,
-    best: FrozenTrial,
-    context: StudyContext,
-    client: Any,
-    example: Path,
-    say: Callable[[str], None],
-) -> Registered:
-    say("packaging the model and checking it in a fresh process")
-    with fitted.timer.measure("package"):
-        packaged = _package(fitted, best, context)
-    expected = _answer(fitted.model, example, context)
-    with fitted.timer.measure("verify"):
-        verify_in_fresh_process(
-            packaged.folder, example, expected, workdir=fitted.record.journal.folder
+class _RefitRun:
+    """The run in MLflow that ends with a registered version."""
+
+    def __init__(self, uid: str, best: FrozenTrial, context: StudyContext, client: Any) -> None:
+        self.uid = uid
+        self.timer = Timer()
+        self.record = TrialRecord(context, uid=uid, number=best.number, role="refit")
+        self._best = best
+        self._context = context
+        self._client = client
+
+    def register(self, example: Path, say: Callable[[str], None]) -> Registered:
+        """Fit, package, verify in a fresh process, and register."""
+        candidate = refit(self._context, self._best, record=self.record, timer=self.timer)
+        say("packaging the model and checking it in a fresh process")
+        with self.timer.measure("package"):
+            packaged = self._package(candidate)
+        expected = _answer(candidate.model, example, self._context)
+        with self.timer.measure("verify"):
+            folder = self.record.journal.folder
+            verify_in_fresh_process(packaged.folder, example, expected, workdir=folder)
+        with tracking_errors(self._context.settings.tracking_uri):
+            return self._register(candidate, packaged)
+
+    def _package(self, candidate: Candidate) -> Packaged:
+        context = self._context
+        return package_classifier(
+            candidate.model,
+            self.record.journal.models / "classifier",
+            class_names=context.class_names,
+            height_px=context.config.data.height_px,
+            width_px=context.config.data.width_px,
+            metadata={
+                "study": context.name,
+                "trial": self._best.number,
+                "protocol": protocol_in_words(context),
+                "split_digest": context.split.digest,
+            },
         )
-    with tracking_errors(context.settings.tracking_uri):
-        return _register(fitted, best, packaged, context, client)
 
+    def _register(self, candidate: Candidate, packaged: Packaged) -> Registered:
+        context, client = self._context, self._client
+        self.record.journal.log_model("classifier", tags={keys.ROLE: "refit"})
+        self.record.complete_refit()
+        source = client.get_run(context.delivery.run_id(self._best.user_attrs["trial_uid"]))
+        [model] = client.search_logged_models(
+            [source.info.experiment_id],
+            filter_string=f"tags.`{keys.TRIAL_UID}` = '{self.uid}'",
+        )
+        metrics = source.data.metrics
+        broken = broken_floors(metrics, context.config.registration.floors)
+        return register(
+            client,
+            name=keys.registered_name(context.config.task, demo=context.is_demo),
+            model_id=model.model_id,
+            run_id=str(context.delivery.run_id(self.uid)),
+            tags=self._tags(candidate, packaged, broken),
+            description=_describe(self._best, metrics, candidate, context),
+            broken=broken,
+        )
 
-def _package(fitted: Refit, best: FrozenTrial, context: StudyContext) -> Packaged:
-    return package_classifier(
-        fitted.model,
-        fitted.record.journal.models / "classifier",
-        class_names=context.class_names,
-        height_px=context.config.data.height_px,
-        width_px=context.config.data.width_px,
-        metadata={
-            "study": context.name,
-            "trial": best.number,
-            "protocol": protocol_in_words(context),
-            "split_digest": context.split.digest,
-        },
-    )
+    def _tags(self, candidate: Candidate, packaged: Packaged, broken: list[str]) -> dict[str, str]:
+        tags = {
+            **self._context.tags,
+            keys.ROLE: "refit",
+            keys.TRIAL_UID: self.uid,
+            keys.ARCHITECTURE: candidate.architecture,
+            keys.SAMPLING: candidate.plan.sampling_strategy,
+            _SELECTED_TRIAL: str(self._best.number),
+            _MODEL_SHA256: packaged.model_sha256,
+            "score_out_of_fold": f"{self._best.value:.4f}",
+        }
+        return {**tags, keys.BROKEN_FLOORS: "; ".join(broken)} if broken else tags
 
 
 def _answer(model: Any, image: Path, context: StudyContext) -> npt.NDArray[np.float64]:
@@ -124,57 +159,15 @@ def _answer(model: Any, image: Path, context: StudyContext) -> npt.NDArray[np.fl
     return answer
 
 
-def _register(
-    fitted: Refit, best: FrozenTrial, packaged: Packaged, context: StudyContext, client: Any
-) -> Registered:
-    fitted.record.journal.log_model("classifier", tags={keys.ROLE: "refit"})
-    fitted.record.complete_refit()
-    run_id = context.delivery.run_id(fitted.uid)
-    source = _trial_run(context, best, client)
-    [model] = client.search_logged_models(
-        [source.info.experiment_id],
-        filter_string=f"tags.`{keys.TRIAL_UID}` = '{fitted.uid}'",
-    )
-    metrics = source.data.metrics
-    broken = broken_floors(metrics, context.config.registration.floors)
-    tags = {
-        **context.tags,
-        keys.ROLE: "refit",
-        keys.TRIAL_UID: fitted.uid,
-        keys.ARCHITECTURE: fitted.candidate.architecture,
-        keys.SAMPLING: fitted.candidate.plan.sampling_strategy,
-        _SELECTED_TRIAL: str(best.number),
-        _MODEL_SHA256: packaged.model_sha256,
-        "score_out_of_fold": f"{best.value:.4f}",
-    }
-    if broken:
-        tags[_BROKEN_FLOORS] = "; ".join(broken)
-    return register(
-        client,
-        name=keys.registered_name(context.config.task, demo=context.is_demo),
-        model_id=model.model_id,
-        run_id=str(run_id),
-        tags=tags,
-        description=_describe(best, metrics, fitted, context),
-        broken=broken,
-    )
-
-
-def _trial_run(context: StudyContext, best: FrozenTrial, client: Any) -> Any:
-    uid = best.user_attrs["trial_uid"]
-    run_id = context.delivery.run_id(uid)
-    return client.get_run(run_id)
-
-
 def _describe(
-    best: FrozenTrial, metrics: dict[str, float], fitted: Refit, context: StudyContext
+    best: FrozenTrial, metrics: dict[str, float], candidate: Candidate, context: StudyContext
 ) -> str:
     """What a reader of the registry must know, in Markdown."""
     objective = context.config.objective
     patient = metrics.get(f"patient/{objective}")
     demo = "**SYNTHETIC DEMO DATA: of no use on tissue.**\n\n" if context.is_demo else ""
     return (
-        f"{demo}{fitted.candidate.architecture}, trial {best.number} of {context.name}, refitted on"
+        f"{demo}{candidate.architecture}, trial {best.number} of {context.name}, refitted on"
         f" all {len(context.split.development)} development images."
         f"\n\n* out-of-fold {objective} (images): {best.value:.4f}"
         + (f"\n* out-of-fold {objective} (patients): {patient:.4f}" if patient is not None else "")

@@ -64,11 +64,12 @@ def resolve_request(request: RunRequest, settings: Settings) -> ResolvedRequest:
     data = choose_data(request.data, settings, study_root=str(root) if root else None)
     profile = request.profile or _default_profile(file, is_demo=data.is_demo)
     config = load_study(file, profile=profile, overrides=overrides, check_space=check_space)
-    if config.protocol.kind == "image" and not request.accepts_leakage:
+    if config.protocol.leaks and not request.accepts_leakage:
+        unit = "image" if config.protocol.kind == "image" else "slide"
         raise ConfigError(
-            "protocol.kind: image splits by image, so that patients leak into validation",
-            expected="protocol.kind: folds (or holdout)",
-            remedy="use folds; to measure the leak itself, add --i-know-this-leaks",
+            f"the protocol splits by {unit}, so that patients leak into validation",
+            expected="protocol.kind: folds (or holdout) and protocol.group_by: accession",
+            remedy="split by accession; to measure the leak itself, add --i-know-this-leaks",
         )
     return ResolvedRequest(config, data, profile)
 

@@ -13,6 +13,7 @@ from breakhis_search.comparison.registry import Registered
 from breakhis_search.data.cache import open_image_cache
 from breakhis_search.study.context import StudyContext
 from breakhis_search.study.records import protocol_in_words
+from breakhis_search.study.refit import settle_dead_refit
 from breakhis_search.study.storage import OpenedStudy, storage_errors
 from breakhis_search.study.worker import enqueue_first_trials, run_search, settle_dead_trials
 from breakhis_search.tracking import keys
@@ -118,7 +119,7 @@ def _tags(run: PreparedRun, device: Device) -> dict[str, str]:
         keys.TASK: config.task,
         keys.OBJECTIVE: config.objective,
         keys.PROTOCOL: config.protocol.kind,
-        keys.LEAKY: str(config.protocol.kind == "image").lower(),
+        keys.LEAKY: str(config.protocol.leaks).lower(),
         keys.DEMO: str(run.resolved.data.is_demo).lower(),
         keys.MAGNIFICATION: str(config.data.magnification),
         keys.DATA_FINGERPRINT: run.catalog.fingerprint,
@@ -138,6 +139,7 @@ def _search_and_register(context: StudyContext, run: PreparedRun, watcher: Watch
     parent = _begin_parent(context)
     status = "KILLED"
     try:
+        settle_dead_refit(study, context)
         settled = settle_dead_trials(study, context)
         if settled:
             watcher.say(f"trials {settled} had been cut off; their configurations are queued again")

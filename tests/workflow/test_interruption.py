@@ -115,7 +115,7 @@ def test_the_image_protocol_is_marked_and_never_registered(home, capsys):
     assert home.search("binary", 1, *leaky) == 0
     out = capsys.readouterr().out
     assert "LEAKY" in out
-    assert "Nothing new was registered: the image protocol leaks patients" in out
+    assert "Nothing new was registered: the protocol leaks patients" in out
     assert all(r.data.tags[keys.LEAKY] == "true" for r in runs_of(home))
     assert home.client.search_registered_models() == []
 
