@@ -23,6 +23,13 @@ SCHEMA_VERSION = 1
 Scalar = bool | int | float | str
 ObjectiveName = Literal["auroc", "balanced_accuracy"]
 
+_FLOOR_METRIC = re.compile(
+    r"(magnification_(40|100|200|400)/)?(image|patient)/(accuracy|balanced_accuracy|mcc"
+    r"|recognition_rate|majority_vote_accuracy|(precision|recall|f1)_[a-z_]+"
+    r"|(auroc|average_precision)(_[a-z_]+)?)"
+)
+"""Metrics of :mod:`breakhis_search.evaluation.metrics` of which more is better."""
+
 _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -120,7 +127,7 @@ class SearchConfig(_Section):
     """Budget, sampler and pruner."""
 
     trials: int = Field(default=40, ge=1, le=100_000)
-    timeout: Annotated[float | None, BeforeValidator(parse_duration)] = None
+    timeout: Annotated[float | None, BeforeValidator(parse_duration), Field(gt=0)] = None
     sampler: Literal["tpe", "random"] = "tpe"
     pruner: Literal["median", "none"] = "median"
     startup_trials: int = Field(default=8, ge=1)
@@ -131,8 +138,8 @@ class SearchConfig(_Section):
 class Range(_Section):
     """``{low, high, log, step}``: bounds of a number."""
 
-    low: float
-    high: float
+    low: float = Field(allow_inf_nan=False)
+    high: float = Field(allow_inf_nan=False)
     log: bool = False
     step: float | None = Field(default=None, gt=0)
 
@@ -155,6 +162,18 @@ class RegistrationConfig(_Section):
 
     floors: dict[str, float] = {}
     """Metric name (such as ``patient/auroc``) → least value."""
+
+    @field_validator("floors")
+    @classmethod
+    def _metrics_exist(cls, floors: dict[str, float]) -> dict[str, float]:
+        unknown = [name for name in floors if not _FLOOR_METRIC.fullmatch(name)]
+        if unknown:
+            message = (
+                f"no metric is called {', '.join(unknown)}; expected such as image/auroc,"
+                " patient/balanced_accuracy, patient/recall_malignant"
+            )
+            raise ValueError(message)
+        return floors
 
 
 SpaceValue = Range | tuple[Scalar, ...] | Scalar

@@ -19,12 +19,22 @@ from breakhis_search.config import StudyConfig
 from breakhis_search.errors import ConfigError
 
 Location = tuple[str | int, ...]
-SpaceCheck = Callable[[Mapping[str, Any]], Iterator[tuple[Location, str]]]
-"""Finds what is wrong with a raw ``space:`` mapping: (location below ``space``, message)."""
+SpaceCheck = Callable[[Mapping[str, Any], Any], Iterator[tuple[Location, str]]]
+"""Finds what is wrong with a raw ``space:`` and ``enqueue:``: (location, message)."""
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML in which ``1e-4`` is a number (YAML 1.1 reads it as text)."""
+    """Safe YAML as people expect it: ``1e-4`` is a number, ``off`` and dates are text."""
+
+
+_UNEXPECTED = {"tag:yaml.org,2002:timestamp", "tag:yaml.org,2002:bool"}
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag not in _UNEXPECTED]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+)
 
 
 _Loader.add_implicit_resolver(
@@ -105,8 +115,10 @@ def load_study(
         _set(document, override)
     if check_space and isinstance(document.values.get("space"), dict):
         problems += [
-            f"{document.place_of(('space', *location))}: {message}"
-            for location, message in check_space(document.values["space"])
+            f"{document.place_of(location)}: {message}"
+            for location, message in check_space(
+                document.values["space"], document.values.get("enqueue")
+            )
         ]
     try:
         config = StudyConfig.model_validate(document.values)
@@ -163,7 +175,13 @@ def _plain(node: yaml.Node, location: Location, places: dict[Location, str], fil
     if isinstance(node, yaml.MappingNode):
         result: dict[Any, Any] = {}
         for key_node, value_node in node.value:
-            key = _scalar(key_node)
+            key = _scalar(key_node, file)
+            if not isinstance(key, str):
+                raise ConfigError(
+                    f"{file}:{key_node.start_mark.line + 1}: a key must be a name",
+                    received=repr(key),
+                    remedy="write it as text",
+                )
             if key in result:
                 raise ConfigError(
                     f"{file}:{key_node.start_mark.line + 1}: {key!r} is given twice",
@@ -174,13 +192,19 @@ def _plain(node: yaml.Node, location: Location, places: dict[Location, str], fil
         return result
     if isinstance(node, yaml.SequenceNode):
         return [_plain(n, (*location, i), places, file) for i, n in enumerate(node.value)]
-    return _scalar(node)
+    return _scalar(node, file)
 
 
-def _scalar(node: yaml.Node) -> Any:
+def _scalar(node: yaml.Node, file: str) -> Any:
     loader = _Loader("")
     try:
         return loader.construct_object(node)
+    except (yaml.YAMLError, ValueError) as error:
+        raise ConfigError(
+            f"{file}:{node.start_mark.line + 1}: this value cannot be read",
+            received=str(getattr(error, "problem", error)),
+            remedy="write a plain value, or put it in quotes",
+        ) from error
     finally:
         loader.dispose()
 
@@ -229,7 +253,7 @@ def _set(document: _Document, override: str) -> None:
         )
     try:
         value = yaml.load(text, Loader=_Loader)  # noqa: S506 - _Loader is a SafeLoader
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, TypeError) as error:
         raise ConfigError(f"--set {key}: the value is not valid YAML ({text!r})") from error
     head, _, rest = key.strip().partition(".")
     path = [head, rest] if head == "space" and rest else key.strip().split(".")

@@ -9,7 +9,7 @@ import pytest
 from breakhis_search.config import Range, parse_duration
 from breakhis_search.errors import ConfigError
 from breakhis_search.study_file import available_studies, find_study_file, load_study, profile_names
-from breakhis_search.workflow.request import check_space
+from breakhis_search.workflow.space_check import check_space
 
 EXPERIMENTS = Path(__file__).resolve().parent.parent / "experiments"
 
@@ -93,11 +93,33 @@ def test_all_errors_are_reported_at_once_with_their_lines(study):
         ("  sampling/strategy: [smote]", "unknown smote; known: none, class_weights"),
         ("  head/units: []", "no choice is left for head/units"),
         ("  head/units: {low: 1}", "is missing"),
+        ("  head/dropout_rate: 1.5", "1.5 is impossible; expected 0 to 0.95"),
+        ("  augmentation/strength: fast", "a number is expected, received 'fast'"),
+        ("  small_cnn/blocks: {low: 0.5, high: 2}", "a whole number is expected"),
+        ("  small_cnn/blocks: 0", "0 is impossible"),
+        ("  sampling/strategy: {low: 0, high: 1}", "a range needs numbers"),
+        ("  augmentation/strength: {low: .nan, high: 1}", "nan is impossible"),
+        ("enqueue: [{optimizer/learnig_rate: 0.1}]", "did you mean 'optimizer/learning_rate'?"),
+        ("enqueue: [{sampling/strategy: smote}]", "unknown smote"),
+        ("registration: {floors: {patient/aurok: 0.5}}", "no metric is called patient/aurok"),
+        ("search: {timeout: -5}", "greater than 0"),
+        ("  1: 2", "a key must be a name"),
+        ("description: !foo x", "cannot be read"),
         ("  head/units: {low: 0, high: 8, log: true}", "a log range needs low > 0"),
     ],
 )
-def test_a_wrong_space_is_named(study, line, says):
-    assert says in errors_of(study, MINIMAL.replace("profiles:", f"{line}\nprofiles:"))
+def test_a_wrong_line_is_named(study, line, says):
+    study.write_text(MINIMAL.replace("profiles:", f"{line}\nprofiles:"))
+    with pytest.raises(ConfigError, match=r"mine.yaml:\d+") as caught:
+        load_study(study, check_space=check_space)
+    assert says in str(caught.value)
+
+
+def test_off_and_dates_are_text(study):
+    study.write_text(MINIMAL.replace("head_epochs: 2", "head_epochs: 2, mixed_precision: off"))
+    assert load_study(study).training.mixed_precision == "off"
+    study.write_text(MINIMAL + "description: 2024-13-45\n")
+    assert load_study(study).description == "2024-13-45"
 
 
 def test_an_error_in_an_override_names_the_override(study):

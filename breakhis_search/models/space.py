@@ -8,8 +8,9 @@ for every value: this is how a recorder learns all names from one run.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from breakhis_search.data.sampling import CLASS_WEIGHTINGS, STRATEGIES
@@ -80,6 +81,24 @@ class HyperParameters(Protocol):
 
     def __contains__(self, name: str) -> bool:
         """Tell whether a name is declared and active."""
+
+
+LIMITS: Mapping[str, tuple[float, float]] = MappingProxyType(
+    {
+        "optimizer/learning_rate": (1e-8, 1.0),
+        "optimizer/backbone_learning_rate": (1e-9, 1.0),
+        "optimizer/weight_decay": (0.0, 1.0),
+        "optimizer/label_smoothing": (0.0, 0.9),
+        "augmentation/strength": (0.0, 1.0),
+        "sampling/focal_gamma": (0.0, 10.0),
+        "head/units": (0, 4096),
+        "head/dropout_rate": (0.0, 0.95),
+        "small_cnn/blocks": (1, 6),
+        "small_cnn/filters": (1, 512),
+        "small_cnn/kernel_size": (1, 15),
+    }
+)
+"""What a study file may widen a number to: beyond, a model cannot be built or trained at all."""
 
 
 def declare_space(hp: HyperParameters, architectures: Sequence[str]) -> None:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from breakhis_search.config import StudyConfig, parse_duration
 from breakhis_search.errors import ConfigError
-from breakhis_search.models.architectures import ARCHITECTURES, get_architecture
-from breakhis_search.models.space import record_space
+from breakhis_search.models.architectures import ARCHITECTURES
 from breakhis_search.settings import Settings
-from breakhis_search.study_file import Location, find_study_file, load_study, peek, profile_names
+from breakhis_search.study_file import find_study_file, load_study, peek, profile_names
 from breakhis_search.workflow.dataset import DataChoice, choose_data
+from breakhis_search.workflow.space_check import check_space
 
 
 @dataclass(frozen=True)
@@ -91,50 +90,3 @@ def architectures_of(config: StudyConfig) -> tuple[str, ...]:
     """Return what ``model/architecture`` may be: the study's choice, or all built-in ones."""
     chosen = config.space.get("model/architecture", tuple(ARCHITECTURES))
     return (chosen,) if isinstance(chosen, str) else tuple(str(c) for c in chosen)  # type: ignore[union-attr]
-
-
-def check_space(space: Mapping[str, Any]) -> Iterator[tuple[Location, str]]:
-    """Yield what is wrong with a raw ``space:``: unknown names, architectures and choices."""
-    chosen = space.get("model/architecture", list(ARCHITECTURES))
-    names = [chosen] if isinstance(chosen, str) else chosen
-    if not isinstance(names, list) or not names:
-        yield ("model/architecture",), "model/architecture: a name or a list of names is expected"
-        return
-    known = []
-    for position, name in enumerate(names):
-        try:
-            known.append(get_architecture(str(name)).name)
-        except ConfigError as error:
-            where: Location = ("model/architecture", position)
-            yield where if isinstance(chosen, list) else where[:1], str(error)
-    if len(known) == len(names):
-        yield from _unknown_names(space, known)
-
-
-def _unknown_names(
-    space: Mapping[str, Any], architectures: list[str]
-) -> Iterator[tuple[Location, str]]:
-    import difflib
-
-    declared = record_space(architectures)
-    everything = record_space(list(ARCHITECTURES))
-    foreign = [a.rpartition(":")[2] for a in architectures if ":" in a]
-    for name, value in space.items():
-        if name in declared:
-            unknown = set(_choices(value)) - set(declared[name].choices)
-            is_closed = declared[name].kind == "choice" and isinstance(declared[name].default, str)
-            if is_closed and unknown and name != "model/architecture":
-                expected = ", ".join(map(str, declared[name].choices))
-                yield (name,), f"{name}: unknown {', '.join(map(str, unknown))}; known: {expected}"
-        elif any(name.startswith(f"{prefix}/") for prefix in foreign):
-            continue  # a foreign model's names are known only when it is built
-        elif name not in everything:
-            close = difflib.get_close_matches(name, everything, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(everything)}"
-            yield (name,), f"{name}: unknown hyperparameter; {hint}"
-
-
-def _choices(value: Any) -> list[Any]:
-    if isinstance(value, list):
-        return value
-    return [] if isinstance(value, dict) else [value]

@@ -85,6 +85,27 @@ def test_a_half_written_line_waits_for_its_end(settings, client):
     assert kinds == ["run"]
 
 
+def test_what_a_killed_writer_left_half_written_is_cut_off(settings, client):
+    journal = journal_of(settings, "torn")
+    begin(journal)
+    with (journal.folder / "records.jsonl").open("a") as file:
+        file.write('{"kind": "metrics", "metr')
+    again = journal_of(settings, "torn")  # the next process
+    assert not again.is_finished()
+    again.finish("FAILED")
+    assert again.is_finished()
+    Delivery(client, settings).deliver(again)
+    assert runs_of(client, "torn")[0].info.status == "FAILED"
+
+
+def test_a_damaged_journal_is_one_clear_error(settings):
+    journal = journal_of(settings, "damaged")
+    (journal.folder / "records.jsonl").write_text("no json\n")
+    with pytest.raises(TrackingError, match="damaged at byte 0"):
+        list(journal.undelivered())
+    (journal.folder / "records.jsonl").unlink()
+
+
 def test_journals_left_behind_are_found_and_delivered(settings, client):
     journal = journal_of(settings, "left")
     begin(journal)

@@ -72,6 +72,21 @@ def test_ctrl_c_keeps_what_is_finished_and_the_same_command_goes_on(home, plant,
     assert sorted(tags) == ["complete", "complete", "interrupted"]
 
 
+def test_ctrl_c_during_the_refit_leaves_nothing_running_or_half_registered(home, monkeypatch):
+    def stop(*_args, **_kwargs):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("breakhis_search.workflow.registration.package_classifier", stop)
+        assert home.search("binary", 1) == 130
+    client = home.client
+    [experiment] = client.search_experiments(filter_string="name = 'breakhis-binary-demo'")
+    assert not client.search_runs([experiment.experiment_id], "attributes.status = 'RUNNING'")
+    assert client.search_registered_models() == []
+    assert home.search("binary", 1) == 0
+    assert len(client.search_model_versions("name = 'breakhis-binary-demo'")) == 1
+
+
 def test_a_trial_that_fails_is_recorded_and_the_study_goes_on(home, plant):
     plant(TrialFailure("the planted reason"), at=2)
     assert home.search("binary", 2) == 0
