@@ -23,6 +23,7 @@ def compare_command(studies: Sequence[str], *, top: int, as_json: bool) -> None:
         list_studies,
         read_leaderboard,
         resolve_studies,
+        score_by_magnification,
         shared_names,
     )
     from breakhis_search.tracking.store import open_store, tracking_errors
@@ -32,18 +33,23 @@ def compare_command(studies: Sequence[str], *, top: int, as_json: bool) -> None:
     with tracking_errors(settings.tracking_uri):
         names = resolve_studies(client, studies)
         board = read_leaderboard(client, names)
-        objectives = list_studies(client).set_index("study")["objective"]
-    objective = str(objectives[names[0]])
-    why = explain_first(board, objective)
+        objectives = list_studies(client).drop_duplicates("study").set_index("study")["objective"]
+        objective = str(objectives[names[0]])
+        why = explain_first(board, objective)
+        first = board[board["state"] == "complete"].head(1)
+        scores = [score_by_magnification(client, run, objective) for run in first["run_id"]]
     if as_json:
         winners = {by: _records(best_by(board, by)) for by in ("architecture", "sampling")}
         answer = {"studies": names, "why": why, "trials": _records(board), "best": winners}
+        answer["by_magnification"] = _records(scores[0]) if scores else []
         console.print_json(answer)
         return
     print_leaderboard(board, objective, top=top, title=" and ".join(names))
     for column in ("architecture", "sampling"):
         best = best_by(board, column)
         print_leaderboard(best, objective, top=len(best), title=f"Best of every {column}")
+    for frame in scores:
+        print_by_magnification(frame, objective)
     console.out.print(why, soft_wrap=True)
     for name in shared_names(board):
         console.out.print(f"[yellow]Several studies in this store are called {name}.[/]")
@@ -51,6 +57,15 @@ def compare_command(studies: Sequence[str], *, top: int, as_json: bool) -> None:
         console.out.print(
             "[yellow]These studies split differently: their scores do not compare.[/]"
         )
+
+
+def print_by_magnification(scores: pd.DataFrame, objective: str) -> None:
+    """Print the first trial's score at every magnification."""
+    rows = [[f"{r['magnification']}X", r["image"], r["patient"]] for r in _records(scores)]
+    columns = ["magnification", "images", "patients"]
+    console.print_table(
+        f"{objective} of the first trial by magnification", columns, rows, right=columns[1:]
+    )
 
 
 def print_leaderboard(

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from breakhis_search.data.taxonomy import MAGNIFICATIONS
 from breakhis_search.errors import TrackingError
 from breakhis_search.tracking import keys
 
@@ -171,6 +172,23 @@ def explain_first(leaderboard: pd.DataFrame, objective: str) -> str:
         text
         + f", {margin:.4f} above trial {second['trial']}. One seed each: a small lead is noise."
     )
+
+
+def score_by_magnification(client: Any, run_id: str, objective: str) -> pd.DataFrame:
+    """Return the objective of one run per magnification, for ``image`` and ``patient`` level.
+
+    A level that does not define it at a magnification (one class only) has no value there.
+    """
+    metrics = client.get_run(run_id).data.metrics
+    rows = [
+        {
+            "magnification": magnification,
+            "image": metrics.get(f"magnification_{magnification}/image/{objective}"),
+            "patient": metrics.get(f"magnification_{magnification}/patient/{objective}"),
+        }
+        for magnification in MAGNIFICATIONS
+    ]
+    return pd.DataFrame(rows).dropna(subset=["image", "patient"], how="all")
 
 
 def shared_names(leaderboard: pd.DataFrame) -> list[str]:

@@ -55,7 +55,7 @@ def class_weights(y: IntArray, n_classes: int, weighting: str) -> npt.NDArray[np
         n_classes: Number of classes; a class without images gets weight 0.
         weighting: ``inverse`` frequency, its square root, or ``effective_number``.
 
-    >>> class_weights(np.array([0, 0, 0, 1]), 2, "inverse").round(3).tolist()
+    >>> class_weights(np.array([0, 0, 0, 1]), 2, "inverse").astype(float).round(3).tolist()
     [0.667, 2.0]
     """
     counts = np.bincount(y, minlength=n_classes).astype(np.float64)

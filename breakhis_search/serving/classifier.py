@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import importlib
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,7 +22,7 @@ BATCH_SIZE = 32
 class BreastHistologyClassifier(PythonModel):  # type: ignore[misc]  # mlflow has no types
     """Answers a table with a column ``image`` with a label and the probability of every class.
 
-    ``image`` holds the bytes of an image file (base64 over HTTP), or the path of one.
+    ``image`` holds the bytes of an image file, or their base64 (as over HTTP).
     """
 
     def load_context(self, context: Any) -> None:
@@ -65,11 +64,9 @@ def _batches(images: list[Any]) -> Iterable[list[Any]]:
 
 
 def _bytes_of(image: Any) -> bytes:
-    """Bytes of an image given as bytes, as base64 text or as the path of a file."""
+    """Bytes of an image given as bytes or as base64 text."""
     if isinstance(image, (bytes, bytearray, memoryview)):
         return bytes(image)
-    if isinstance(image, Path):
-        return image.read_bytes()
     if isinstance(image, str):
         try:
             return base64.b64decode(image, validate=True)

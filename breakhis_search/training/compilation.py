@@ -66,8 +66,8 @@ def build_optimizer(plan: TrainingPlan) -> Any:
 def learning_rates(*, peak: float, steps: int) -> npt.NDArray[np.float32]:
     """Return the rate of every step, float32 [steps]: linear warm-up, then cosine decay to 0.
 
-    >>> learning_rates(peak=1.0, steps=10).round(2).tolist()
-    [1.0, 0.99, 0.95, 0.87, 0.77, 0.65, 0.5, 0.35, 0.23, 0.13]
+    >>> learning_rates(peak=1.0, steps=5).astype(float).round(2).tolist()
+    [1.0, 0.9, 0.65, 0.35, 0.1]
     """
     warmup = max(1, round(WARMUP_SHARE * steps))
     rising = peak * np.arange(1, warmup + 1) / warmup

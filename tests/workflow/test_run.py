@@ -168,6 +168,7 @@ def test_compare_ranks_from_mlflow_alone(searched, capsys):
     assert scores == sorted(scores, reverse=True)
     assert answer["trials"][0]["rank"] == 1
     assert "highest pooled out-of-fold auroc" in answer["why"]
+    assert [m["magnification"] for m in answer["by_magnification"]] == [40, 100, 200, 400]
     assert answer["best"]["architecture"][0]["architecture"] == "small_cnn"
 
 
@@ -175,6 +176,7 @@ def test_compare_prints_the_leaderboard(searched, capsys):
     assert searched.run("compare", "--study", "binary-demo") == 0
     out = capsys.readouterr().out
     assert "Best of every sampling" in out
+    assert "auroc of the first trial by magnification" in out
     assert "small_cnn" in out
 
 
