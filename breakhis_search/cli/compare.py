@@ -49,7 +49,7 @@ def compare_command(studies: Sequence[str], *, top: int, as_json: bool) -> None:
         best = best_by(board, column)
         print_leaderboard(best, objective, top=len(best), title=f"Best of every {column}")
     for frame in scores:
-        print_by_magnification(frame, objective)
+        print_by_magnification(frame)
     console.out.print(why, soft_wrap=True)
     for name in shared_names(board):
         console.out.print(f"[yellow]Several studies in this store are called {name}.[/]")
@@ -59,13 +59,11 @@ def compare_command(studies: Sequence[str], *, top: int, as_json: bool) -> None:
         )
 
 
-def print_by_magnification(scores: pd.DataFrame, objective: str) -> None:
-    """Print the first trial's score at every magnification."""
+def print_by_magnification(scores: pd.DataFrame) -> None:
+    """Print the first trial's objective at every magnification."""
     rows = [[f"{r['magnification']}X", r["image"], r["patient"]] for r in _records(scores)]
     columns = ["magnification", "images", "patients"]
-    console.print_table(
-        f"{objective} of the first trial by magnification", columns, rows, right=columns[1:]
-    )
+    console.print_table("First trial by magnification", columns, rows, right=columns[1:])
 
 
 def print_leaderboard(

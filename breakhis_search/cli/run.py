@@ -112,7 +112,7 @@ def _print_outcome(request: RunRequest, outcome: RunOutcome) -> None:
     console.out.print()
     print_leaderboard(board, outcome.objective, top=12)
     for frame in scores:
-        print_by_magnification(frame, outcome.objective)
+        print_by_magnification(frame)
     console.out.print(explain_first(board, outcome.objective), soft_wrap=True)
     if outcome.registered:
         registered = outcome.registered

@@ -176,7 +176,7 @@ def test_compare_prints_the_leaderboard(searched, capsys):
     assert searched.run("compare", "--study", "binary-demo") == 0
     out = capsys.readouterr().out
     assert "Best of every sampling" in out
-    assert "auroc of the first trial by magnification" in out
+    assert "First trial by magnification" in out
     assert "small_cnn" in out
 
 
