@@ -21,7 +21,7 @@ from breakhis_search.study.context import StudyContext
 from breakhis_search.tracking import keys
 from breakhis_search.tracking.journal import Journal
 from breakhis_search.tracking.models import save_keras_model
-from breakhis_search.training.devices import peak_memory_mb
+from breakhis_search.training.devices import Device, peak_memory_mb, reset_peak_memory
 from breakhis_search.training.trainer import EpochReport, Timer
 
 MLFLOW_STATUS = {
@@ -58,6 +58,11 @@ class TrialRecord:
     def journal(self) -> Journal:
         """The journal of the run."""
         return self._journal
+
+    @property
+    def device(self) -> Device:
+        """Where the run trains."""
+        return self._context.device
 
     def begin(self) -> None:
         """Record that the run has started."""
@@ -195,6 +200,7 @@ def recorded(record: TrialRecord, timer: Timer) -> Iterator[None]:
     start = time.perf_counter()
     try:
         record.begin()
+        reset_peak_memory(record.device)
         yield
     except optuna.TrialPruned as pruned:
         record.end("pruned", str(pruned))

@@ -136,8 +136,20 @@ def _describe(details: dict[str, Any]) -> tuple[str, str]:
     return name, "mixed_bfloat16" if modern else "mixed_float16"
 
 
+def reset_peak_memory(device: Device) -> None:
+    """Let the peak of the GPU start anew; that of a process and of JAX cannot be reset."""
+    if device.kind == "gpu" and device.backend == "tensorflow":
+        import tensorflow as tf
+
+        tf.config.experimental.reset_memory_stats("GPU:0")
+
+
 def peak_memory_mb(device: Device) -> float:
-    """Return the peak memory in MB: of the GPU where there is one, else of this process."""
+    """Return the peak memory in MB.
+
+    On a GPU under TensorFlow since :func:`reset_peak_memory`, under JAX since the process started;
+    on a CPU the peak of the whole process so far.
+    """
     if device.kind == "gpu" and device.backend == "tensorflow":
         import tensorflow as tf
 

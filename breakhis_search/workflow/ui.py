@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
 from collections.abc import Callable
 
 from breakhis_search.errors import TrackingError
-from breakhis_search.settings import Settings
+from breakhis_search.settings import Settings, mask_password
 from breakhis_search.tracking.store import open_store
 
 HOST = "127.0.0.1"
@@ -22,14 +23,17 @@ def serve_ui(settings: Settings, *, port: int, say: Callable[[str], None]) -> No
     """
     open_store(settings)
     if not settings.has_local_store:
-        say(f"Runs are kept by the server {settings.tracking_uri}: open that address.")
+        say(
+            f"Runs are kept by the server {mask_password(settings.tracking_uri)}: open that address."
+        )
         return
     _require_free(port)
     say(f"MLflow UI on http://{HOST}:{port} (Ctrl-C ends it)")
     command = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port)]
-    command += ["--backend-store-uri", settings.tracking_uri, "--workers", "1"]
-    command += ["--default-artifact-root", settings.artifacts_dir.as_uri()]
-    with subprocess.Popen(command) as server:
+    command += ["--workers", "1", "--default-artifact-root", settings.artifacts_dir.as_uri()]
+    # By environment: an address may hold a password, and everybody can read a command line.
+    environment = {**os.environ, "MLFLOW_BACKEND_STORE_URI": settings.tracking_uri}
+    with subprocess.Popen(command, env=environment) as server:
         try:
             code = server.wait()
         except KeyboardInterrupt:
