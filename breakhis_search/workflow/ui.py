@@ -23,9 +23,7 @@ def serve_ui(settings: Settings, *, port: int, say: Callable[[str], None]) -> No
     """
     open_store(settings)
     if not settings.has_local_store:
-        say(
-            f"Runs are kept by the server {mask_password(settings.tracking_uri)}: open that address."
-        )
+        say(f"Runs are kept by a server: open {mask_password(settings.tracking_uri)}")
         return
     _require_free(port)
     say(f"MLflow UI on http://{HOST}:{port} (Ctrl-C ends it)")
