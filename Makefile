@@ -39,7 +39,7 @@ format: .venv/dev.stamp
 	touch $@ .venv/run.stamp
 
 lock:
-	uv pip compile --universal --python-version 3.11 --extra dev --extra postgres --extra gpu --no-header --no-annotate --no-emit-index-url --no-emit-find-links --output-file requirements.lock pyproject.toml
+	uv pip compile --universal --python-version 3.11 --extra dev --extra postgres --extra gpu --no-header --no-annotate --output-file requirements.lock pyproject.toml
 
 clean:
 	rm -rf .venv build *.egg-info
