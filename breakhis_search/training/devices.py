@@ -29,7 +29,7 @@ def _native_stderr_kept_back() -> Iterator[None]:
         os.dup2(kept.fileno(), 2)
         try:
             yield
-        except BaseException:
+        except BaseException:  # whatever went wrong, what was held back may say why
             kept.seek(0)
             os.write(stderr, kept.read())
             raise

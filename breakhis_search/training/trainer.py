@@ -181,7 +181,7 @@ class FoldTrainer:
                     stopper.start_again()  # fine-tuning gets its chance whatever the head did
                 if stopper.is_exhausted and report.epoch >= last_phase.first_epoch:
                     break
-        except Exception as error:
+        except Exception as error:  # every backend has its own class for being out of memory
             if "RESOURCE_EXHAUSTED" in str(error) or "ResourceExhausted" in type(error).__name__:
                 raise TrialFailure(
                     f"out of memory on {self._device.name}",
