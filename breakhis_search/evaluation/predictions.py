@@ -1,14 +1,15 @@
-"""The predictions table: one row per scored image, the only thing evaluation ever reads.
+"""The predictions table: one row per scored image and seed, the only thing evaluation ever reads.
 
 ==================  ========  ======================================================================
 column              type      meaning
 ==================  ========  ======================================================================
-``image``           str       path of the image; unique, every image is scored once
+``image``           str       path of the image; scored once by each seed
 ``slide``           str       slide id, such as ``14-22549AB``
 ``accession``       str       the patient's case, such as ``14-22549``
 ``magnification``   int       40, 100, 200 or 400
 ``type``            str       tumour type by its folder name, such as ``ductal_carcinoma``
 ``fold``            int       the fold this image was held out in
+``seed``            int       the repetition that scored it, from 0; a search trial has only 0
 ``y_true``          int       index of the true class among the classes of this table
 ``logit_<class>``   float32   one column per class, in class order; finite
 ==================  ========  ======================================================================
@@ -41,6 +42,7 @@ def build_predictions(
     rows: pd.DataFrame,
     *,
     fold: int,
+    seed: int = 0,
     y_true: npt.ArrayLike,
     logits: npt.ArrayLike,
     class_names: Sequence[str],
@@ -50,6 +52,7 @@ def build_predictions(
     Args:
         rows: One row per image, in the order of ``logits``, with at least :data:`IMAGE_COLUMNS`.
         fold: The fold these images were held out in.
+        seed: The repetition that scored them, from 0.
         y_true: Class indices, int [n].
         logits: Scores before the softmax, float [n, K].
         class_names: The K class names in the order of the logits.
@@ -68,6 +71,7 @@ def build_predictions(
     table[text_columns] = table[text_columns].astype(str)
     table["magnification"] = table["magnification"].astype(np.int64)
     table["fold"] = np.int64(fold)
+    table["seed"] = np.int64(seed)
     table["y_true"] = labels
     for index, name in enumerate(class_names):
         table[LOGIT_PREFIX + name] = scores[:, index]
@@ -80,16 +84,17 @@ def check_predictions(table: pd.DataFrame) -> None:
 
     Raises:
         DataError: A column is missing, there are no rows, fewer than two classes, a logit that is
-            not finite, a ``y_true`` out of range or at odds with ``type``, an image scored twice.
+            not finite, a ``y_true`` out of range or at odds with ``type``, an image scored twice
+            by one seed.
     """
-    _check_columns(table, (*IMAGE_COLUMNS, "fold", "y_true"))
+    _check_columns(table, (*IMAGE_COLUMNS, "fold", "seed", "y_true"))
     names = class_names_of(table)
     if table.empty:
         raise DataError("the predictions table is empty", expected="one row per scored image")
     _check_logits(table)
     _check_labels(table["y_true"], len(names))
     _check_types(table, names)
-    _check_images_once(table["image"])
+    _check_images_once(table)
 
 
 def class_names_of(table: pd.DataFrame) -> tuple[str, ...]:
@@ -128,6 +133,16 @@ def logits_of(table: pd.DataFrame) -> npt.NDArray[np.float32]:
     """Return the logits, float32 [n, K], classes in table order."""
     columns = [LOGIT_PREFIX + name for name in class_names_of(table)]
     return table[columns].to_numpy(dtype=np.float32)
+
+
+def tables_by_seed(table: pd.DataFrame) -> list[pd.DataFrame]:
+    """Return the table of each seed, in order of the seeds.
+
+    A metric of a configuration is the mean of its metrics over these tables: one table answers for
+    one trained model per fold, which is what gets registered. Averaging the logits instead would
+    score an ensemble that nobody ships.
+    """
+    return [part for _, part in table.groupby("seed", sort=True)]
 
 
 def softmax(logits: npt.ArrayLike) -> npt.NDArray[np.float64]:
@@ -259,11 +274,11 @@ def _check_types(table: pd.DataFrame, names: tuple[str, ...]) -> None:
             )
 
 
-def _check_images_once(images: pd.Series) -> None:
-    repeated = images.duplicated()
+def _check_images_once(table: pd.DataFrame) -> None:
+    repeated = table.duplicated(["image", "seed"])
     if repeated.any():
         raise DataError(
             "an image was scored twice",
-            expected="every image in exactly one fold",
-            received=f"{repeated.sum()} repeated rows, first {images[repeated].iloc[0]}",
+            expected="every image in exactly one fold, once by each seed",
+            received=f"{repeated.sum()} repeated rows, first {table['image'][repeated].iloc[0]}",
         )

@@ -48,6 +48,7 @@ def test_built_table_has_the_documented_columns_and_types(rows):
         "magnification",
         "type",
         "fold",
+        "seed",
         "y_true",
         "logit_benign",
         "logit_malignant",
@@ -200,3 +201,13 @@ def test_reading_another_parquet_table_names_the_missing_columns(tmp_path):
     pd.DataFrame({"image": ["a"]}).to_parquet(tmp_path / "other.parquet")
     with pytest.raises(DataError, match="columns are missing"):
         predictions.read_parquet(tmp_path / "other.parquet")
+
+
+def test_image_scored_by_two_seeds_is_accepted(rows):
+    tables = [build(rows, seed=seed) for seed in (0, 1)]
+    pooled = pd.concat(tables, ignore_index=True)
+    predictions.check_predictions(pooled)
+    assert [part["seed"].unique().tolist() for part in predictions.tables_by_seed(pooled)] == [
+        [0],
+        [1],
+    ]
