@@ -43,7 +43,8 @@ class PairwiseWins:
         """
         pairs = (weights @ self.positives) * (weights @ self.negatives)
         won = np.einsum("bi,bi->b", weights @ self.wins, weights)
-        return np.divide(won, pairs, out=np.full(len(weights), np.nan), where=pairs > 0)
+        nothing: FloatArray = np.full(len(weights), np.nan)
+        return np.asarray(np.divide(won, pairs, out=nothing, where=pairs > 0))
 
 
 def pairwise_wins(

@@ -25,7 +25,8 @@ from breakhis_search.training.trainer import EpochReport, FoldResult, Timer
 def run_trial(trial: optuna.Trial, context: StudyContext, *, uid: str) -> float:
     """Train and score a trial over all folds; return its pooled out-of-fold objective.
 
-    Everything it learns goes to its journal and from there to MLflow, however it ends.
+    Everything it learns goes to its journal, however it ends, and from there to MLflow; the end
+    itself is left to the caller to deliver, once Optuna knows of it.
 
     Args:
         trial: From ``study.ask()``.
@@ -38,7 +39,7 @@ def run_trial(trial: optuna.Trial, context: StudyContext, *, uid: str) -> float:
     """
     record = TrialRecord(context, uid=uid, number=trial.number)
     timer = Timer()
-    with recorded(record, timer):
+    with recorded(record, timer, delivers=False):
         seed = seed_of(context.config.search.seed, trial.number)
         with timer.measure("build"):
             candidate = build_candidate(trial, context, seed=seed)

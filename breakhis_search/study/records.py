@@ -13,7 +13,7 @@ import optuna
 import pandas as pd
 import yaml
 
-from breakhis_search.errors import TrialFailure
+from breakhis_search.errors import TrackingError, TrialFailure
 from breakhis_search.evaluation.page import build_trial_page, trial_data_files
 from breakhis_search.evaluation.predictions import write_parquet
 from breakhis_search.study.candidate import Candidate
@@ -119,12 +119,13 @@ class TrialRecord:
     def save_model(self, model: Any) -> None:
         """Save the first fold's model, tagged ``fold``: it is never registered."""
         first = self._context.split.folds[0].validation[:1]
-        save_keras_model(
-            model,
-            self._journal.models / "model",
-            example=self._context.images[first],
-            class_names=self._context.class_names,
-        )
+        with self._journal.disk_errors():
+            save_keras_model(
+                model,
+                self._journal.models / "model",
+                example=self._context.images[first],
+                class_names=self._context.class_names,
+            )
 
     def complete(
         self,
@@ -135,7 +136,8 @@ class TrialRecord:
         median_epoch: int,
     ) -> None:
         """Record the scores, figures and predictions of a finished trial, and its model."""
-        self._write_artifacts(value, table)
+        with self._journal.disk_errors():
+            self._write_artifacts(value, table)
         self._journal.log_metrics(
             {
                 **metrics,
@@ -158,13 +160,15 @@ class TrialRecord:
         self._journal.set_tags({keys.FAILURE: reason})
 
     def close(self, seconds: Mapping[str, float]) -> None:
-        """Record durations, memory and the final state, and deliver what is left."""
+        """Record durations, memory and the final state; what is not delivered yet can wait."""
         durations = {f"{keys.SECONDS}{k}": v for k, v in seconds.items()}
         memory = peak_memory_mb(self._context.device)
-        self._journal.log_metrics({**durations, keys.METRIC_PEAK_MEMORY: memory})
-        self._journal.set_tags({keys.STATE: self._state})
-        self._journal.finish(MLFLOW_STATUS[self._state])
-        self.deliver()
+        try:
+            self._journal.log_metrics({**durations, keys.METRIC_PEAK_MEMORY: memory})
+            self._journal.set_tags({keys.STATE: self._state})
+            self._journal.finish(MLFLOW_STATUS[self._state])
+        finally:
+            self._journal.release()
 
     def deliver(self) -> None:
         """Bring what is new to MLflow."""
@@ -195,8 +199,14 @@ class TrialRecord:
 
 
 @contextmanager
-def recorded(record: TrialRecord, timer: Timer) -> Iterator[None]:
-    """Begin a run, see to it that every way out of it is recorded, and free the graph."""
+def recorded(record: TrialRecord, timer: Timer, *, delivers: bool = True) -> Iterator[None]:
+    """Begin a run, see to it that every way out of it is recorded, and free the graph.
+
+    Args:
+        record: The run.
+        timer: Its durations.
+        delivers: Whether to bring its end to MLflow here.
+    """
     start = time.perf_counter()
     try:
         record.begin()
@@ -211,13 +221,18 @@ def recorded(record: TrialRecord, timer: Timer) -> Iterator[None]:
     except KeyboardInterrupt:
         record.end("interrupted", "interrupted by the user")
         raise
-    except Exception as error:  # a bug or a lost store: recorded, then raised to stop the study
+    except TrackingError as error:  # the run was not at fault and will be tried again
+        record.end("interrupted", str(error))
+        raise
+    except Exception as error:  # a bug: recorded, then raised to stop the study
         record.end("failed", f"{type(error).__name__}: {error}")
         raise
     finally:
         timer.seconds["total"] = time.perf_counter() - start
         record.close(timer.seconds)
         keras.backend.clear_session()
+        if delivers:
+            record.deliver()
 
 
 def protocol_in_words(context: StudyContext) -> str:

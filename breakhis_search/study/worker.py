@@ -6,6 +6,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -13,6 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 from breakhis_search.errors import StudyError, TrackingError, TrialFailure
 from breakhis_search.study import lease
 from breakhis_search.study.context import StudyContext
+from breakhis_search.study.interruption import HeldInterrupt
 from breakhis_search.study.objective import run_trial
 from breakhis_search.study.progress import TrialSummary
 from breakhis_search.tracking import keys
@@ -24,6 +26,9 @@ REASON = "reason"
 
 SAME_FAILURES_THAT_STOP = 3
 
+UNMARKED_FOR = timedelta(minutes=1)
+"""How long a trial may run without the mark of its process; leaving it takes moments."""
+
 
 def counts_towards_budget(trial: FrozenTrial) -> bool:
     """Tell whether a trial used up a place of the budget: it ended, and not by interruption."""
@@ -33,28 +38,55 @@ def counts_towards_budget(trial: FrozenTrial) -> bool:
 def settle_dead_trials(study: optuna.Study, context: StudyContext) -> list[int]:
     """Fail the trials whose process is gone, put their configurations back in the queue.
 
+    Also ends the runs of interrupted trials whose end could not be recorded (a full disk).
+
     Returns:
-        Their numbers.
+        The numbers of the trials that were failed.
     """
     settled = []
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        if lease.is_dead(trial.user_attrs.get(LEASE)):
-            _mark_interrupted(study, trial, context)
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING, TrialState.FAIL)):
+        if trial.state == TrialState.RUNNING and _is_abandoned(trial):
+            _record_interruption(trial, context)
+            _fail_and_queue_again(study, trial)
             settled.append(trial.number)
+        elif trial.user_attrs.get(INTERRUPTED):
+            _record_interruption(trial, context)
     return settled
 
 
-def _mark_interrupted(study: optuna.Study, trial: FrozenTrial, context: StudyContext) -> None:
+def _is_abandoned(trial: FrozenTrial) -> bool:
+    """Tell whether nobody will ever finish a running trial."""
+    claimed = trial.user_attrs.get(LEASE)
+    if claimed is not None:
+        return lease.is_dead(claimed)
+    # Its process ended between asking and leaving its mark, unless that is just happening.
+    started = trial.datetime_start
+    return started is None or datetime.now() - started > UNMARKED_FOR  # noqa: DTZ005 - as Optuna
+
+
+def _record_interruption(trial: FrozenTrial, context: StudyContext) -> None:
+    """End the run of a trial, if it was begun in this folder and Optuna's word is not there yet."""
+    uid = trial.user_attrs.get(UID)
+    if uid is None:
+        return
+    journal = context.journal(str(uid))
+    is_settled = trial.state.is_finished() and journal.is_finished()
+    if journal.is_begun and not is_settled:
+        journal.set_tags({keys.STATE: INTERRUPTED, keys.FAILURE: "its process ended"})
+        journal.finish("FAILED")
+
+
+def _fail_and_queue_again(study: optuna.Study, trial: FrozenTrial) -> None:
     storage = study._storage  # noqa: SLF001 - tell() cannot add attributes
     storage.set_trial_user_attr(trial._trial_id, INTERRUPTED, True)  # noqa: SLF001
-    study.tell(trial.number, state=TrialState.FAIL)
-    study.enqueue_trial(trial.params)
-    uid = trial.user_attrs.get(UID)
-    if uid:
-        journal = context.journal(uid)
-        journal.set_tags({keys.STATE: "interrupted", keys.FAILURE: "its process ended"})
-        journal.finish("FAILED")
-        context.delivery.deliver(journal)
+    _queue_again(study, study.tell(trial.number, state=TrialState.FAIL))
+
+
+def _queue_again(study: optuna.Study, trial: FrozenTrial) -> None:
+    """Queue a trial's values, also those that were hand-picked and that it did not come to use."""
+    configuration = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
+    if configuration:
+        study.enqueue_trial(configuration)
 
 
 def enqueue_first_trials(
@@ -102,13 +134,16 @@ def _used(study: optuna.Study) -> int:
 
 
 def _run_one(study: optuna.Study, context: StudyContext) -> None:
-    trial = study.ask()
     uid = uuid.uuid4().hex
-    trial.set_user_attr(UID, uid)
-    trial.set_user_attr(LEASE, lease.claim())
+    # An interruption between these calls would leave a running trial that nobody owns.
+    with HeldInterrupt() as interrupt:
+        trial = study.ask()
+        trial.set_user_attr(LEASE, lease.claim())
+        trial.set_user_attr(UID, uid)
     start = time.perf_counter()
     state, value, reason = "interrupted", None, None
     try:
+        interrupt.strike()
         value = run_trial(trial, context, uid=uid)
         study.tell(trial, value)
         state = "complete"
@@ -123,13 +158,15 @@ def _run_one(study: optuna.Study, context: StudyContext) -> None:
         # Ctrl-C, a bug or a store that went away: nobody will finish this trial, say so in Optuna.
         trial.set_user_attr(INTERRUPTED, True)
         trial.set_user_attr(REASON, type(error).__name__)
-        study.tell(trial, state=TrialState.FAIL)
+        failed = study.tell(trial, state=TrialState.FAIL)
         if isinstance(error, KeyboardInterrupt | TrackingError):  # a bug would only come again
-            study.enqueue_trial(trial.params)
+            _queue_again(study, failed)
         raise
     finally:
         seconds = time.perf_counter() - start
         context.observer.trial_finished(TrialSummary(trial.number, state, value, seconds, reason))
+        # Optuna knows of the end before MLflow does: a store that is lost now costs no trial.
+        context.delivery.deliver(context.journal(uid))
 
 
 def _stop_if_hopeless(study: optuna.Study) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from breakhis_search.errors import TrackingError
 from breakhis_search.settings import Settings
 from breakhis_search.tracking import keys
 from breakhis_search.tracking.journal import Journal, Record, open_journals
@@ -33,25 +34,37 @@ class Delivery:
         self._settings = settings
         self._run_ids: dict[str, str] = {}
         self._experiment_ids: dict[str, str] = {}
+        self._refusal: TrackingError | None = None
 
-    def deliver(self, journal: Journal) -> None:
-        """Send what is undelivered of one journal.
+    def deliver(self, journal: Journal) -> bool:
+        """Send what is undelivered of one journal; ``False`` where another process is writing it.
 
         Raises:
             TrackingError: MLflow refused; what was sent stays marked as sent.
         """
-        with tracking_errors(self._settings.tracking_uri):
-            for record in journal.undelivered():
-                self._send(journal, record)
-                journal.mark_delivered(record)
+        if self._refusal:  # the run is ending: do not wait for the same server again
+            raise self._refusal
+        try:
+            with journal.held() as is_ours, tracking_errors(self._settings.tracking_uri):
+                if is_ours:
+                    self._send_all(journal)
+        except TrackingError as error:
+            self._refusal = error
+            raise
+        return is_ours
+
+    def _send_all(self, journal: Journal) -> None:
+        for record in journal.undelivered():
+            self._send(journal, record)
+            journal.mark_delivered(record)
 
     def deliver_all(self, folder: Path) -> int:
-        """Send what an earlier, interrupted run left behind; return how many journals that was."""
+        """Send what earlier, interrupted runs left behind; return how many journals that was.
+
+        What belongs to a process that is still alive is left to it.
+        """
         # A parent must exist before its children name it: parents are the older journals.
-        journals = open_journals(folder)
-        for journal in journals:
-            self.deliver(journal)
-        return len(journals)
+        return sum(self.deliver(journal) for journal in open_journals(folder))
 
     def run_id(self, uid: str) -> str | None:
         """Return the MLflow run id of a delivered run, or ``None``."""

@@ -3,6 +3,9 @@
 Everything a run has to say is written here first, with its own timestamps. Training never waits
 for MLflow and never loses a record to it: :mod:`breakhis_search.tracking.delivery` carries the
 lines over, in order.
+
+From :meth:`Journal.begin` to :meth:`Journal.finish` a journal belongs to the process that writes
+it; other processes leave it alone.
 """
 
 from __future__ import annotations
@@ -11,11 +14,13 @@ import json
 import os
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from breakhis_search.errors import TrackingError
+from breakhis_search.tracking.ownership import FolderLock
 
 _RECORDS = "records.jsonl"
 _CURSOR = "cursor"
@@ -46,14 +51,10 @@ class Journal:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._records = folder / _RECORDS
+        self._lock = FolderLock(folder)
         self._is_whole = False
-        try:
+        with self.disk_errors():
             self.artifacts.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise TrackingError(
-                f"the journal {folder} cannot be written ({error.strerror})",
-                remedy="free space or make the folder writable; nothing recorded so far is lost",
-            ) from error
 
     @property
     def uid(self) -> str:
@@ -70,10 +71,58 @@ class Journal:
         """Folder of saved models that go with the run."""
         return self.folder / "models"
 
+    @property
+    def is_begun(self) -> bool:
+        """Whether anything was ever recorded."""
+        return self._records.is_file()
+
+    @contextmanager
+    def disk_errors(self) -> Iterator[None]:
+        """Turn what the disk refuses in the block into one :class:`TrackingError`.
+
+        Also for those who write artifacts and models into the journal's folders.
+        """
+        try:
+            yield
+        except OSError as error:
+            raise TrackingError(
+                f"the journal {self.folder} cannot be written ({error.strerror or error})",
+                remedy="free space or make the folder writable, then run the same command again;"
+                " nothing recorded so far is lost",
+            ) from error
+
+    @contextmanager
+    def held(self) -> Iterator[bool]:
+        """Hold the journal during the block; yields ``False`` where another process holds it."""
+        was_held = self._lock.is_held
+        with self.disk_errors():
+            is_ours = self._lock.acquire()
+        try:
+            yield is_ours
+        finally:
+            if not was_held:
+                self._lock.release()
+
+    def release(self) -> None:
+        """Let others deliver the journal, however far it is."""
+        self._lock.release()
+
     def begin(
         self, *, name: str, tags: Mapping[str, str], parent_uid: str | None, experiment: str
     ) -> None:
-        """Record that the run exists and is running."""
+        """Record that the run exists and is running; until it ends, it is this process's.
+
+        Raises:
+            TrackingError: Another process is writing it, or the disk refuses.
+        """
+        with self.disk_errors():
+            is_ours = self._lock.acquire()
+        if not is_ours:
+            raise TrackingError(
+                f"{name} is being run by another process in this folder",
+                remedy="wait until that ends; to search at the same time, run in another folder or"
+                " add --new",
+            )
         body = {"name": name, "tags": dict(tags), "parent_uid": parent_uid}
         self._write("run", {**body, "experiment": experiment, "time_ms": _now_ms()})
 
@@ -99,8 +148,11 @@ class Journal:
         self._write("model", {"name": name, "tags": dict(tags)})
 
     def finish(self, status: str) -> None:
-        """Record the end: ``FINISHED``, ``KILLED`` or ``FAILED``."""
-        self._write("finish", {"status": status, "time_ms": _now_ms()})
+        """Record the end, ``FINISHED``, ``KILLED`` or ``FAILED``, and give the journal up."""
+        try:
+            self._write("finish", {"status": status, "time_ms": _now_ms()})
+        finally:
+            self.release()
 
     def undelivered(self) -> Iterator[Record]:
         """Yield the records behind the cursor; a half-written last line does not count."""
@@ -132,8 +184,9 @@ class Journal:
     def mark_delivered(self, record: Record) -> None:
         """Move the cursor behind a record."""
         part = self.folder / f"{_CURSOR}.part"
-        part.write_text(str(record.end))
-        part.replace(self.folder / _CURSOR)
+        with self.disk_errors():
+            part.write_text(str(record.end))
+            part.replace(self.folder / _CURSOR)
 
     def _drop_torn_line(self) -> None:
         """Cut off what a killed writer left half-written, once, before the first own line."""
@@ -151,7 +204,7 @@ class Journal:
 
     def _write(self, kind: str, body: Mapping[str, Any]) -> None:
         line = (json.dumps({"kind": kind, **body}) + "\n").encode()
-        try:
+        with self.disk_errors():
             self._drop_torn_line()
             size = self._records.stat().st_size if self._records.exists() else 0
             try:
@@ -160,13 +213,9 @@ class Journal:
                     file.flush()
                     os.fsync(file.fileno())
             except OSError:
-                os.truncate(self._records, size)  # half a line on a full disk
+                if self._records.exists():
+                    os.truncate(self._records, size)  # half a line on a full disk
                 raise
-        except OSError as error:
-            raise TrackingError(
-                f"the journal {self.folder} cannot be written ({error.strerror})",
-                remedy="free space, then run the same command again",
-            ) from error
 
 
 def open_journals(folder: Path) -> list[Journal]:

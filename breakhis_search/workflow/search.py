@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import optuna
 
 from breakhis_search.comparison.registry import Registered
 from breakhis_search.data.cache import open_image_cache
@@ -133,16 +134,11 @@ def _tags(run: PreparedRun, device: Device) -> dict[str, str]:
 
 def _search_and_register(context: StudyContext, run: PreparedRun, watcher: Watcher) -> RunOutcome:
     study = run.opened.study
-    waiting = context.delivery.deliver_all(context.settings.journal_dir)
-    if waiting:
-        watcher.say(f"delivered what {waiting} interrupted runs had left behind")
-    parent = _begin_parent(context)
+    parent = _begin_parent(context)  # from here on no other process here runs this study
     status = "KILLED"
     try:
-        settle_dead_refit(study, context)
-        settled = settle_dead_trials(study, context)
-        if settled:
-            watcher.say(f"trials {settled} had been cut off; their configurations are queued again")
+        context.delivery.deliver(parent)
+        _tidy_up(study, context, watcher)
         enqueue_first_trials(study, context.config.enqueue)
         finished = run_search(study, context)
         example = run.catalog.root / context.split.table["path"].iloc[context.split.development[0]]
@@ -163,6 +159,17 @@ def _search_and_register(context: StudyContext, run: PreparedRun, watcher: Watch
     )
 
 
+def _tidy_up(study: optuna.Study, context: StudyContext, watcher: Watcher) -> None:
+    """Bring what interrupted runs left behind to its end, in Optuna and in MLflow."""
+    settle_dead_refit(study, context)
+    settled = settle_dead_trials(study, context)
+    if settled:
+        watcher.say(f"trials {settled} had been cut off; their configurations are queued again")
+    waiting = context.delivery.deliver_all(context.settings.journal_dir)
+    if waiting:
+        watcher.say(f"delivered what {waiting} interrupted runs had left behind")
+
+
 def _begin_parent(context: StudyContext) -> Journal:
     """The study's own run, the parent of all its trials."""
     config, split = context.config, context.split
@@ -176,5 +183,4 @@ def _begin_parent(context: StudyContext) -> Journal:
     )
     tags = {**context.tags, keys.ROLE: "study", keys.MLFLOW_NOTE: note}
     journal.begin(name=context.name, tags=tags, parent_uid=None, experiment=context.experiment)
-    context.delivery.deliver(journal)
     return journal
