@@ -17,16 +17,19 @@ from pydantic import (
     model_validator,
 )
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Part of a study's identity: raise it when scores of old and new studies cannot be compared."""
 
 Scalar = bool | int | float | str
 ObjectiveName = Literal["auroc", "balanced_accuracy"]
 
 _FLOOR_METRIC = re.compile(
-    r"(magnification_(40|100|200|400)/)?(image|patient)/(accuracy|balanced_accuracy|mcc"
-    r"|recognition_rate|majority_vote_accuracy|(precision|recall|f1)_[a-z_]+"
-    r"|(auroc|average_precision)(_[a-z_]+)?)"
+    r"(magnification_(40|100|200|400)/)?("
+    r"(image|patient|patient_mean_logit)/(accuracy|balanced_accuracy|mcc"
+    r"|(precision|recall|f1)_[a-z_]+|(auroc|average_precision)(_[a-z_]+)?)"
+    r"|patient/recognition_rate"
+    r"|(image|patient)/(sensitivity|specificity|ppv|npv)(_at_(half|youden|sensitivity_95))?"
+    r"|patient_majority_vote/(accuracy|balanced_accuracy|mcc|f1_macro|recall_[a-z_]+))"
 )
 """Metrics of :mod:`breakhis_search.evaluation.metrics` of which more is better."""
 
@@ -67,18 +70,33 @@ class DataConfig(_Section):
 class ProtocolConfig(_Section):
     """How the study is scored; see :class:`breakhis_search.data.splits.Protocol`."""
 
-    kind: Literal["folds", "holdout", "image"] = "folds"
+    kind: Literal["folds", "holdout", "image", "official"] = "folds"
     folds: int = Field(default=3, ge=2, le=20)
     seed: int = Field(default=0, ge=0)
     validation_accessions: tuple[str, ...] = ()
     group_by: Literal["accession", "slide"] = "accession"
     sealed_test: Literal["auto", "none"] = "auto"
     on_single_accession_type: Literal["error", "train_only", "drop"] = "error"
+    folds_file: str | None = Field(default=None, exclude=True)
+    """Where the official folds are, if not beside the images. A path is no part of a study's
+    identity and is not dumped with it: the split's digest says what the file held."""
 
     @property
     def leaks(self) -> bool:
         """Whether patients may stand on both sides of a fold."""
         return self.kind == "image" or self.group_by != "accession"
+
+    @property
+    def unregistrable_because(self) -> str | None:
+        """Why no model of this protocol is ever registered, in words; ``None`` if it may be."""
+        if self.leaks:
+            return "the protocol leaks patients: its models are never registered"
+        if self.kind == "official":
+            return (
+                "the official protocol seals no patient and serves comparison with the literature:"
+                " its models are never registered"
+            )
+        return None
 
     @field_validator("validation_accessions", mode="before")
     @classmethod
@@ -87,9 +105,12 @@ class ProtocolConfig(_Section):
         return [str(n) for n in names] if isinstance(names, list | tuple) else names
 
     @model_validator(mode="after")
-    def _holdout_names_accessions(self) -> ProtocolConfig:
+    def _named_things_fit_the_kind(self) -> ProtocolConfig:
         if (self.kind == "holdout") != bool(self.validation_accessions):
             message = "validation_accessions must be named for kind: holdout, and only there"
+            raise ValueError(message)
+        if self.folds_file is not None and self.kind != "official":
+            message = "folds_file is for kind: official only"
             raise ValueError(message)
         return self
 
@@ -157,13 +178,35 @@ class Range(_Section):
         return self
 
 
+class FinalistsConfig(_Section):
+    """Which configurations are trained again on several seeds before anything is selected."""
+
+    count: int = Field(default=3, ge=1, le=100)
+    seeds: int = Field(default=3, ge=1, le=100)
+
+
+class SelectionConfig(_Section):
+    """When two finalists are called tied."""
+
+    margin: float = Field(default=0.01, ge=0, le=1)
+    """Of the objective: a finalist further below the best is not tied, whatever the test says."""
+    alpha: float = Field(default=0.05, gt=0, lt=1)
+
+
 class RegistrationConfig(_Section):
-    """What a model must reach out-of-fold before it may be called champion."""
+    """What a model must reach before it may be called champion."""
 
     floors: dict[str, float] = {}
-    """Metric name (such as ``patient/auroc``) → least value."""
+    """Metric name (such as ``patient/auroc``) → least value, out-of-fold."""
+    sealed_floors: dict[str, float] = {}
+    """The same on the sealed test, when a promotion opens it; also ``image/sensitivity`` and its
+    kin at the thresholds of :mod:`breakhis_search.evaluation.thresholds`."""
+    alpha: float = Field(default=0.05, gt=0, lt=1)
+    """Of the test by which a challenger must be better than the champion."""
+    non_inferiority_margin: float = Field(default=0.05, ge=0, le=1)
+    """Of the objective on the sealed test: how far below the champion a challenger may be."""
 
-    @field_validator("floors")
+    @field_validator("floors", "sealed_floors")
     @classmethod
     def _metrics_exist(cls, floors: dict[str, float]) -> dict[str, float]:
         unknown = [name for name in floors if not _FLOOR_METRIC.fullmatch(name)]
@@ -193,6 +236,8 @@ class StudyConfig(_Section):
     search: SearchConfig = SearchConfig()
     space: dict[str, SpaceValue] = {}
     enqueue: tuple[dict[str, Scalar], ...] = ()
+    finalists: FinalistsConfig = FinalistsConfig()
+    selection: SelectionConfig = SelectionConfig()
     registration: RegistrationConfig = RegistrationConfig()
 
     @field_validator("space")

@@ -13,6 +13,7 @@
     ├── WeightsError               pretrained weights are missing or do not fit
     ├── DeviceError                the device that was asked for is not there
     ├── StudyError                 the study storage cannot be opened or is contradictory
+    ├── ComparisonError            predictions that cannot be held against each other
     ├── TrackingError              MLflow cannot be reached or refuses a record
     ├── RegistryError              a model cannot be packaged, verified, registered or promoted
     └── TrialFailure               one trial failed; it is recorded and the study goes on
@@ -93,6 +94,10 @@ class DeviceError(BreakhisSearchError):
 
 class StudyError(BreakhisSearchError):
     """The study storage cannot be opened, or contradicts the study file."""
+
+
+class ComparisonError(BreakhisSearchError):
+    """Predictions that cannot be held against each other, such as those of other images."""
 
 
 class TrackingError(BreakhisSearchError):

@@ -109,27 +109,55 @@ def compare(
         list[str], typer.Option("--study", "-s", help="Study, or study@vN; repeatable.")
     ],
     top: Annotated[int, typer.Option(min=1, help="Rows to show.")] = 20,
+    history: Annotated[
+        bool, typer.Option("--history", help="Who was champion when, and why.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Rank the trials of one or more studies, and say why the first is first."""
+    """Rank the finalists of one or more studies; say which is selected, and why."""
+    if history:
+        from breakhis_search.cli.models import history_command
+
+        history_command(study, as_json=as_json)
+        return
     from breakhis_search.cli.compare import compare_command
 
     compare_command(study, top=top, as_json=as_json)
 
 
-@app.command(epilog="Example: python -m breakhis_search promote --study binary --version 3")
+@app.command(epilog="Example: python -m breakhis_search promote --study binary --dry-run")
 def promote(
     study: Study,
     version: Annotated[
         str | None, typer.Option(help="Version to promote (default: the challenger).")
     ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Data with the sealed test (found as `run` finds it).")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Tell what is known without opening the sealed test.")
+    ] = False,
     demo: Annotated[bool, typer.Option("--demo", help="The demo's registered model.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Promote below the floors.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Promote against the gate; it is written down.")
+    ] = False,
 ) -> None:
-    """Make a registered version the champion."""
+    """Ask the gate whether a version may be champion; opens the sealed test for it."""
     from breakhis_search.cli.models import promote_command
+    from breakhis_search.workflow.promotion import PromotionRequest
 
-    promote_command(study, version=version, demo=demo, force=force)
+    promote_command(PromotionRequest(study, version, data, demo, dry_run, force))
+
+
+@app.command(epilog="Example: python -m breakhis_search rollback --study binary")
+def rollback(
+    study: Study,
+    demo: Annotated[bool, typer.Option("--demo", help="The demo's registered model.")] = False,
+) -> None:
+    """Make the previous champion champion again."""
+    from breakhis_search.cli.models import rollback_command
+
+    rollback_command(study, demo=demo)
 
 
 @app.command(epilog="Example: python -m breakhis_search predict --study binary slide.png")

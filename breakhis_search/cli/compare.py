@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Hashable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from breakhis_search.cli import console
 from breakhis_search.settings import read_settings
@@ -11,73 +11,84 @@ from breakhis_search.settings import read_settings
 if TYPE_CHECKING:
     import pandas as pd
 
-_NUMBERS = ("#", "score", "patient", "NLL", "parameters", "seconds", "trial")
+    from breakhis_search.workflow.comparison import JudgedStudy
+
+_NUMBERS = ("#", "trial", "score", "patient", "NLL", "parameters", "seconds", "p", "to the best")
 
 
 def compare_command(studies: Sequence[str], *, top: int, as_json: bool) -> None:
-    """Print the leaderboard of the studies."""
-    from breakhis_search.comparison.leaderboard import (
-        best_by,
-        different_splits,
-        explain_first,
-        list_studies,
-        read_leaderboard,
-        resolve_studies,
-        score_by_magnification,
-        shared_names,
-    )
+    """Print the finalists of the studies, who is selected and why."""
     from breakhis_search.tracking.store import open_store, tracking_errors
+    from breakhis_search.workflow.comparison import compare_studies
 
     settings = read_settings()
     client = open_store(settings)
     with tracking_errors(settings.tracking_uri):
-        names = resolve_studies(client, studies)
-        board = read_leaderboard(client, names)
-        objectives = list_studies(client).drop_duplicates("study").set_index("study")["objective"]
-        objective = str(objectives[names[0]])
-        why = explain_first(board, objective)
-        first = board[board["state"] == "complete"].head(1)
-        scores = [score_by_magnification(client, run, objective) for run in first["run_id"]]
+        comparison = compare_studies(client, studies)
     if as_json:
-        winners = {by: _records(best_by(board, by)) for by in ("architecture", "sampling")}
-        answer = {"studies": names, "why": why, "trials": _records(board), "best": winners}
-        answer["by_magnification"] = _records(scores[0]) if scores else []
+        answer = {
+            "studies": [_as_json(study) for study in comparison.studies],
+            "verdicts": comparison.verdicts,
+            "warnings": comparison.warnings,
+        }
         console.print_json(answer)
         return
-    print_leaderboard(board, objective, top=top, title=" and ".join(names))
-    for column in ("architecture", "sampling"):
-        best = best_by(board, column)
-        print_leaderboard(best, objective, top=len(best), title=f"Best of every {column}")
-    for frame in scores:
-        print_by_magnification(frame)
-    console.out.print(why, soft_wrap=True)
-    for name in shared_names(board):
-        console.out.print(f"[yellow]Several studies in this store are called {name}.[/]")
-    if different_splits(board):
-        console.out.print(
-            "[yellow]These studies split differently: their scores do not compare.[/]"
-        )
+    for study in comparison.studies:
+        print_study(study, top=top)
+        for column, best in study.best_by.items():
+            print_trials(best, study.objective, top=len(best), title=f"Best of every {column}")
+    for sentence in comparison.verdicts:
+        console.out.print(sentence, soft_wrap=True)
+    for warning in comparison.warnings:
+        console.out.print(f"[yellow]{warning}[/]")
 
 
-def print_by_magnification(scores: pd.DataFrame) -> None:
-    """Print the first trial's objective at every magnification."""
-    rows = [[f"{r['magnification']}X", r["image"], r["patient"]] for r in _records(scores)]
-    columns = ["magnification", "images", "patients"]
-    console.print_table("First trial by magnification", columns, rows, right=columns[1:])
+def print_study(study: JudgedStudy, *, top: int) -> None:
+    """Print finalists, search trials, magnifications, the choice and its optimism."""
+    print_finalists(study)
+    title = f"{study.name}: trials of the search (one seed each, not ranked)"
+    print_trials(study.trials, study.objective, top=top, title=title)
+    print_by_magnification(study)
+    console.out.print(f"[bold]{study.why}[/]", soft_wrap=True)
+    if study.optimism:
+        console.say(f"Best of the search by one seed: {study.optimism}.")
 
 
-def print_leaderboard(
-    board: pd.DataFrame, objective: str, *, top: int, title: str = "Leaderboard"
-) -> None:
-    """Print ranked trials, and how many more there are."""
-    shown = board.head(top)
-    several = board["study"].nunique() > 1
-    columns = ["#", *(["study"] if several else []), "trial", "architecture", "sampling", "score"]
-    columns += ["patient", "NLL", "parameters", "seconds", "state"]
+def print_finalists(study: JudgedStudy) -> None:
+    """Print the ranked finalists with the test of each against the best."""
+    if study.finalists.empty:
+        return
+    columns = ["#", "trial", "architecture", "sampling", "score", "patient", "to the best", "p"]
+    columns += ["tied", "parameters"]
     rows = [
         [
             row["rank"],
-            *([row["study"]] if several else []),
+            row["trial"],
+            row["architecture"],
+            row["sampling"],
+            row["score"],
+            row["patient_score"],
+            _difference(row),
+            _p(row["p_holm"]),
+            "selected" if row["selected"] else "tied" if row["tied"] else "no",
+            _whole(row["parameters"]),
+        ]
+        for row in study.finalists.to_dict("records")
+    ]
+    note = (
+        f"score: pooled out-of-fold {study.objective} of images, mean of the seeds; patient: the"
+        " same over patients; to the best: with its 95 % interval; p: that the best is no better"
+        " (patient-swap test, Holm)"
+    )
+    console.print_table(f"{study.name}: finalists", columns, rows, right=_NUMBERS, notes=[note])
+
+
+def print_trials(board: pd.DataFrame, objective: str, *, top: int, title: str) -> None:
+    """Print trials of a search, and how many more there are."""
+    columns = ["trial", "architecture", "sampling", "score", "patient", "NLL", "parameters"]
+    columns += ["seconds", "state"]
+    rows = [
+        [
             row["trial"],
             row["architecture"],
             row["sampling"],
@@ -88,7 +99,7 @@ def print_leaderboard(
             _whole(row["seconds"]),
             row["state"],
         ]
-        for row in shown.to_dict("records")
+        for row in board.head(top).to_dict("records")
     ]
     notes = [f"score: pooled out-of-fold {objective} of images; patient: the same over patients"]
     if len(board) > top:
@@ -96,6 +107,46 @@ def print_leaderboard(
     if bool(board["leaky"].any()):
         notes.append("LEAKY: patients stand on both sides; these scores are not to be believed")
     console.print_table(title, columns, rows, right=_NUMBERS, notes=notes)
+
+
+def print_by_magnification(study: JudgedStudy) -> None:
+    """Print the objective of the selected finalist at every magnification."""
+    if study.by_magnification.empty:
+        return
+    records = _records(study.by_magnification)
+    rows = [[f"{r['magnification']}X", r["image"], r["patient"]] for r in records]
+    columns = ["magnification", "images", "patients"]
+    whose = "Selected finalist" if study.selection else "Best trial"
+    title = f"{whose}, {study.objective} by magnification"
+    console.print_table(title, columns, rows, right=columns[1:])
+
+
+def _as_json(study: JudgedStudy) -> dict[str, object]:
+    return {
+        "study": study.name,
+        "objective": study.objective,
+        "why": study.why,
+        "selected": study.selection.selected if study.selection else None,
+        "tied": list(study.selection.tied) if study.selection else [],
+        "optimism": study.optimism,
+        "finalists": _records(study.finalists),
+        "trials": _records(study.trials),
+        "best": {by: _records(board) for by, board in study.best_by.items()},
+        "by_magnification": _records(study.by_magnification),
+    }
+
+
+def _difference(row: dict[Hashable, Any]) -> str | None:
+    """Distance to the best with its 95 % interval, where there are patients enough for one."""
+    if row["difference"] == 0:
+        return None
+    low, high = row["low"], row["high"]
+    interval = f" [{low:+.3f}, {high:+.3f}]" if low == low else ""  # noqa: PLR0124 - NaN
+    return f"{row['difference']:+.3f}{interval}"
+
+
+def _p(value: float) -> str | None:
+    return f"{value:.3f}" if value == value else None  # noqa: PLR0124 - NaN
 
 
 def _whole(number: float | None) -> str | None:

@@ -76,6 +76,6 @@ def _text(value: Any) -> str:
     return str(value)
 
 
-def print_finding(mark: str, subject: str, detail: str) -> None:
+def print_finding(color: str, state: str, subject: str, detail: str) -> None:
     """Print one line of ``doctor``."""
-    out.print(f"{mark:<18} {escape(subject)}: {escape(detail)}", soft_wrap=True)
+    out.print(f"[{color}]{state:<6}[/] {escape(subject)}: {escape(detail)}", soft_wrap=True)

@@ -1,4 +1,4 @@
-"""``data``: check, describe, make the demo, download."""
+"""``data``: check, describe, splits, make the demo, download."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from breakhis_search.errors import BadImagesError
 from breakhis_search.settings import read_settings
 
 data_app = typer.Typer(
-    help="Look at the images: check, describe, demo, download.",
+    help="Look at the images: check, describe, splits, demo, download.",
     epilog="Example: python -m breakhis_search data check --data BreaKHis_v1",
     no_args_is_help=True,
 )
@@ -60,6 +60,7 @@ def check(data: DataOption = None, as_json: AsJson = False) -> None:
             f"{len(errors)} problems keep this data set from being used as it is",
             remedy="mend them, or search with --set data.on_bad_image=skip",
         )
+    catalog.require_usable("skip")  # a tree without images has no bad ones either
 
 
 @data_app.command(epilog="Example: python -m breakhis_search data describe --csv images.csv")
@@ -89,6 +90,50 @@ def describe(
     console.say(f"{catalog.root} ({choice.source})")
     columns = [str(c) for c in frame.columns]
     console.print_table("Images", columns, frame.itertuples(index=False), right=columns[1:])
+
+
+@data_app.command(epilog="Example: python -m breakhis_search data splits --study binary")
+def splits(
+    study: Annotated[
+        str, typer.Option("--study", "-s", help="Name in experiments/, or a YAML file.")
+    ],
+    data: DataOption = None,
+    names: Annotated[
+        Path | None, typer.Option(help="A list of image names instead of images, one a line.")
+    ] = None,
+    profile: Annotated[str | None, typer.Option(help="Profile of the study file.")] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", help="Override a value: protocol.folds=5.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print who is sealed away, who validates which fold, the digest, and what leaks."""
+    from breakhis_search.workflow.split_report import report_split
+
+    if data is not None and names is not None:
+        raise typer.BadParameter("--data and --names exclude each other")
+    report = report_split(
+        study,
+        read_settings(),
+        data=data,
+        names=names,
+        profile=profile,
+        overrides=overrides or (),
+    )
+    if as_json:
+        console.print_json(report.as_json())
+        return
+    protocol, split = report.config.protocol, report.split
+    console.say(report.source)
+    console.say(f"study {report.config.name}, protocol {protocol.kind}, split {split.digest}")
+    console.say(f"sealed test: {', '.join(report.sealed) or split.sealed.absent_because}")
+    for number, accessions in enumerate(report.validated):
+        console.say(f"fold {number} validates: {', '.join(accessions)}")
+    for title, frame in (("Accessions", report.patients), ("Images", report.images)):
+        columns = ["", *map(str, frame.columns)]
+        console.print_table(title, columns, frame.itertuples(), right=columns[1:])
+    for note in split.notes:
+        console.say(f"note: {note}")
 
 
 @data_app.command(epilog="Example: python -m breakhis_search data demo --out demo")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from breakhis_search.cli import console
-from breakhis_search.cli.compare import print_by_magnification, print_leaderboard
+from breakhis_search.cli.compare import print_study
 from breakhis_search.settings import read_settings
 
 EXIT_INTERRUPTED = 130
@@ -95,25 +95,14 @@ def _confirm_slow(context: StudyContext) -> None:
 
 
 def _print_outcome(request: RunRequest, outcome: RunOutcome) -> None:
-    from breakhis_search.comparison.leaderboard import (
-        explain_first,
-        read_leaderboard,
-        score_by_magnification,
-    )
     from breakhis_search.tracking.store import tracking_errors
+    from breakhis_search.workflow.comparison import compare_studies
 
     with tracking_errors(read_settings().tracking_uri):
-        board = read_leaderboard(outcome.client, [outcome.study])
-        first = board[board["state"] == "complete"].head(1)
-        scores = [
-            score_by_magnification(outcome.client, run, outcome.objective)
-            for run in first["run_id"]
-        ]
+        comparison = compare_studies(outcome.client, [outcome.study])
     console.out.print()
-    print_leaderboard(board, outcome.objective, top=12)
-    for frame in scores:
-        print_by_magnification(frame)
-    console.out.print(explain_first(board, outcome.objective), soft_wrap=True)
+    for study in comparison.studies:
+        print_study(study, top=12)
     if outcome.registered:
         registered = outcome.registered
         console.out.print(

@@ -39,9 +39,11 @@ def doctor_command(data: Path | None, weights_dir: Path | None, *, as_json: bool
     if as_json:
         console.print_json([asdict(f) for f in findings])
     else:
-        marks = {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "error": "[red]error[/]"}
+        colors = {"ok": "green", "note": "yellow", "error": "red"}
         for finding in findings:
-            console.print_finding(marks[finding.state], finding.subject, finding.detail)
+            console.print_finding(
+                colors[finding.state], finding.state, finding.subject, finding.detail
+            )
     broken = [f.subject for f in findings if f.state == "error"]
     if broken:
         raise BreakhisSearchError(

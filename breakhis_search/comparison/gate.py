@@ -1,8 +1,80 @@
-"""What a model must reach before it may be called champion: floors, out-of-fold."""
+"""Who may be champion: the rules and what they say, computed from predictions and metrics alone.
+
+Two questions, in this order:
+
+1. *Out-of-fold*: are the configured floors reached, and is the challenger better than the champion
+   by the patient-swap permutation test? With no champion only the floors are asked.
+2. *On the sealed test*, which is opened only when the first answer is yes: are its floors reached,
+   and is the challenger not worse than the champion by more than a margin? It may veto, never
+   promote: it holds about three benign patients.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+import pandas as pd
+
+from breakhis_search.comparison.permutation import patient_swap_test
+from breakhis_search.evaluation.metrics import Objective
+
+
+@dataclass(frozen=True)
+class GateRules:
+    """What a study demands of its champion; kept with every registered version.
+
+    Attributes:
+        objective: ``auroc`` or ``balanced_accuracy``.
+        alpha: Of the permutation test.
+        non_inferiority_margin: Of the objective on the sealed test.
+        floors: Metric → least value out-of-fold.
+        sealed_floors: Metric → least value on the sealed test.
+    """
+
+    objective: Objective
+    alpha: float
+    non_inferiority_margin: float
+    floors: Mapping[str, float]
+    sealed_floors: Mapping[str, float]
+
+    def to_json(self) -> str:
+        """Return the rules as JSON, for a tag."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> GateRules:
+        """Return the rules that :meth:`to_json` wrote."""
+        return cls(**json.loads(text))
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What a question was answered with.
+
+    Attributes:
+        passed: Whether the way is free.
+        reasons: Everything that was found, in words.
+        refusals: Those of the reasons that stand in the way; empty if it passed.
+    """
+
+    passed: bool
+    reasons: tuple[str, ...]
+    refusals: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, passed: bool, reason: str) -> Decision:
+        """Return the answer to one question."""
+        return cls(passed, (reason,), () if passed else (reason,))
+
+    def __add__(self, other: Decision) -> Decision:
+        """Both questions together."""
+        return Decision(
+            self.passed and other.passed,
+            (*self.reasons, *other.reasons),
+            (*self.refusals, *other.refusals),
+        )
 
 
 def broken_floors(metrics: Mapping[str, float], floors: Mapping[str, float]) -> list[str]:
@@ -19,3 +91,73 @@ def broken_floors(metrics: Mapping[str, float], floors: Mapping[str, float]) -> 
         elif value < floor:
             broken.append(f"{name} {value:.3f} < {floor:.3f}")
     return broken
+
+
+def judge_floors(
+    metrics: Mapping[str, float], floors: Mapping[str, float], *, where: str
+) -> Decision:
+    """Answer whether all floors are reached.
+
+    >>> judge_floors({"image/auroc": 0.9}, {"image/auroc": 0.8}, where="out-of-fold").reasons
+    ('out-of-fold, the 1 configured floor is reached',)
+    """
+    broken = broken_floors(metrics, floors)
+    if broken:
+        return Decision.of(False, f"{where}, below the configured floors: {'; '.join(broken)}")
+    if not floors:
+        return Decision.of(True, f"{where}, no floor is configured")
+    count = len(floors)
+    reached = "floors are" if count > 1 else "floor is"
+    return Decision.of(True, f"{where}, the {count} configured {reached} reached")
+
+
+def judge_superiority(
+    challenger: pd.DataFrame, champion: pd.DataFrame, rules: GateRules
+) -> Decision:
+    """Answer whether the challenger's out-of-fold predictions are better than the champion's.
+
+    Args:
+        challenger: Its predictions table.
+        champion: That of the champion, on the same images.
+        rules: Objective and level of the test.
+
+    Raises:
+        ComparisonError: The tables are not about the same images.
+    """
+    test = patient_swap_test(challenger, champion, rules.objective)
+    passed = test.p_greater <= rules.alpha
+    found = (
+        f"out-of-fold {rules.objective} {test.difference:+.4f} against the champion, p ="
+        f" {test.p_greater:.3g} (patient-swap permutation test, {test.n_patients} patients)"
+    )
+    says = "better than the champion" if passed else "not shown to be better than the champion"
+    return Decision.of(passed, f"{says}: {found}; p ≤ {rules.alpha:g} is asked for")
+
+
+def judge_sealed(
+    challenger: Mapping[str, float], champion: Mapping[str, float] | None, rules: GateRules
+) -> Decision:
+    """Answer whether the sealed test vetoes.
+
+    Args:
+        challenger: Its metrics on the sealed test.
+        champion: Those of the champion on the same images; ``None`` when there is none.
+        rules: Floors and margin.
+    """
+    decision = judge_floors(challenger, rules.sealed_floors, where="on the sealed test")
+    name = f"image/{rules.objective}"
+    if champion is None:
+        value = challenger.get(name)
+        found = "is not defined" if value is None else f"is {value:.4f}"
+        return decision + Decision.of(True, f"on the sealed test {name} {found}")
+    if name not in challenger or name not in champion:
+        reason = f"on the sealed test, {name} is not defined: it cannot speak for the challenger"
+        return decision + Decision.of(False, reason)
+    difference = challenger[name] - champion[name]
+    passed = difference >= -rules.non_inferiority_margin
+    says = "not worse than the champion" if passed else "worse than the champion"
+    reason = (
+        f"on the sealed test {says}: {name} {challenger[name]:.4f} against {champion[name]:.4f}"
+        f" ({difference:+.4f}, margin −{rules.non_inferiority_margin:g})"
+    )
+    return decision + Decision.of(passed, reason)

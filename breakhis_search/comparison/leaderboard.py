@@ -15,6 +15,7 @@ COLUMNS = (
     "rank",
     "study",
     "trial",
+    "stage",
     "state",
     "architecture",
     "sampling",
@@ -27,27 +28,41 @@ COLUMNS = (
     "split_digest",
     "leaky",
     "study_uid",
+    "started_ms",
+    "run_id",
+)
+
+_STUDY_COLUMNS = (
+    "study",
+    "study_uid",
+    "task",
+    "objective",
+    "selection_rules",
+    "optimism",
+    "state",
+    "started_ms",
     "run_id",
 )
 
 
 def list_studies(client: Any) -> pd.DataFrame:
-    """Return the studies in the store: name, experiment, objective, state, newest first."""
-    runs = _search(client, f"tags.`{keys.ROLE}` = 'study'")
+    """Return the studies in the store: name, objective, rules, optimism, state, newest first."""
+    runs = _search(client, f"tags.`{keys.ROLE}` = '{keys.ROLE_STUDY}'")
     rows = [
         {
             "study": run.data.tags.get(keys.STUDY, ""),
+            "study_uid": run.data.tags.get(keys.STUDY_UID, ""),
             "task": run.data.tags.get(keys.TASK, ""),
             "objective": run.data.tags.get(keys.OBJECTIVE, ""),
+            "selection_rules": run.data.tags.get(keys.SELECTION_RULES, "{}"),
+            "optimism": run.data.tags.get(keys.OPTIMISM, ""),
             "state": run.info.status,
             "started_ms": run.info.start_time,
             "run_id": run.info.run_id,
         }
         for run in runs
     ]
-    frame = pd.DataFrame(
-        rows, columns=["study", "task", "objective", "state", "started_ms", "run_id"]
-    )
+    frame = pd.DataFrame(rows, columns=list(_STUDY_COLUMNS))
     return frame.sort_values("started_ms", ascending=False).reset_index(drop=True)
 
 
@@ -71,6 +86,21 @@ def resolve_studies(client: Any, names: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(resolved))
 
 
+def registered_names_of(client: Any, names: Sequence[str]) -> list[str]:
+    """Return the registered models the winners of studies go to.
+
+    Raises:
+        TrackingError: The store has no such study.
+    """
+    experiments = {e.experiment_id: e.name for e in client.search_experiments()}
+    full_names = resolve_studies(client, names)
+    runs = _search(client, f"tags.`{keys.ROLE}` = '{keys.ROLE_STUDY}'")
+    found = [
+        experiments[r.info.experiment_id] for r in runs if r.data.tags.get(keys.STUDY) in full_names
+    ]
+    return list(dict.fromkeys(found))  # winners are registered under their experiment's name
+
+
 def _version_of(name: str) -> int:
     number = name.rpartition("@v")[2]
     return int(number) if number.isdigit() else 0
@@ -79,33 +109,52 @@ def _version_of(name: str) -> int:
 def read_leaderboard(
     client: Any, studies: Sequence[str], *, study_uid: str | None = None
 ) -> pd.DataFrame:
-    """Return all trials of the studies, complete ones first and ranked.
+    """Return the finalists of the studies, ranked, and below them the trials of their search.
 
-    The rank goes by the pooled out-of-fold objective, then the smaller negative log-likelihood,
-    then the trial number. Columns: :data:`COLUMNS`; ``rank`` is missing for what did not complete.
+    Only finalists have a rank: they were trained on several seeds for a number of epochs fixed
+    beforehand, while a search trial is one seed, stopped where it scored best. The order goes by
+    the pooled out-of-fold objective (of finalists, its mean over seeds), then the smaller negative
+    log-likelihood, then the trial number. Columns: :data:`COLUMNS`.
 
     Args:
         client: An MLflow client.
         studies: Full study names.
-        study_uid: Keep only trials of this very study: one server may hold two of one name.
+        study_uid: Keep only runs of this very study: one server may hold two of one name.
     """
     rows = [
         _row(run)
         for study in studies
+        for role in (keys.ROLE_FINALIST, keys.ROLE_TRIAL)
         for run in _search(
-            client, f"tags.`{keys.ROLE}` = 'trial' and tags.`{keys.STUDY}` = '{study}'"
+            client, f"tags.`{keys.ROLE}` = '{role}' and tags.`{keys.STUDY}` = '{study}'"
         )
     ]
     frame = pd.DataFrame(rows, columns=list(COLUMNS))
     if study_uid is not None:
         frame = frame[frame["study_uid"] == study_uid]
     complete = frame["state"] == "complete"
-    ranked = frame[complete].sort_values(
-        ["score", "nll", "trial"], ascending=[False, True, True], kind="stable"
-    )
-    ranked["rank"] = range(1, len(ranked) + 1)
-    rest = frame[~complete].sort_values(["study", "trial"])
-    return pd.concat([ranked, rest] if len(rest) else [ranked], ignore_index=True)
+    order, ascending = ["score", "nll", "trial"], [False, True, True]
+    scored = frame[complete].sort_values(order, ascending=ascending, kind="stable")
+    is_finalist = scored["stage"] == keys.STAGE_FINALISTS
+    # A finalist that was trained again (more seeds) counts as it is now.
+    finalists = scored[is_finalist].sort_values("started_ms", kind="stable", ascending=False)
+    finalists = finalists.drop_duplicates(["study_uid", "trial"])
+    finalists = finalists.sort_values(order, ascending=ascending, kind="stable")
+    finalists["rank"] = range(1, len(finalists) + 1)
+    rest = frame[~complete & (frame["stage"] == keys.STAGE_SEARCH)].sort_values(["study", "trial"])
+    parts = [part for part in (finalists, scored[~is_finalist], rest) if len(part)]
+    return pd.concat(parts, ignore_index=True) if parts else frame
+
+
+def finalists_of(leaderboard: pd.DataFrame) -> pd.DataFrame:
+    """Return the ranked rows of a leaderboard."""
+    return leaderboard[leaderboard["rank"].notna()].reset_index(drop=True)
+
+
+def search_trials_of(leaderboard: pd.DataFrame) -> pd.DataFrame:
+    """Return the complete trials of the search, best first."""
+    is_search = leaderboard["stage"] == keys.STAGE_SEARCH
+    return leaderboard[is_search & (leaderboard["state"] == "complete")].reset_index(drop=True)
 
 
 def _search(client: Any, condition: str) -> list[Any]:
@@ -130,6 +179,7 @@ def _row(run: Any) -> dict[str, Any]:
         "rank": None,
         "study": tags.get(keys.STUDY),
         "trial": int(tags.get(keys.TRIAL_NUMBER, -1)),
+        "stage": tags.get(keys.STAGE, ""),
         "state": tags.get(keys.STATE),
         "architecture": tags.get(keys.ARCHITECTURE, ""),
         "sampling": tags.get(keys.SAMPLING, ""),
@@ -142,36 +192,14 @@ def _row(run: Any) -> dict[str, Any]:
         "split_digest": tags.get(keys.SPLIT_DIGEST, ""),
         "leaky": tags.get(keys.LEAKY) == "true",
         "study_uid": tags.get(keys.STUDY_UID, ""),
+        "started_ms": run.info.start_time,
         "run_id": run.info.run_id,
     }
 
 
 def best_by(leaderboard: pd.DataFrame, column: str) -> pd.DataFrame:
-    """Return the best complete trial of every value of ``architecture`` or ``sampling``."""
-    complete = leaderboard[leaderboard["state"] == "complete"]
-    return complete.drop_duplicates(column, keep="first").reset_index(drop=True)
-
-
-def explain_first(leaderboard: pd.DataFrame, objective: str) -> str:
-    """Return in words why the first is first, and by how little."""
-    complete = leaderboard[leaderboard["state"] == "complete"]
-    if complete.empty:
-        return "No trial is complete."
-    first = complete.iloc[0]
-    text = (
-        f"{first['study']} trial {first['trial']} ({first['architecture']}, {first['sampling']})"
-        f" has the highest pooled out-of-fold {objective}: {first['score']:.4f}"
-    )
-    if len(complete) == 1:
-        return text + "; no other trial is complete."
-    second = complete.iloc[1]
-    margin = first["score"] - second["score"]
-    if margin == 0:
-        return text + f", equal to trial {second['trial']}; the smaller likelihood loss decided."
-    return (
-        text
-        + f", {margin:.4f} above trial {second['trial']}. One seed each: a small lead is noise."
-    )
+    """Return the best search trial of every value of ``architecture`` or ``sampling``."""
+    return search_trials_of(leaderboard).drop_duplicates(column).reset_index(drop=True)
 
 
 def score_by_magnification(client: Any, run_id: str, objective: str) -> pd.DataFrame:

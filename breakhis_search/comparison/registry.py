@@ -1,18 +1,23 @@
-"""MLflow's model registry: versions, the ``champion`` and ``challenger`` aliases, promotion."""
+"""MLflow's model registry: how a refitted model becomes a version with an alias."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from mlflow.exceptions import MlflowException
 
+from breakhis_search.comparison.gate import Decision
+from breakhis_search.comparison.history import (
+    CHALLENGER,
+    CHAMPION,
+    champion_of,
+    change_champion,
+    version_of_alias,
+)
 from breakhis_search.errors import RegistryError
 from breakhis_search.tracking import keys
-
-CHAMPION = "champion"
-CHALLENGER = "challenger"
 
 
 @dataclass(frozen=True)
@@ -32,25 +37,6 @@ class Registered:
     why: str
 
 
-def version_of_alias(client: Any, name: str, alias: str) -> Any | None:
-    """Return the model version an alias points at, or ``None``."""
-    try:
-        return client.get_model_version_by_alias(name, alias)
-    except MlflowException as error:
-        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-            return None
-        raise
-
-
-def ensure_registered_model(client: Any, name: str, description: str) -> None:
-    """Create the registered model if there is none of that name."""
-    try:
-        client.create_registered_model(name, description=description)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
-
-
 def register(
     client: Any,
     *,
@@ -59,18 +45,22 @@ def register(
     run_id: str,
     tags: Mapping[str, str],
     description: str,
-    broken: Sequence[str],
+    floors: Decision,
+    scores: Mapping[str, float],
 ) -> Registered:
-    """Register a logged model; ``champion`` if there is none and no floor is broken.
+    """Register a logged model; ``champion`` if there is none and the floors hold.
+
+    Done again for the same refit (it was cut off half-way), it finishes what is missing.
 
     Args:
         client: An MLflow client.
         name: Registered model.
         model_id: The logged model to register.
         run_id: The refit's run.
-        tags: Where the version came from.
+        tags: Where the version came from; they hold the refit's uid.
         description: The same for people.
-        broken: Floors that are not reached, in words.
+        floors: Whether the out-of-fold floors are reached.
+        scores: What was measured, for the history.
     """
     if tags.get(keys.LEAKY) == "true":
         raise RegistryError(
@@ -78,66 +68,34 @@ def register(
             expected="a patient-disjoint protocol",
             remedy="run the study with protocol.kind: folds",
         )
-    ensure_registered_model(client, name, "Breast-histology classifier. Not a medical device.")
-    version = client.create_model_version(
-        name,
-        source=f"models:/{model_id}",
-        run_id=run_id,
-        tags=dict(tags),
-        description=description,
-        model_id=model_id,
-    )
-    alias, why = _choose_alias(client, name, broken)
-    client.set_registered_model_alias(name, alias, version.version)
-    return Registered(name, str(version.version), alias, why)
+    _ensure_registered_model(client, name)
+    version = _version_of_refit(client, name, tags[keys.TRIAL_UID])
+    if version is None:
+        created = client.create_model_version(
+            name,
+            source=f"models:/{model_id}",
+            run_id=run_id,
+            tags=dict(tags),
+            description=description,
+            model_id=model_id,
+        )
+        version = str(created.version)
+    return _give_alias(client, name, version, floors, scores)
 
 
-def _choose_alias(client: Any, name: str, broken: Sequence[str]) -> tuple[str, str]:
-    champion = version_of_alias(client, name, CHAMPION)
-    if champion is not None:
-        return CHALLENGER, f"version {champion.version} is champion; `promote` decides"
-    if broken:
-        return CHALLENGER, f"below the configured floors: {'; '.join(broken)}"
-    return CHAMPION, "there was no champion and the configured floors hold"
-
-
-def promote(client: Any, *, name: str, version: str | None, force: bool = False) -> Registered:
-    """Point ``champion`` at a version (by default at the challenger).
+def find_version(client: Any, name: str, version: str | None) -> Any:
+    """Return a version by number, or the challenger.
 
     Raises:
-        RegistryError: There is no such version, it is champion already, or it is below the floors
-            its study configured (unless ``force``).
+        RegistryError: There is no such version.
     """
-    target = _find_target(client, name, version)
-    champion = version_of_alias(client, name, CHAMPION)
-    if champion is not None and champion.version == target.version:
-        raise RegistryError(
-            f"version {target.version} of {name} is champion already",
-            remedy="nothing to do; `status` shows all versions",
-        )
-    broken = target.tags.get(keys.BROKEN_FLOORS)
-    if broken and not force:
-        raise RegistryError(
-            f"version {target.version} of {name} is below the configured floors",
-            received=broken,
-            remedy="train a better model, or insist with --force",
-        )
-    client.set_registered_model_alias(name, CHAMPION, target.version)
-    challenger = version_of_alias(client, name, CHALLENGER)
-    if challenger is not None and challenger.version == target.version:
-        client.delete_registered_model_alias(name, CHALLENGER)
-    before = f"it replaces version {champion.version}" if champion else "there was none before"
-    return Registered(name, str(target.version), CHAMPION, before)
-
-
-def _find_target(client: Any, name: str, version: str | None) -> Any:
     if version is None:
         target = version_of_alias(client, name, CHALLENGER)
         if target is None:
             raise RegistryError(
                 f"{name} has no challenger",
                 expected="a challenger, or --version N",
-                remedy="run the study first, or name a version",
+                remedy="run the study first, or name a version (`status` lists them)",
             )
         return target
     try:
@@ -146,3 +104,44 @@ def _find_target(client: Any, name: str, version: str | None) -> Any:
         raise RegistryError(
             f"{name} has no version {version}", remedy="`status` lists the versions"
         ) from error
+
+
+def drop_challenger(client: Any, name: str, version: str) -> None:
+    """Take the alias ``challenger`` from a version, if it has it."""
+    challenger = version_of_alias(client, name, CHALLENGER)
+    if challenger is not None and str(challenger.version) == version:
+        client.delete_registered_model_alias(name, CHALLENGER)
+
+
+def _ensure_registered_model(client: Any, name: str) -> None:
+    try:
+        client.create_registered_model(
+            name, description="Breast-histology classifier. Not a medical device."
+        )
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+
+
+def _version_of_refit(client: Any, name: str, uid: str) -> str | None:
+    found = client.search_model_versions(f"name = '{name}' and tags.`{keys.TRIAL_UID}` = '{uid}'")
+    return str(found[0].version) if found else None
+
+
+def _give_alias(
+    client: Any, name: str, version: str, floors: Decision, scores: Mapping[str, float]
+) -> Registered:
+    champion = champion_of(client, name)
+    if champion is not None and str(champion.version) == version:
+        return Registered(name, version, CHAMPION, "it was made champion before")
+    if champion is None and floors.passed:
+        why = f"there was no champion; {'; '.join(floors.reasons)}"
+        change_champion(
+            client, name, version, instead_of=None, action="registered", why=why, scores=scores
+        )
+        return Registered(name, version, CHAMPION, why)
+    client.set_registered_model_alias(name, CHALLENGER, version)
+    if champion is None:
+        return Registered(name, version, CHALLENGER, "; ".join(floors.reasons))
+    why = f"version {champion.version} is champion; `promote` decides"
+    return Registered(name, version, CHALLENGER, why)

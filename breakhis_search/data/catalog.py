@@ -18,6 +18,7 @@ from breakhis_search.data import checks
 from breakhis_search.data.checks import Problem
 from breakhis_search.data.inspection import Finding, Progress, inspect_files
 from breakhis_search.data.location import find_dataset_root
+from breakhis_search.data.near_duplicates import check_near_duplicates
 from breakhis_search.data.taxonomy import MAGNIFICATIONS, TUMOR_TYPES, parse_image_name
 from breakhis_search.errors import BadImagesError
 
@@ -42,6 +43,7 @@ COLUMNS = {
     "sequence": "int64",
     "sha256": "str",
     "pixel_sha256": "str",
+    "perceptual_hash": "str",
     "width_px": "int64",
     "height_px": "int64",
 }
@@ -139,6 +141,7 @@ def read_catalog(folder: Path, *, cache_dir: Path, progress: Progress | None = N
         *misplaced,
         *unusable,
         *checks.check_slide_types(table),
+        *check_near_duplicates(table),
         *checks.check_counts(placed, listing.slide_folders),
     )
     return Catalog(
@@ -281,6 +284,7 @@ def _make_row(path: str, finding: Finding) -> dict[str, Any]:
         "sequence": image.sequence,
         "sha256": finding.sha256,
         "pixel_sha256": finding.pixel_sha256,
+        "perceptual_hash": finding.perceptual_hash,
         "width_px": finding.width_px,
         "height_px": finding.height_px,
     }

@@ -36,6 +36,7 @@ ProblemKind = Literal[
     "too_large",
     "contradictory_pixels",
     "duplicate_pixels",
+    "near_duplicate",
     "two_types",
     "unknown_file",
     "wrong_count",
@@ -58,6 +59,10 @@ _FACTS: dict[ProblemKind, tuple[Severity, str]] = {
     "too_large": ("error", "put the original file back: it is about 700 x 460 px"),
     "contradictory_pixels": ("error", "find out which label is right and delete the other copy"),
     "duplicate_pixels": ("notice", "nothing: their patient groups are joined, so none leaks"),
+    "near_duplicate": (
+        "notice",
+        "look at both pictures; if they show the same tissue, move one out of the dataset folder",
+    ),
     "two_types": ("notice", "nothing: multiclass leaves the slide out, binary keeps one copy"),
     "unknown_file": ("notice", "nothing: it is not used; move it away if it disturbs"),
     "wrong_count": ("error", "unpack the archive again over this folder"),

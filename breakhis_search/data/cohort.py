@@ -11,7 +11,7 @@ Three facts of BreaKHis are settled here, before anything is split:
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,7 +20,8 @@ import pandas as pd
 from breakhis_search.data.taxonomy import TUMOR_TYPES, Task, class_names
 
 GroupBy = Literal["accession", "slide"]
-_TYPE_ORDER = {t.name: i for i, t in enumerate(TUMOR_TYPES)}
+TYPE_ORDER = {t.name: i for i, t in enumerate(TUMOR_TYPES)}
+"""Tumour types by name → their place in taxonomy order."""
 
 
 def select_cohort(table: pd.DataFrame, task: Task, *, group_by: GroupBy) -> pd.DataFrame:
@@ -57,7 +58,7 @@ def _keep(cohort: pd.DataFrame, task: Task) -> pd.Series[bool]:
         return keep
     for _, rows in cohort[cohort["contradictory"]].groupby("slide"):
         if rows["label"].nunique() == 1:
-            first = min(rows["type"].unique(), key=_TYPE_ORDER.__getitem__)
+            first = min(rows["type"].unique(), key=TYPE_ORDER.__getitem__)
             keep.loc[rows.index[rows["type"] == first]] = True
     return keep
 
@@ -116,7 +117,7 @@ def group_facts(cohort: pd.DataFrame) -> dict[str, GroupFacts]:
     return {
         str(name): GroupFacts(
             images=len(rows),
-            types=tuple(sorted(set(rows["type"]), key=_TYPE_ORDER.__getitem__)),
+            types=tuple(sorted(set(rows["type"]), key=TYPE_ORDER.__getitem__)),
             labels=frozenset(rows["label"]),
             contradictory=bool(rows["contradictory"].any()),
         )
@@ -127,3 +128,12 @@ def group_facts(cohort: pd.DataFrame) -> dict[str, GroupFacts]:
 def type_group_counts(facts: Mapping[str, GroupFacts]) -> Counter[str]:
     """Return how many groups hold each type, without groups whose type is contradictory."""
     return Counter(t for group in facts.values() if not group.contradictory for t in group.types)
+
+
+def rarest_type(types: Sequence[str], counts: Mapping[str, int]) -> str:
+    """Return the type that the fewest groups hold; the first in taxonomy order among equals.
+
+    >>> rarest_type(["fibroadenoma", "phyllodes_tumor"], {"fibroadenoma": 7, "phyllodes_tumor": 3})
+    'phyllodes_tumor'
+    """
+    return min(types, key=lambda t: (counts.get(t, 0), TYPE_ORDER[t]))

@@ -15,12 +15,13 @@ from pathlib import Path
 
 from breakhis_search.data.checks import ProblemKind
 from breakhis_search.data.images import ImageDecodeError, decode_rgb
+from breakhis_search.data.near_duplicates import perceptual_hash
 from breakhis_search.errors import DataError
 
 Progress = Callable[[int, int], None]
 """Called with (files done, files in all)."""
 
-_CACHE_VERSION = 1  # raised when a file would be judged otherwise than before
+_CACHE_VERSION = 2  # raised when a file would be judged otherwise, or more is found in it
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,8 @@ class Finding:
         sha256: Hash of the file, hex.
         pixel_sha256: Hash of the decoded RGB pixels and their shape, hex: equal for equal pictures,
             however they are compressed.
+        perceptual_hash: 64 bits, hex: nearly equal for pictures that look alike; empty for one
+            without content.
         width_px: Columns of the picture.
         height_px: Rows of the picture.
         kind: What is wrong with the file, if anything.
@@ -43,6 +46,7 @@ class Finding:
     mtime_ns: int = -1
     sha256: str = ""
     pixel_sha256: str = ""
+    perceptual_hash: str = ""
     width_px: int = 0
     height_px: int = 0
     kind: ProblemKind | None = None
@@ -119,6 +123,7 @@ def _read_one(file: Path) -> Finding:
         seen,
         sha256=_digest(data),
         pixel_sha256=_digest(f"{height_px}x{width_px}:".encode() + pixels.tobytes()),
+        perceptual_hash=perceptual_hash(pixels),
         width_px=width_px,
         height_px=height_px,
     )

@@ -29,7 +29,13 @@ CLASS_WEIGHTINGS: tuple[str, ...] = ("inverse", "sqrt_inverse", "effective_numbe
 EFFECTIVE_NUMBER_BETA = 0.999
 """β of Cui et al., "Class-Balanced Loss Based on Effective Number of Samples", CVPR 2019."""
 
+_BALANCED: frozenset[str] = frozenset(
+    {"oversample", "undersample", "class_balanced_batches", "patient_balanced"}
+)
+"""Strategies whose stream draws every class that is there equally often."""
+
 IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -97,12 +103,7 @@ def epoch_stream(
     Raises:
         ConfigError: The strategy is not known.
     """
-    if strategy not in STRATEGIES:
-        raise ConfigError(
-            "sampling/strategy is not known",
-            expected=" | ".join(STRATEGIES),
-            received=repr(strategy),
-        )
+    _check_strategy(strategy)
     draw = {
         "oversample": _oversample,
         "undersample": _undersample,
@@ -117,9 +118,83 @@ def epoch_stream(
         yield np.concatenate(parts)[:length]
 
 
+def effective_prior(
+    rows: TrainingRows, strategy: str, n_classes: int, class_weighting: str | None = None
+) -> FloatArray:
+    """Return the class prior that a model trained with a strategy sees, float64 [n_classes], sum 1.
+
+    ============================  ==================================================================
+    ``none``                      the natural share of images n_k / n
+    ``class_weights``             ∝ n_k · w_k: a weight in the loss is a repetition of the image
+    the four balanced strategies  uniform over the classes that are there: the expected share of
+                                  :func:`epoch_stream`, also where an epoch ends inside a draw
+    ``focal``                     natural: the loss bends confidence with no closed form in the
+                                  prior, and the temperature is left to straighten it
+    ============================  ==================================================================
+
+    ``patient_balanced`` also changes which images speak for a class. That is no shift of the
+    prior: no constant on the logits can undo it, and it is left to the temperature too.
+
+    Args:
+        rows: The training images, at least one.
+        strategy: One of :data:`STRATEGIES`.
+        n_classes: K; a class without images gets 0.
+        class_weighting: One of :data:`CLASS_WEIGHTINGS`, for ``class_weights`` alone.
+
+    Raises:
+        ConfigError: The strategy or the weighting is not known.
+
+    >>> names = np.array(["a"] * 4)
+    >>> rows = TrainingRows(np.array([0, 0, 0, 1]), names, names)
+    >>> effective_prior(rows, "none", 3).tolist(), effective_prior(rows, "oversample", 3).tolist()
+    ([0.75, 0.25, 0.0], [0.5, 0.5, 0.0])
+    """
+    _check_strategy(strategy)
+    mass = np.bincount(rows.y, minlength=n_classes).astype(np.float64)
+    if strategy == "class_weights":
+        mass *= class_weights(rows.y, n_classes, str(class_weighting))
+    elif strategy in _BALANCED:
+        mass = np.sign(mass)
+    return np.asarray(mass / mass.sum())
+
+
+def prior_correction(
+    rows: TrainingRows, strategy: str, n_classes: int, class_weighting: str | None = None
+) -> FloatArray:
+    """Return what to add to logits to undo a strategy's shift of the prior, float64 [n_classes].
+
+    It is log(natural prior) − log(effective prior): by Bayes' rule a model trained on p'(k) answers
+    p'(k|x) ∝ p(x|k) p'(k), so the logits of the natural prior p(k) differ by the log ratio (M.
+    Saerens, P. Latinne, C. Decaestecker, Neural Computation 14(1), 2002). Zero for
+    ``none`` and ``focal``, and for a class without images, of which nothing is known.
+
+    Arguments and errors are those of :func:`effective_prior`. Give the rows that the registered
+    model is fitted to: a strategy that balances classes fully has the same effective prior in every
+    fold, so that the same correction is right for the out-of-fold logits.
+
+    >>> names = np.array(["a"] * 4)
+    >>> rows = TrainingRows(np.array([0, 0, 0, 1]), names, names)
+    >>> prior_correction(rows, "oversample", 2).round(3).tolist()  # ln(0.75/0.5), ln(0.25/0.5)
+    [0.405, -0.693]
+    """
+    natural = effective_prior(rows, "none", n_classes)
+    seen = effective_prior(rows, strategy, n_classes, class_weighting)
+    ratio = np.divide(natural, seen, out=np.ones(n_classes), where=seen > 0)
+    return np.asarray(np.log(ratio))
+
+
 def steps_per_epoch(rows: TrainingRows, strategy: str, batch_size: int) -> int:
     """Return the number of batches in an epoch of :func:`epoch_stream`."""
     return _epoch_length(rows, strategy, batch_size) // batch_size
+
+
+def _check_strategy(strategy: str) -> None:
+    if strategy not in STRATEGIES:
+        raise ConfigError(
+            "sampling/strategy is not known",
+            expected=" | ".join(STRATEGIES),
+            received=repr(strategy),
+        )
 
 
 def _epoch_length(rows: TrainingRows, strategy: str, batch_size: int) -> int:

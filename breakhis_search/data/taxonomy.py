@@ -105,6 +105,23 @@ def parse_image_name(name: str) -> ImageName | None:
     )
 
 
+def formulation(task: Task, magnification: int | None) -> str:
+    """Return which of the four reformulations of BreaKHis a study is, as the literature calls them.
+
+    Magnification-specific or -independent, binary or multi-category: MSB, MIB, MSM, MIM
+    (Y. Benhammou, B. Achchab, F. Herrera, S. Tabik, "BreakHis based breast cancer automatic
+    diagnosis using deep learning: Taxonomy, survey and insights", Neurocomputing 375, 2020).
+
+    Args:
+        task: The task.
+        magnification: The one magnification of the study, or ``None`` for all.
+
+    >>> formulation("binary", 100), formulation("multiclass", None)
+    ('MSB', 'MIM')
+    """
+    return f"M{'I' if magnification is None else 'S'}{'B' if task == 'binary' else 'M'}"
+
+
 def class_names(task: Task) -> tuple[str, ...]:
     """Return the class names of a task in the order of its logits.
 

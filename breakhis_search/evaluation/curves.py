@@ -1,5 +1,9 @@
 """The points of every figure as data: ROC and precision-recall lines, and the confusion matrix.
 
+Where several seeds scored the images, a line is the vertical average of the lines of each seed (so
+the area below it is the mean of their areas, which is the metric), and a cell of the confusion
+matrix is the mean count. Scores of different seeds are never ranked in one row.
+
 All tables are long, one row per point or cell, ready to be written as CSV. A curve of a class that
 is absent (or alone) does not exist and has no rows; :func:`undrawable_classes` says so in words.
 """
@@ -14,7 +18,12 @@ import numpy.typing as npt
 import pandas as pd
 
 from breakhis_search.evaluation.ranking import ThresholdCounts, count_by_threshold
-from breakhis_search.evaluation.samples import Level, Sample, confusion_matrix, sample_of
+from breakhis_search.evaluation.samples import (
+    DrawnLevel,
+    Sample,
+    confusion_matrix,
+    samples_by_seed,
+)
 from breakhis_search.evaluation.thinning import thin_line
 
 MACRO, MICRO = "macro", "micro"
@@ -40,7 +49,7 @@ class Line(NamedTuple):
     threshold: Floats
 
 
-def roc_points(table: pd.DataFrame, level: Level) -> pd.DataFrame:
+def roc_points(table: pd.DataFrame, level: DrawnLevel) -> pd.DataFrame:
     """Return the ROC lines of every class against the rest, and their macro and micro lines.
 
     The macro line is the vertical average of the class lines (T. Fawcett, Pattern Recognition
@@ -49,12 +58,12 @@ def roc_points(table: pd.DataFrame, level: Level) -> pd.DataFrame:
 
     Returns:
         Columns ``level``, ``class`` (a class name, ``macro`` or ``micro``), ``fpr``, ``tpr``,
-        ``threshold`` (infinite at the origin, NaN on the macro line). At most 500 points a line.
+        ``threshold`` (infinite at the origin, NaN on averaged lines). At most 500 points a line.
     """
     return _points(table, level, _roc_line, ("fpr", "tpr"))
 
 
-def pr_points(table: pd.DataFrame, level: Level) -> pd.DataFrame:
+def pr_points(table: pd.DataFrame, level: DrawnLevel) -> pd.DataFrame:
     """Return the precision-recall lines of every class, and their macro and micro lines.
 
     Each line has steps, because precision must not be interpolated (J. Davis, M. Goadrich, ICML
@@ -62,21 +71,23 @@ def pr_points(table: pd.DataFrame, level: Level) -> pd.DataFrame:
     :func:`roc_points`.
 
     Returns:
-        Columns ``level``, ``class``, ``recall``, ``precision``, ``threshold`` (NaN on the macro
-        line). At most 500 points a line.
+        Columns ``level``, ``class``, ``recall``, ``precision``, ``threshold`` (NaN on
+        averaged lines). At most 500 points a line.
     """
     return _points(table, level, _pr_line, ("recall", "precision"))
 
 
-def confusion_counts(table: pd.DataFrame, level: Level) -> pd.DataFrame:
+def confusion_counts(table: pd.DataFrame, level: DrawnLevel) -> pd.DataFrame:
     """Return the confusion matrix, one row per cell, true classes first.
 
     Returns:
-        Columns ``level``, ``true``, ``predicted``, ``count`` (int) and ``rate`` (the share of the
-        true class that got this prediction; NaN where the class is absent).
+        Columns ``level``, ``true``, ``predicted``, ``count`` (int; of several seeds the mean,
+        float) and ``rate`` (the share of the true class that got this prediction; NaN where the
+        class is absent).
     """
-    sample = sample_of(table, level)
-    counts = confusion_matrix(sample)
+    samples = samples_by_seed(table, level)
+    sample, matrices = samples[0], [confusion_matrix(sample) for sample in samples]
+    counts = matrices[0] if len(matrices) == 1 else np.mean(matrices, axis=0)
     totals = counts.sum(axis=1, keepdims=True)
     rates = np.divide(counts, totals, out=np.full(counts.shape, np.nan), where=totals > 0)
     names, classes = np.array(sample.class_names, dtype=object), len(sample.class_names)
@@ -91,20 +102,20 @@ def confusion_counts(table: pd.DataFrame, level: Level) -> pd.DataFrame:
     )
 
 
-def curve_areas(table: pd.DataFrame, level: Level, kind: CurveKind) -> dict[str, float]:
+def curve_areas(table: pd.DataFrame, level: DrawnLevel, kind: CurveKind) -> dict[str, float]:
     """Return the area below every line of a figure, by its name, before any thinning.
 
     For ``roc`` that is the AUROC, for ``pr`` the average precision, of each class and of the macro
     and micro lines; of a class without a line there is no entry.
     """
     line_of = _roc_line if kind == "roc" else _pr_line
-    lines = _lines_of(sample_of(table, level), line_of)
+    lines = _lines_of(samples_by_seed(table, level), line_of)
     return {name: float(np.trapezoid(line.y, line.x)) for name, line in lines.items()}
 
 
-def undrawable_classes(table: pd.DataFrame, level: Level) -> dict[str, str]:
+def undrawable_classes(table: pd.DataFrame, level: DrawnLevel) -> dict[str, str]:
     """Return the classes that have no ROC and precision-recall curve, each with the reason."""
-    sample = sample_of(table, level)
+    sample = samples_by_seed(table, level)[0]
     present = sample.names_present
     if len(present) < 2:
         reason = f"every {level} is of the same class, and a curve needs others to compare with"
@@ -118,18 +129,28 @@ def undrawable_classes(table: pd.DataFrame, level: Level) -> dict[str, str]:
 
 def _points(
     table: pd.DataFrame,
-    level: Level,
+    level: DrawnLevel,
     line_of: Callable[[ThresholdCounts], Line],
     axes: tuple[str, str],
 ) -> pd.DataFrame:
     """Return all lines of one figure as a long table."""
-    lines = _lines_of(sample_of(table, level), line_of)
+    lines = _lines_of(samples_by_seed(table, level), line_of)
     frames = [_frame(level, name, line, axes) for name, line in lines.items()]
     empty = pd.DataFrame(columns=["level", "class", *axes, "threshold"])
     return pd.concat(frames, ignore_index=True) if frames else empty
 
 
-def _lines_of(sample: Sample, line_of: Callable[[ThresholdCounts], Line]) -> dict[str, Line]:
+def _lines_of(
+    samples: Sequence[Sample], line_of: Callable[[ThresholdCounts], Line]
+) -> dict[str, Line]:
+    """Return the lines by name: those of one seed, or the vertical averages of several."""
+    by_seed = [_lines_of_seed(sample, line_of) for sample in samples]
+    if len(by_seed) == 1:
+        return by_seed[0]
+    return {name: average_vertically([lines[name] for lines in by_seed]) for name in by_seed[0]}
+
+
+def _lines_of_seed(sample: Sample, line_of: Callable[[ThresholdCounts], Line]) -> dict[str, Line]:
     is_true = np.eye(len(sample.class_names), dtype=bool)[sample.y_true]
     lines = {}
     for index, name in enumerate(sample.class_names):
@@ -142,7 +163,7 @@ def _lines_of(sample: Sample, line_of: Callable[[ThresholdCounts], Line]) -> dic
     return lines
 
 
-def _frame(level: Level, name: str, line: Line, axes: tuple[str, str]) -> pd.DataFrame:
+def _frame(level: DrawnLevel, name: str, line: Line, axes: tuple[str, str]) -> pd.DataFrame:
     kept = thin_line(line.x, line.y)
     return pd.DataFrame(
         {

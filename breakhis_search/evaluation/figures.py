@@ -6,7 +6,7 @@ of :mod:`.curves`, and shows names with :func:`.style.label_of`, which escapes t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -22,12 +22,14 @@ from breakhis_search.evaluation.curves import (
     pr_points,
     roc_points,
 )
+from breakhis_search.evaluation.intervals import Interval
 from breakhis_search.evaluation.predictions import class_names_of, is_binary
-from breakhis_search.evaluation.samples import LEVELS, Level, sample_of
+from breakhis_search.evaluation.samples import DRAWN_LEVELS, DrawnLevel, samples_by_seed
 from breakhis_search.evaluation.style import (
     LEVEL_COLORS,
     RATE_COLORSCALE,
     REFERENCE_COLOR,
+    TEXT_COLOR,
     build_template,
     class_style,
     label_of,
@@ -47,14 +49,14 @@ POINT_DECIMALS = 5
 """Digits kept of a drawn point; more would only make the page larger."""
 
 
-def roc_figure(table: pd.DataFrame, level: Level) -> go.Figure | None:
+def roc_figure(table: pd.DataFrame, level: DrawnLevel) -> go.Figure | None:
     """Return the ROC figure of a level, or ``None`` if no class has a curve."""
     points = roc_points(table, level)
     if points.empty:
         return None
     names, areas = _drawn_classes(table, points), curve_areas(table, level, "roc")
     figure = _unit_square(
-        f"ROC, {count_in_words(table, level)}",
+        f"ROC, {count_in_words(table, level)}{seeds_in_words(table)}",
         axes=("false-positive rate", "true-positive rate"),
         legend="area under the line (AUROC)",
         lines=len(names) + 1,
@@ -65,14 +67,14 @@ def roc_figure(table: pd.DataFrame, level: Level) -> go.Figure | None:
     return figure
 
 
-def pr_figure(table: pd.DataFrame, level: Level) -> go.Figure | None:
+def pr_figure(table: pd.DataFrame, level: DrawnLevel) -> go.Figure | None:
     """Return the precision-recall figure of a level, or ``None`` if no class has a curve."""
     points = pr_points(table, level)
     if points.empty:
         return None
     names, areas = _drawn_classes(table, points, both=True), curve_areas(table, level, "pr")
     figure = _unit_square(
-        f"Precision-recall, {count_in_words(table, level)}",
+        f"Precision-recall, {count_in_words(table, level)}{seeds_in_words(table)}",
         axes=("recall", "precision"),
         legend="average precision",
         lines=len(names),
@@ -83,7 +85,7 @@ def pr_figure(table: pd.DataFrame, level: Level) -> go.Figure | None:
 
 
 def confusion_figure(
-    table: pd.DataFrame, level: Level, shown: Literal["count", "rate"]
+    table: pd.DataFrame, level: DrawnLevel, shown: Literal["count", "rate"]
 ) -> go.Figure:
     """Return a confusion matrix with counts or row percents written in it.
 
@@ -94,7 +96,8 @@ def confusion_figure(
     shape = (len(names), len(names))
     rates, counts = (cells[column].to_numpy().reshape(shape) for column in ("rate", "count"))
     figure = _figure(
-        f"{level.capitalize()}s, {'counts' if shown == 'count' else 'percent'} (row = true class)",
+        f"{level.capitalize()}s, {'counts' if shown == 'count' else 'percent'} (row = true class)"
+        f"{seeds_in_words(table)}",
         MATRIX_HEIGHT_PX if len(names) > 2 else SMALL_MATRIX_HEIGHT_PX,
     )
     labels = [label_of(name) for name in names]
@@ -106,7 +109,7 @@ def confusion_figure(
         text=_cell_texts(counts, rates, shown),
         texttemplate="%{text}",
         textfont_size=CELL_FONT_PX if len(names) > 2 else LARGE_CELL_FONT_PX,
-        customdata=np.dstack([counts, np.nan_to_num(rates)]),
+        customdata=np.dstack([np.round(counts, 1), np.nan_to_num(rates)]),
         hovertemplate="true %{y}<br>predicted %{x}<br>%{customdata[0]} "
         "(%{customdata[1]:.1%} of the row)<extra></extra>",
         colorscale=RATE_COLORSCALE,
@@ -124,7 +127,12 @@ def confusion_figure(
 
 
 def magnification_figure(
-    metrics: Mapping[str, float], metric: str, *, label: str, chance: float
+    metrics: Mapping[str, float],
+    metric: str,
+    *,
+    label: str,
+    chance: float,
+    intervals: Mapping[str, Interval] | None = None,
 ) -> go.Figure | None:
     """Return bars of a metric per magnification and for all, or ``None`` if none is defined.
 
@@ -133,26 +141,29 @@ def magnification_figure(
         metric: A headline metric in [0, 1], such as ``auroc``.
         label: What the axis calls it.
         chance: The value that guessing gets.
+        intervals: By metric name, drawn as whiskers.
     """
     prefixes = {f"{m}×": f"magnification_{m}/" for m in _magnifications_in(metrics)} | {"all": ""}
-    values = {
-        level: [metrics.get(f"{prefix}{level}/{metric}") for prefix in prefixes.values()]
-        for level in LEVELS
-    }
-    if all(value is None for level in LEVELS for value in values[level]):
+    names = {level: [f"{p}{level}/{metric}" for p in prefixes.values()] for level in DRAWN_LEVELS}
+    if not any(name in metrics for level in DRAWN_LEVELS for name in names[level]):
         return None
     figure = _figure(f"{label[0].upper()}{label[1:]} by magnification", BAR_HEIGHT_PX)
-    for level in LEVELS:
+    for level in DRAWN_LEVELS:
+        values = [metrics.get(name) for name in names[level]]
+        whiskers = [(intervals or {}).get(name) for name in names[level]]
         figure.add_bar(
             name=f"{level} level",
             x=list(prefixes),
-            y=values[level],
+            y=values,
+            error_y=_whiskers(values, whiskers),
             marker_color=LEVEL_COLORS[level],
-            text=["" if value is None else f"{value:.2f}" for value in values[level]],
-            textposition="outside",
+            text=["" if value is None else f"{value:.2f}" for value in values],
+            textposition="inside",
+            insidetextanchor="start",  # at the foot, where no whisker reaches
             textangle=0,
-            cliponaxis=False,
-            hovertemplate=f"%{{x}}, {level} level<br>{label} %{{y:.3f}}<extra></extra>",
+            customdata=[f"<br>interval {whisker}" if whisker else "" for whisker in whiskers],
+            hovertemplate=f"%{{x}}, {level} level<br>{label} %{{y:.3f}}%{{customdata}}"
+            "<extra></extra>",
         )
     _add_chance(figure, chance)
     figure.update_layout(barmode="group", bargap=0.3)
@@ -161,10 +172,36 @@ def magnification_figure(
     return figure
 
 
-def count_in_words(table: pd.DataFrame, level: Level) -> str:
+def _whiskers(
+    values: Sequence[float | None], intervals: Sequence[Interval | None]
+) -> dict[str, object]:
+    """Return plotly's error bars; none where there is no interval."""
+    pairs = [
+        (interval.high - value, value - interval.low) if interval and value is not None else (0, 0)
+        for value, interval in zip(values, intervals, strict=True)
+    ]
+    return {
+        "type": "data",
+        "symmetric": False,
+        "array": [up for up, _ in pairs],
+        "arrayminus": [down for _, down in pairs],
+        "color": TEXT_COLOR,
+        "thickness": 1.2,
+        "width": 3,
+        "visible": any(up or down for up, down in pairs),
+    }
+
+
+def count_in_words(table: pd.DataFrame, level: DrawnLevel) -> str:
     """Return how many images or patients are scored, such as ``7,909 images`` or ``1 patient``."""
-    count = len(sample_of(table, level).y_true)
+    count = len(samples_by_seed(table, level)[0].y_true)
     return f"{count:,} {level}" + ("" if count == 1 else "s")
+
+
+def seeds_in_words(table: pd.DataFrame) -> str:
+    """Return ``, mean of 3 seeds`` where there are several, else nothing."""
+    seeds = table["seed"].nunique()
+    return f", mean of {seeds} seeds" if seeds > 1 else ""
 
 
 def _figure(title: str, height_px: int) -> go.Figure:
@@ -201,7 +238,8 @@ def _add_line(
     style, x, y = class_style(name), axes[0], axes[1]
     averages = {MACRO: "macro average", MICRO: "micro average"}
     label = averages.get(name, label_of(name))
-    threshold = "" if name == MACRO else "<br>threshold %{customdata:.3f}"
+    averaged = line["threshold"].isna().all()
+    threshold = "" if averaged else "<br>threshold %{customdata:.3f}"
     figure.add_scatter(
         x=line[x].round(POINT_DECIMALS).to_list(),
         y=line[y].round(POINT_DECIMALS).to_list(),
@@ -229,15 +267,16 @@ def _add_chance(figure: go.Figure, chance: float) -> None:
 
 
 def _cell_texts(
-    counts: npt.NDArray[np.int64], rates: npt.NDArray[np.float64], shown: Literal["count", "rate"]
+    counts: npt.NDArray[np.float64], rates: npt.NDArray[np.float64], shown: Literal["count", "rate"]
 ) -> list[list[str]]:
     """Return counts or whole percents for the cells; nothing in the row of an absent class."""
 
-    def text_of(count: int, rate: float) -> str:
+    def text_of(count: float, rate: float) -> str:
         if np.isnan(rate):
             return ""
         if shown == "count" or count == 0:
-            return f"{count}"
+            whole = count >= 10 or float(count).is_integer()  # a mean over seeds need not be
+            return f"{count:.0f}" if whole else f"{count:.1f}"
         return f"{100 * rate:.0f}" if rate >= 0.005 else "<1"
 
     return [
@@ -246,10 +285,10 @@ def _cell_texts(
     ]
 
 
-def _with_count(name: str, count: int) -> str:
+def _with_count(name: str, count: float) -> str:
     """Return a class name and how many there are, over two lines to keep axis labels narrow."""
     first, _, rest = label_of(name).partition(" ")
-    return f"{first}<br>{rest} · {count:,}" if rest else f"{first}<br>{count:,}"
+    return f"{first}<br>{rest} · {count:,.0f}" if rest else f"{first}<br>{count:,.0f}"
 
 
 def _magnifications_in(metrics: Iterable[str]) -> list[str]:

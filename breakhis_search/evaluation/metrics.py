@@ -1,12 +1,16 @@
 """Numbers computed from a predictions table, under names that MLflow groups by their slashes.
 
-``image/…`` scores every image; ``patient/…`` scores every (accession, class) pair by the mean
-probability of its images; ``magnification_100/image/…`` holds the headline metrics of the images at
-100X. A metric that is undefined (a class is absent, a division is 0/0) is left out: it is neither
-NaN nor 0 by convention. :func:`undefined_metrics` says which and why.
+There are four levels, which :mod:`.samples` defines: ``image/…``, ``patient/…`` (mean probability),
+``patient_mean_logit/…`` and ``patient_majority_vote/…`` (decisions only). ``patient/`` also holds
+Spanhol's ``recognition_rate``, a definition of its own; his image recognition rate is
+``image/accuracy``. ``magnification_100/image/…`` holds the headline metrics of the images at 100X.
+A metric that is undefined (a class is absent, a division is 0/0) is left out: it is neither NaN nor
+0 by convention. :func:`undefined_metrics` says which and why.
 
 Rules:
 
+* Where several seeds scored the images, a metric is the mean of the metrics of each seed; it is
+  undefined if it is so for one of them.
 * Per-class metrics exist for classes that occur in ``y_true``; macro averages and balanced accuracy
   run over those, and need at least two.
 * Precision of a class that is never predicted is 0/0, and so is a macro precision that includes it.
@@ -15,11 +19,13 @@ Rules:
   the classes that can be scored, each against the rest.
 * ``mcc`` is the multiclass correlation R_K (J. Gorodkin, Comput. Biol. Chem. 28, 2004); 0/0 where
   truth or prediction is constant.
-* ``nll`` is the mean of -ln p(true class), in nats.
+* ``nll`` is the mean of -ln p(true class), in nats. ``brier`` is the mean squared error of the
+  probabilities, summed over the classes, in [0, 2]; in the binary task that of *malignant* alone,
+  in [0, 1], as it is usual (and as scikit-learn has it).
 * ``patient/recognition_rate`` is the mean over patients of the share of their images that are right
-  (Spanhol et al., IEEE TBME 63(7), 2016); ``patient/majority_vote_accuracy`` the share of patients
-  whose images vote right (ties go to the higher mean probability); ``patient/accuracy`` the share
-  whose mean probability is right. They are three different numbers.
+  (Spanhol et al., IEEE TBME 63(7), 2016). It is neither ``patient/accuracy``, the share of patients
+  whose mean probability is right, nor ``patient_majority_vote/accuracy``, the share of patients
+  whose images vote right.
 """
 
 from __future__ import annotations
@@ -33,7 +39,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from breakhis_search.errors import DataError
-from breakhis_search.evaluation.predictions import is_binary, softmax
+from breakhis_search.evaluation.predictions import is_binary, softmax, tables_by_seed
 from breakhis_search.evaluation.ranking import (
     area_under_roc,
     average_precision,
@@ -41,10 +47,15 @@ from breakhis_search.evaluation.ranking import (
 )
 from breakhis_search.evaluation.samples import (
     LEVELS,
+    Decisions,
     Level,
     Sample,
+    check_not_empty,
     confusion_matrix,
+    decisions_of,
+    recognition_shares,
     sample_of,
+    samples_by_seed,
 )
 
 Objective = Literal["auroc", "balanced_accuracy"]
@@ -59,8 +70,11 @@ HEADLINE_METRICS: tuple[str, ...] = (
 )
 """The metrics that are also given per magnification."""
 
-PATIENT_ONLY_METRICS: tuple[str, ...] = ("recognition_rate", "majority_vote_accuracy")
-"""What only patients have; also given per magnification."""
+RECOGNITION_RATE = "recognition_rate"
+"""What only level ``patient`` has; also given per magnification."""
+
+VOTE_METRICS: tuple[str, ...] = ("accuracy", "balanced_accuracy", "f1_macro", "mcc")
+"""What level ``patient_majority_vote`` has, beside the recall of each class."""
 
 _ONE_CLASS = "fewer than two classes are present"
 
@@ -77,6 +91,11 @@ class _Outcome:
             self.reasons[name] = reason
         else:
             self.values[name] = float(value)
+
+    @property
+    def known(self) -> list[str]:
+        """All names, with a value or with a reason."""
+        return [*self.values, *self.reasons]
 
     def take(self, other: _Outcome, prefix: str) -> None:
         """Take over everything that is known of another level, under a prefix."""
@@ -95,8 +114,8 @@ def compute_metrics(table: pd.DataFrame) -> dict[str, float]:
     """Return every metric of a predictions table that is defined, by its flat name.
 
     Args:
-        table: A predictions table with at least one row. It is not checked again here, so that
-            resampled tables can be measured too.
+        table: A predictions table with at least one row and any number of seeds. It is not checked
+            again here, so that resampled tables can be measured too.
 
     Returns:
         Finite values, such as ``{"image/accuracy": 0.81, "patient/recall_malignant": 0.9, …}``.
@@ -113,12 +132,16 @@ def undefined_metrics(table: pd.DataFrame) -> dict[str, str]:
 
 
 def score(table: pd.DataFrame, objective: Objective) -> float:
-    """Return what a study maximises: the objective over all images of the table, in [0, 1].
+    """Return what a study maximises: the objective over all images, in [0, 1], mean of the seeds.
 
     Raises:
         DataError: The objective is undefined because fewer than two classes are there.
     """
-    sample = sample_of(table, "image")
+    samples = samples_by_seed(table, "image")
+    return float(np.mean([_score_of_seed(sample, objective) for sample in samples]))
+
+
+def _score_of_seed(sample: Sample, objective: Objective) -> float:
     value = _objective_value(sample.y_true, sample.probabilities, objective)
     if value is None:
         raise DataError(
@@ -152,11 +175,31 @@ def epoch_score(y_true: npt.ArrayLike, logits: npt.ArrayLike, objective: Objecti
 
 
 def _measure(table: pd.DataFrame) -> _Outcome:
+    """Measure each seed, and average them."""
+    check_not_empty(table)
+    outcomes = [_measure_seed(part) for part in tables_by_seed(table)]
+    return outcomes[0] if len(outcomes) == 1 else _mean_of(outcomes)
+
+
+def _mean_of(outcomes: Sequence[_Outcome]) -> _Outcome:
+    """Return the mean of what every seed has, and a reason for everything else."""
+    mean = _Outcome()
+    names = dict.fromkeys(name for outcome in outcomes for name in outcome.known)
+    for name in names:
+        reasons = [outcome.reasons[name] for outcome in outcomes if name in outcome.reasons]
+        if reasons:
+            mean.reasons[name] = f"{reasons[0]} (in {len(reasons)} of {len(outcomes)} seeds)"
+        else:
+            mean.values[name] = float(np.mean([outcome.values[name] for outcome in outcomes]))
+    return mean
+
+
+def _measure_seed(table: pd.DataFrame) -> _Outcome:
     """Measure the whole table in full and each magnification by its headlines."""
     outcome = _Outcome()
     for level in LEVELS:
         outcome.take(_measure_level(table, level), f"{level}/")
-    headlines = (*HEADLINE_METRICS, *PATIENT_ONLY_METRICS)
+    headlines = (*HEADLINE_METRICS, RECOGNITION_RATE)
     for magnification, part in table.groupby("magnification", sort=True):
         for level in LEVELS:
             prefix = f"magnification_{magnification}/{level}/"
@@ -165,25 +208,29 @@ def _measure(table: pd.DataFrame) -> _Outcome:
 
 
 def _measure_level(table: pd.DataFrame, level: Level) -> _Outcome:
-    sample = sample_of(table, level)
     outcome = _Outcome()
-    _add_decision_metrics(outcome, sample)
+    if level == "patient_majority_vote":
+        votes = decisions_of(table, level)
+        _add_decision_metrics(outcome, votes)
+        return outcome.only((*VOTE_METRICS, *(f"recall_{name}" for name in votes.class_names)))
+    sample = sample_of(table, level)
+    _add_decision_metrics(outcome, sample.decisions)
     _add_ranking_metrics(outcome, sample)
     _add_likelihood(outcome, sample)
     if level == "patient":
-        _add_patient_rates(outcome, table)
+        outcome.add(RECOGNITION_RATE, float(recognition_shares(table)[0].mean()), "")
     return outcome
 
 
-def _add_decision_metrics(outcome: _Outcome, sample: Sample) -> None:
-    """Add what follows from the most probable class alone."""
-    matrix = confusion_matrix(sample)
+def _add_decision_metrics(outcome: _Outcome, decisions: Decisions) -> None:
+    """Add what follows from the decided classes alone."""
+    matrix = confusion_matrix(decisions)
     right, true, predicted = matrix.diagonal(), matrix.sum(axis=1), matrix.sum(axis=0)
     outcome.add("accuracy", right.sum() / true.sum(), "")
-    for index, name in enumerate(sample.class_names):
+    for index, name in enumerate(decisions.class_names):
         _add_class_decisions(outcome, name, right[index], true[index], predicted[index])
     for metric in ("precision", "recall", "f1"):
-        _add_macro(outcome, sample, metric)
+        _add_macro(outcome, decisions, metric)
     recall = outcome.values.get("recall_macro")  # balanced accuracy is its other name
     outcome.add("balanced_accuracy", recall, outcome.reasons.get("recall_macro", ""))
     outcome.add("mcc", _matthews(matrix), "the true or the predicted class is the same everywhere")
@@ -200,9 +247,9 @@ def _add_class_decisions(
     outcome.add(f"f1_{name}", _ratio(2 * right, true + predicted) if true else None, absent)
 
 
-def _add_macro(outcome: _Outcome, sample: Sample, metric: str) -> None:
+def _add_macro(outcome: _Outcome, decisions: Decisions, metric: str) -> None:
     """Add the mean of a metric over the classes that are there."""
-    present = sample.names_present
+    present = decisions.names_present
     missing = [name for name in present if f"{metric}_{name}" not in outcome.values]
     if len(present) < 2:
         outcome.add(f"{metric}_macro", None, _ONE_CLASS)
@@ -237,22 +284,15 @@ def _add_likelihood(outcome: _Outcome, sample: Sample) -> None:
     chosen = sample.probabilities[np.arange(len(sample.y_true)), sample.y_true]
     reason = "a true class was given the probability 0"
     outcome.add("nll", float(-np.log(chosen).mean()) if chosen.all() else None, reason)
+    outcome.add("brier", float(squared_errors(sample).mean()), "")
 
 
-def _add_patient_rates(outcome: _Outcome, table: pd.DataFrame) -> None:
-    """Add the two patient scores that count images; the module docstring defines them."""
-    images = sample_of(table, "image")
-    frame = pd.DataFrame({"accession": table["accession"].to_numpy(), "y_true": images.y_true})
-    patient = frame.groupby(["accession", "y_true"], sort=True).ngroup().to_numpy()
-    votes = np.zeros((int(patient.max()) + 1, len(images.class_names)))
-    np.add.at(votes, (patient, images.y_pred), 1.0)
-    patients = sample_of(table, "patient")
-    shares = votes / votes.sum(axis=1, keepdims=True)
-    right = shares[np.arange(len(shares)), patients.y_true]
-    outcome.add("recognition_rate", float(right.mean()), "")
-    # A mean probability is at most 1 and a vote counts 2: it orders ties and nothing else.
-    elected = (2 * votes + patients.probabilities).argmax(axis=1)
-    outcome.add("majority_vote_accuracy", float((elected == patients.y_true).mean()), "")
+def squared_errors(sample: Sample) -> npt.NDArray[np.float64]:
+    """Return the squared error of each row's probabilities, float64 [n]; its mean is ``brier``."""
+    classes = len(sample.class_names)
+    errors = (sample.probabilities - np.eye(classes)[sample.y_true]) ** 2
+    # Of two classes, both errors are equal; one of them is the binary Brier score.
+    return np.asarray(errors[:, 1] if is_binary(sample.class_names) else errors.sum(axis=1))
 
 
 def _matthews(matrix: npt.NDArray[np.int64]) -> float | None:

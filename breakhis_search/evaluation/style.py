@@ -8,7 +8,7 @@ from typing import NamedTuple
 import plotly.graph_objects as go
 
 from breakhis_search.evaluation.curves import MACRO, MICRO
-from breakhis_search.evaluation.samples import Level
+from breakhis_search.evaluation.samples import DrawnLevel
 
 OKABE_ITO: dict[str, str] = {
     "black": "#000000",
@@ -38,7 +38,7 @@ RATE_COLORSCALE: tuple[tuple[float, str], ...] = (
 )
 """From white to dark blue, so that lightness alone tells the rate."""
 
-LEVEL_COLORS: dict[Level, str] = {
+LEVEL_COLORS: dict[DrawnLevel, str] = {
     "image": OKABE_ITO["sky blue"],
     "patient": OKABE_ITO["blue"],
 }

@@ -20,6 +20,7 @@ from breakhis_search.models.recorder import Condition, Declaration, SpaceRecorde
 
 __all__ = [
     "ARCHITECTURE",
+    "STAINS",
     "TRAINABLE_PARTS",
     "Condition",
     "Declaration",
@@ -29,6 +30,7 @@ __all__ = [
     "declare_augmentation",
     "declare_head",
     "declare_optimizer",
+    "declare_preprocessing",
     "declare_sampling",
     "declare_small_cnn",
     "declare_space",
@@ -37,6 +39,8 @@ __all__ = [
 ]
 
 ARCHITECTURE = "model/architecture"
+STAINS: tuple[str, ...] = ("none", "macenko")
+"""What is done to the stains of an image; see :mod:`breakhis_search.data.stain`."""
 TRAINABLE_PARTS: tuple[str, ...] = ("frozen", "last_block", "last_third", "whole")
 """What of a pretrained backbone learns after the head has."""
 
@@ -116,6 +120,7 @@ def declare_space(hp: HyperParameters, architectures: Sequence[str]) -> None:
     """
     declare_architecture(hp, architectures)
     declare_optimizer(hp)
+    declare_preprocessing(hp)
     declare_augmentation(hp)
     declare_sampling(hp)
     families: tuple[tuple[Any, tuple[Family, ...]], ...] = (
@@ -162,6 +167,11 @@ def declare_optimizer(hp: HyperParameters) -> None:
     hp.Float("optimizer/learning_rate", 1e-4, 1e-2, sampling="log", default=1e-3)
     hp.Float("optimizer/weight_decay", 1e-6, 1e-2, sampling="log", default=1e-4)
     hp.Float("optimizer/label_smoothing", 0.0, 0.15, default=0.05)
+
+
+def declare_preprocessing(hp: HyperParameters) -> None:
+    """Declare what is done to an image before anything else, in training and in serving."""
+    hp.Choice("preprocessing/stain", list(STAINS), default="none")
 
 
 def declare_augmentation(hp: HyperParameters) -> None:

@@ -20,9 +20,27 @@ BATCH_SIZE = 32
 
 
 class BreastHistologyClassifier(PythonModel):  # type: ignore[misc]  # mlflow has no types
-    """Answers a table with a column ``image`` with a label and the probability of every class.
+    """Answers a table of images with a label and the probability of every class.
 
-    ``image`` holds the bytes of an image file, or their base64 (as over HTTP).
+    Columns asked for: ``image`` (the bytes of an image file, or their base64, as over HTTP) and, if
+    wanted, ``patient`` (text, for all rows or none).
+
+    Columns answered, one row per image:
+
+    * ``probability_<class>``: calibrated, softmax((logits + prior correction) / temperature). They
+      follow the share that each class has among the images of the development patients.
+    * ``label``: two classes are told apart by a threshold of the calibrated probability that was
+      locked on out-of-fold predictions (``decision`` in the model's configuration names it), so
+      that *malignant* may stand beside a probability below 0.5. Of more classes it is the one with
+      the largest uncalibrated logit: the decision that the model was scored and selected by
+      (balanced accuracy, where every class counts equally). The most probable class may be another,
+      more common one.
+    * ``patient_label`` and ``patient_probability_<class>``, if ``patient`` was given: the mean of
+      the calibrated probabilities over the patient's images in this request, and the label by the
+      threshold that was locked for such means (of more classes: by the mean uncalibrated
+      probabilities).
+    * ``logit_<class>``, with the parameter ``logits=True``: what the network itself says, to
+      evaluate the model by.
     """
 
     def load_context(self, context: Any) -> None:
@@ -32,7 +50,14 @@ class BreastHistologyClassifier(PythonModel):  # type: ignore[misc]  # mlflow ha
         config = context.model_config
         self._classes: list[str] = list(config["class_names"])
         self._size_px = (int(config["height_px"]), int(config["width_px"]))
+        self._correction = np.array(config["prior_correction"], dtype=np.float64)
+        self._temperature = float(config["temperature"])
+        self._decision: dict[str, Any] = dict(config["decision"])
         self._images = importlib.import_module(f"{config['package']}.images")
+        self._stain: Any = None
+        if config["stain"] is not None:
+            self._stain = importlib.import_module(f"{config['package']}.stain")
+            self._reference = self._stain.StainReference.from_dict(config["stain"])
         self._model = keras.models.load_model(
             context.artifacts["model"], compile=False, safe_mode=True
         )
@@ -40,20 +65,66 @@ class BreastHistologyClassifier(PythonModel):  # type: ignore[misc]  # mlflow ha
     def predict(
         self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None
     ) -> pd.DataFrame:
-        """Return one row per image: ``label`` and ``probability_<class>``."""
-        del context, params
+        """Return one row per image; the class describes the columns."""
+        del context
+        patients = _patients_of(model_input)
         logits = np.concatenate([self._score(b) for b in _batches(list(model_input["image"]))])
-        shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
-        probabilities = shifted / shifted.sum(axis=1, keepdims=True)
-        answer = pd.DataFrame(probabilities, columns=[f"probability_{c}" for c in self._classes])
-        answer.insert(0, "label", [self._classes[i] for i in probabilities.argmax(axis=1)])
-        return answer
+        calibrated = _softmax((logits + self._correction) / self._temperature)
+        parts = [self._answer("", calibrated, self._decide("image", calibrated, logits))]
+        if patients is not None:
+            means = _mean_by(patients, calibrated)
+            decided = self._decide("patient", means, _mean_by(patients, _softmax(logits)))
+            parts.append(self._answer("patient_", means, decided))
+        if params and params.get("logits"):
+            parts.append(pd.DataFrame(logits, columns=[f"logit_{c}" for c in self._classes]))
+        return pd.concat(parts, axis=1)
 
     def _score(self, images: list[Any]) -> Any:
         """Logits of up to ``BATCH_SIZE`` images, float64 [n, K]."""
-        prepared = [self._images.prepare(_bytes_of(image), *self._size_px) for image in images]
-        batch = np.stack(prepared).astype(np.float32)
+        batch = np.stack([self._prepare(image) for image in images]).astype(np.float32)
         return np.asarray(self._model.predict_on_batch(batch), dtype=np.float64)
+
+    def _prepare(self, image: Any) -> Any:
+        """Pixels of an image as the model was trained on them, [height, width, 3] in 0-255."""
+        pixels = self._images.prepare(_bytes_of(image), *self._size_px)
+        return self._stain.normalize_stain(pixels, self._reference) if self._stain else pixels
+
+    def _decide(self, level: str, calibrated: Any, uncalibrated: Any) -> Any:
+        """Class index of every row, int [n], at level ``image`` or ``patient``."""
+        if self._decision["rule"] == "argmax":
+            return uncalibrated.argmax(axis=1)
+        positive = self._classes.index(self._decision["class"])
+        is_positive = calibrated[:, positive] >= float(self._decision[level])
+        return np.where(is_positive, positive, 1 - positive)
+
+    def _answer(self, prefix: str, probabilities: Any, decided: Any) -> pd.DataFrame:
+        columns = [f"{prefix}probability_{c}" for c in self._classes]
+        answer = pd.DataFrame(probabilities, columns=columns)
+        answer.insert(0, f"{prefix}label", [self._classes[i] for i in decided])
+        return answer
+
+
+def _softmax(logits: Any) -> Any:
+    """Probabilities, float64 [n, K]."""
+    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return shifted / shifted.sum(axis=1, keepdims=True)
+
+
+def _patients_of(model_input: pd.DataFrame) -> Any:
+    """Index of the patient of each row, int [n], or ``None`` where none is named."""
+    if "patient" not in model_input or model_input["patient"].isna().all():
+        return None
+    if model_input["patient"].isna().any():
+        message = "the column 'patient' must name the patient of every image, or be left out"
+        raise ValueError(message)
+    return pd.factorize(model_input["patient"])[0]
+
+
+def _mean_by(patients: Any, values: Any) -> Any:
+    """Mean over the rows of a patient, for every row of the patient, float64 [n, K]."""
+    sums = np.zeros((patients.max() + 1, values.shape[1]))
+    np.add.at(sums, patients, values)
+    return (sums / np.bincount(patients)[:, None])[patients]
 
 
 def _batches(images: list[Any]) -> Iterable[list[Any]]:

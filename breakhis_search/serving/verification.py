@@ -22,7 +22,8 @@ import mlflow.pyfunc, pandas
 folder, image = sys.argv[1:]
 model = mlflow.pyfunc.load_model(folder)
 answer = model.predict(pandas.DataFrame({"image": [open(image, "rb").read()]}))
-print("ANSWER " + json.dumps(answer.drop(columns="label").iloc[0].tolist()))
+probabilities = answer[[c for c in answer if c.startswith("probability_")]]
+print("ANSWER " + json.dumps(probabilities.iloc[0].tolist()))
 """
 
 
@@ -34,7 +35,7 @@ def verify_in_fresh_process(
     Args:
         folder: The MLflow model folder.
         image: An image file.
-        expected: Probabilities this process gives for it, float64 [K].
+        expected: Calibrated probabilities this process gives for it, float64 [K].
         workdir: Folder to run in; it must not hold this package's source.
 
     Raises:

@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, cast
 
 import keras
 import numpy as np
+import numpy.typing as npt
 from optuna.trial import BaseTrial
 
+from breakhis_search.data.leaks import check_training
 from breakhis_search.data.sampling import TrainingRows
+from breakhis_search.data.stain import StainReference
+from breakhis_search.data.stain_cache import NormalizedImages, StainTable, open_stain_cache
 from breakhis_search.models.building import build_model
 from breakhis_search.models.space import ARCHITECTURE, declare_space
 from breakhis_search.models.trainability import set_trainable
 from breakhis_search.study.context import StudyContext
 from breakhis_search.study.hyperparameters import TrialHyperParameters
 from breakhis_search.training.plan import TrainingPlan, read_plan
-from breakhis_search.training.trainer import FoldTrainer, IntArray, Timer, TrainingData
+from breakhis_search.training.trainer import (
+    FoldResult,
+    FoldTrainer,
+    IntArray,
+    Timer,
+    TrainingData,
+)
 
 
 @dataclass(frozen=True)
@@ -70,7 +80,18 @@ def build_candidate(trial: BaseTrial, context: StudyContext, *, seed: int) -> Ca
 
 
 def training_data(context: StudyContext, train: IntArray, validation: IntArray) -> TrainingData:
-    """Return what a fold (or, without validation rows, a refit) trains on."""
+    """Return what a fold (or, without validation rows, a refit) trains on.
+
+    Raises:
+        SplitLeakageError: These rows would tell training something about what is scored.
+    """
+    check_training(
+        context.split,
+        train,
+        validation,
+        n_images=len(context.images),
+        patients_may_leak=context.config.protocol.kind == "image",
+    )
     table = context.split.table
     y = table["y"].to_numpy(dtype=np.int64)
     rows = TrainingRows(
@@ -83,13 +104,61 @@ def training_data(context: StudyContext, train: IntArray, validation: IntArray) 
     )
 
 
+def stain_reference(
+    candidate: Candidate, context: StudyContext, train: IntArray
+) -> StainReference | None:
+    """Return what the candidate brings images to after training on these rows, if to anything."""
+    if candidate.plan.stain == "none":
+        return None
+    return _stains(context).fit_reference(train)
+
+
+def seen_images(
+    candidate: Candidate, context: StudyContext, train: IntArray
+) -> npt.NDArray[np.uint8]:
+    """Return all images as the candidate sees them after training on these rows.
+
+    What is fitted (the reference of stain normalisation) is fitted to the training rows alone.
+
+    Returns:
+        uint8 [n, h, w, 3]; where stains are normalised, a view that only gives batches of rows.
+    """
+    reference = stain_reference(candidate, context, train)
+    if reference is None:
+        return context.images
+    view = NormalizedImages(context.images, _stains(context), reference)
+    return cast("npt.NDArray[np.uint8]", view)  # nobody does more than take rows of it
+
+
+def _stains(context: StudyContext) -> StainTable:
+    return open_stain_cache(
+        context.images,
+        context.split.table["sha256"].tolist(),
+        cache_dir=context.settings.cache_dir,
+    )
+
+
+class _Trainer(FoldTrainer):
+    """Trains on every fold's images as the candidate sees them."""
+
+    def __init__(self, candidate: Candidate, context: StudyContext, timer: Timer) -> None:
+        super().__init__(
+            candidate.model,
+            set_trainable=set_trainable,
+            plan=candidate.plan,
+            config=context.config.training,
+            device=context.device,
+            timer=timer,
+        )
+        self._candidate = candidate
+        self._context = context
+
+    def fit(self, data: TrainingData, **options: Any) -> FoldResult:
+        """Train and validate on the images as they are seen after training on ``data.train``."""
+        images = seen_images(self._candidate, self._context, data.train)
+        return super().fit(replace(data, images=images), **options)
+
+
 def trainer_of(candidate: Candidate, context: StudyContext, *, timer: Timer) -> FoldTrainer:
     """Return a trainer whose every fold starts from the candidate's weights as they are now."""
-    return FoldTrainer(
-        candidate.model,
-        set_trainable=set_trainable,
-        plan=candidate.plan,
-        config=context.config.training,
-        device=context.device,
-        timer=timer,
-    )
+    return _Trainer(candidate, context, timer)

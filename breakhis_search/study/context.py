@@ -26,8 +26,8 @@ class StudyContext:
 
     Attributes:
         config: The checked study.
-        split: Rows of the sealed test and the folds.
-        images: All images of the split's table, uint8 [n, h, w, 3].
+        split: The folds over the development images; no row of it is sealed.
+        images: All images of the split's table, uint8 [n, h, w, 3]. Sealed ones are not decoded.
         architectures: What ``model/architecture`` may be.
         weights: Pretrained weights by architecture.
         device: Where it trains.

@@ -7,9 +7,7 @@ import statistics
 import optuna
 import pandas as pd
 
-from breakhis_search.errors import TrialFailure
 from breakhis_search.evaluation.metrics import compute_metrics, epoch_score, score
-from breakhis_search.evaluation.predictions import build_predictions
 from breakhis_search.study.candidate import (
     Candidate,
     build_candidate,
@@ -17,9 +15,14 @@ from breakhis_search.study.candidate import (
     training_data,
 )
 from breakhis_search.study.context import StudyContext
+from breakhis_search.study.folds import predictions_of_fold
 from breakhis_search.study.records import TrialRecord, recorded
 from breakhis_search.study.seeding import seed_of
 from breakhis_search.training.trainer import EpochReport, FoldResult, Timer
+
+MEDIAN_EPOCH = "median_epoch"
+NLL = "nll"
+"""What later stages need to know of a complete trial, kept with it in Optuna."""
 
 
 def run_trial(trial: optuna.Trial, context: StudyContext, *, uid: str) -> float:
@@ -51,9 +54,10 @@ def run_trial(trial: optuna.Trial, context: StudyContext, *, uid: str) -> float:
             table = pd.concat([predictions for _, predictions in results], ignore_index=True)
             value = score(table, context.config.objective)
             metrics = compute_metrics(table)
-        best_epochs = [fold.best_epoch for fold, _ in results]
-        record.complete(value, metrics, table, median_epoch=round(statistics.median(best_epochs)))
-        trial.set_user_attr("median_epoch", round(statistics.median(best_epochs)))
+        median_epoch = round(statistics.median(fold.best_epoch for fold, _ in results))
+        record.complete(value, metrics, table, median_epoch=median_epoch)
+        trial.set_user_attr(MEDIAN_EPOCH, median_epoch)
+        trial.set_user_attr(NLL, metrics["image/nll"])
         return value
 
 
@@ -89,17 +93,7 @@ class _FoldRunner:
         if number == 0:
             with self._timer.measure("model"):
                 self._record.save_model(self._candidate.model)
-        rows = context.split.table.iloc[fold.validation].rename(columns={"path": "image"})
-        if result.logits is None:
-            raise TrialFailure(f"fold {number} has no validation images", remedy="report a defect")
-        predictions = build_predictions(
-            rows,
-            fold=number,
-            y_true=data.validation_y,
-            logits=result.logits,
-            class_names=context.class_names,
-        )
-        return result, predictions
+        return result, predictions_of_fold(context, number, data, result)
 
     def _after_epoch(self, fold: int, report: EpochReport) -> None:
         self._record.add_epoch(fold, report)

@@ -32,19 +32,30 @@ MLFLOW_STATUS = {
 }
 """Optuna's state is the truth; this is how MLflow says it."""
 
+_NAMES = {
+    keys.ROLE_TRIAL: "trial",
+    keys.ROLE_FINALIST: "finalist, trial",
+    keys.ROLE_REFIT: "refit of trial",
+}
+_STAGES = {
+    keys.ROLE_TRIAL: keys.STAGE_SEARCH,
+    keys.ROLE_FINALIST: keys.STAGE_FINALISTS,
+    keys.ROLE_REFIT: keys.STAGE_REFIT,
+}
+
 
 class TrialRecord:
-    """The record of one run of a study: a trial of the search, or the refit of its winner.
+    """The record of one run of a study: a trial of the search, a finalist, or the refit.
 
     Args:
         context: The study.
         uid: Identity of the run.
         number: Trial number.
-        role: ``trial`` or ``refit``.
+        role: Of the run: ``keys.ROLE_TRIAL``, ``ROLE_FINALIST`` or ``ROLE_REFIT``.
     """
 
     def __init__(
-        self, context: StudyContext, *, uid: str, number: int, role: str = "trial"
+        self, context: StudyContext, *, uid: str, number: int, role: str = keys.ROLE_TRIAL
     ) -> None:
         self._context = context
         self._journal = context.journal(uid)
@@ -69,13 +80,12 @@ class TrialRecord:
         tags = {
             **self._context.tags,
             keys.ROLE: self._role,
-            keys.STAGE: "search",
+            keys.STAGE: _STAGES[self._role],
             keys.STATE: "running",
             keys.TRIAL_NUMBER: str(self._number),
         }
-        prefix = "refit of trial" if self._role == "refit" else "trial"
         self._journal.begin(
-            name=f"{self._context.name} {prefix} {self._number:03d}",
+            name=f"{self._context.name} {_NAMES[self._role]} {self._number:03d}",
             tags=tags,
             parent_uid=self._context.uid,
             experiment=self._context.experiment,
@@ -107,11 +117,12 @@ class TrialRecord:
         self._journal.log_metrics({keys.METRIC_PARAMETERS: candidate.model.count_params()})
         self.deliver()
 
-    def add_epoch(self, fold: int, report: EpochReport) -> None:
-        """Record one epoch of one fold."""
-        self._epochs.append({"fold": fold, **asdict(report)})
-        part = "refit" if self._role == "refit" else f"fold_{fold}"
-        prefix = f"{keys.EPOCH}{part}/"
+    def add_epoch(
+        self, fold: int, report: EpochReport, *, part: str | None = None, seed: int = 0
+    ) -> None:
+        """Record one epoch of one fold, under ``part`` (by default the fold's number)."""
+        self._epochs.append({"seed": seed, "fold": fold, **asdict(report)})
+        prefix = f"{keys.EPOCH}{part or f'fold_{fold}'}/"
         numbers = {k: v for k, v in asdict(report).items() if isinstance(v, float)}
         self._journal.log_metrics({prefix + k: v for k, v in numbers.items()}, step=report.epoch)
         self.deliver()
@@ -185,7 +196,7 @@ class TrialRecord:
         }
         page = build_trial_page(
             table,
-            history,
+            _first_seed(history),
             title=f"{self._context.name}, trial {self._number}",
             subtitle_facts=facts,
         )
@@ -245,9 +256,20 @@ def protocol_in_words(context: StudyContext) -> str:
         return f"{protocol.folds} folds BY IMAGE: patients leak, do not believe these scores"
     if protocol.kind == "holdout":
         return f"hold-out of {len(protocol.validation_accessions)} named accessions"
+    if protocol.kind == "official":
+        return (
+            "Spanhol's five official folds, validation carved out of training"
+            f" {'BY SLIDE (patients leak)' if protocol.leaks else 'by accession (patient)'},"
+            " no sealed test"
+        )
     if protocol.leaks:
         return f"{protocol.folds} folds BY SLIDE: patients leak, do not believe these scores"
     return f"{protocol.folds} folds, disjoint by accession (patient)"
+
+
+def _first_seed(history: pd.DataFrame) -> pd.DataFrame:
+    """The epochs of the first seed: one curve a fold is drawn; the CSV file holds all seeds."""
+    return history if history.empty else history[history["seed"] == 0].drop(columns="seed")
 
 
 def _write(path: Any, text: str) -> None:

@@ -6,7 +6,6 @@ import numpy as np
 import optuna
 from optuna.trial import FrozenTrial
 
-from breakhis_search.study import lease
 from breakhis_search.study.candidate import (
     Candidate,
     build_candidate,
@@ -14,12 +13,10 @@ from breakhis_search.study.candidate import (
     training_data,
 )
 from breakhis_search.study.context import StudyContext
+from breakhis_search.study.objective import MEDIAN_EPOCH
 from breakhis_search.study.records import TrialRecord
 from breakhis_search.study.seeding import seed_of
-from breakhis_search.tracking import keys
 from breakhis_search.training.trainer import Timer
-
-REFIT_LEASE = "refit_lease"
 
 
 def refit(
@@ -47,26 +44,8 @@ def refit(
     nothing = np.empty(0, dtype=np.int64)
     trainer_of(candidate, context, timer=timer).fit(
         training_data(context, context.split.development, nothing),
-        epochs=int(best.user_attrs["median_epoch"]),
+        epochs=int(best.user_attrs[MEDIAN_EPOCH]),
         seed=seed,
-        on_epoch=lambda report: record.add_epoch(0, report),
+        on_epoch=lambda report: record.add_epoch(0, report, part="refit"),
     )
     return candidate
-
-
-def claim_refit(study: optuna.Study, uid: str) -> None:
-    """Leave a mark by which the next start can tell that a refit was cut off."""
-    study.set_user_attr(REFIT_LEASE, {"uid": uid, "lease": lease.claim()})
-
-
-def settle_dead_refit(study: optuna.Study, context: StudyContext) -> None:
-    """Finish the run of a refit whose process is gone."""
-    claimed = study.user_attrs.get(REFIT_LEASE)
-    if not claimed or not lease.is_dead(claimed["lease"]):
-        return
-    journal = context.journal(claimed["uid"])
-    if not journal.is_finished():
-        journal.set_tags({keys.STATE: "interrupted", keys.FAILURE: "its process ended"})
-        journal.finish("FAILED")
-        context.delivery.deliver(journal)
-    study.set_user_attr(REFIT_LEASE, None)

@@ -13,6 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from breakhis_search.errors import StudyError
 from breakhis_search.settings import mask_password
+from breakhis_search.tracking.ownership import one_at_a_time
 
 _IDENTITY = "identity"
 _NETWORK_FILE_SYSTEMS = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "lustre", "beegfs", "gpfs", "ceph"}
@@ -42,10 +43,14 @@ def open_storage(uri: str) -> optuna.storages.BaseStorage:
         StudyError: The database cannot be opened or written, or SQLite lies on a network file
             system, where its locks do not work.
     """
-    if uri.startswith("sqlite:///"):
-        _require_local_folder(Path(uri.removeprefix("sqlite:///")).parent)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    with storage_errors(uri):
+    if not uri.startswith("sqlite:///"):
+        with storage_errors(uri):
+            return optuna.storages.RDBStorage(uri)
+    folder = Path(uri.removeprefix("sqlite:///")).parent
+    _require_local_folder(folder)
+    # Two processes that start at once would create the same tables.
+    with storage_errors(uri), one_at_a_time(folder):
         return optuna.storages.RDBStorage(uri)
 
 

@@ -17,7 +17,6 @@ from breakhis_search.study.context import StudyContext
 from breakhis_search.study.interruption import HeldInterrupt
 from breakhis_search.study.objective import run_trial
 from breakhis_search.study.progress import TrialSummary
-from breakhis_search.tracking import keys
 
 UID = "trial_uid"
 LEASE = "lease"
@@ -38,19 +37,15 @@ def counts_towards_budget(trial: FrozenTrial) -> bool:
 def settle_dead_trials(study: optuna.Study, context: StudyContext) -> list[int]:
     """Fail the trials whose process is gone, put their configurations back in the queue.
 
-    Also ends the runs of interrupted trials whose end could not be recorded (a full disk).
-
     Returns:
-        The numbers of the trials that were failed.
+        Their numbers.
     """
     settled = []
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING, TrialState.FAIL)):
-        if trial.state == TrialState.RUNNING and _is_abandoned(trial):
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        if _is_abandoned(trial):
             _record_interruption(trial, context)
             _fail_and_queue_again(study, trial)
             settled.append(trial.number)
-        elif trial.user_attrs.get(INTERRUPTED):
-            _record_interruption(trial, context)
     return settled
 
 
@@ -65,15 +60,13 @@ def _is_abandoned(trial: FrozenTrial) -> bool:
 
 
 def _record_interruption(trial: FrozenTrial, context: StudyContext) -> None:
-    """End the run of a trial, if it was begun in this folder and Optuna's word is not there yet."""
+    """End the run of a trial, if it was begun in this folder; also one that says it is complete.
+
+    Optuna was never told, and Optuna's state is the truth. Delivering it is left to the caller.
+    """
     uid = trial.user_attrs.get(UID)
-    if uid is None:
-        return
-    journal = context.journal(str(uid))
-    is_settled = trial.state.is_finished() and journal.is_finished()
-    if journal.is_begun and not is_settled:
-        journal.set_tags({keys.STATE: INTERRUPTED, keys.FAILURE: "its process ended"})
-        journal.finish("FAILED")
+    if uid and context.journal(str(uid)).is_begun:
+        context.journal(str(uid)).end_cut_off()
 
 
 def _fail_and_queue_again(study: optuna.Study, trial: FrozenTrial) -> None:

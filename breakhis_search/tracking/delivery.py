@@ -13,7 +13,7 @@ from typing import Any
 from breakhis_search.errors import TrackingError
 from breakhis_search.settings import Settings
 from breakhis_search.tracking import keys
-from breakhis_search.tracking.journal import Journal, Record, open_journals
+from breakhis_search.tracking.journal import Journal, Record, all_journals
 from breakhis_search.tracking.store import ensure_experiment, tracking_errors
 
 _MAX_METRICS = 1000  # MLflow's limits per batch
@@ -59,12 +59,19 @@ class Delivery:
             journal.mark_delivered(record)
 
     def deliver_all(self, folder: Path) -> int:
-        """Send what earlier, interrupted runs left behind; return how many journals that was.
+        """End and send what earlier, interrupted runs left behind; return how many those were.
 
-        What belongs to a process that is still alive is left to it.
+        What belongs to a process that is still alive is left to it. Nobody else holds a journal:
+        one without an end was cut off.
         """
         # A parent must exist before its children name it: parents are the older journals.
-        return sum(self.deliver(journal) for journal in open_journals(folder))
+        return sum(self._deliver_left_behind(journal) for journal in all_journals(folder))
+
+    def _deliver_left_behind(self, journal: Journal) -> bool:
+        with journal.held() as is_ours:
+            if is_ours and not journal.is_finished():
+                journal.end_cut_off()
+            return is_ours and journal.has_undelivered and self.deliver(journal)
 
     def run_id(self, uid: str) -> str | None:
         """Return the MLflow run id of a delivered run, or ``None``."""

@@ -20,10 +20,12 @@ from pathlib import Path
 from typing import Any
 
 from breakhis_search.errors import TrackingError
+from breakhis_search.tracking import keys
 from breakhis_search.tracking.ownership import FolderLock
 
 _RECORDS = "records.jsonl"
 _CURSOR = "cursor"
+_LONGEST_END = 4096  # bytes; the record of an end has about 60
 
 
 @dataclass(frozen=True)
@@ -154,6 +156,11 @@ class Journal:
         finally:
             self.release()
 
+    @property
+    def has_undelivered(self) -> bool:
+        """Whether MLflow lacks anything of it."""
+        return next(self.undelivered(), None) is not None
+
     def undelivered(self) -> Iterator[Record]:
         """Yield the records behind the cursor; a half-written last line does not count."""
         if not self._records.is_file():
@@ -166,10 +173,17 @@ class Journal:
 
     def is_finished(self) -> bool:
         """Tell whether the last record is the end of the run."""
-        if not self._records.is_file():
-            return True
-        lines = self._records.read_bytes().splitlines()
-        return bool(lines) and b'"kind": "finish"' in lines[-1]
+        return not self.is_begun or b'"kind": "finish"' in self._last_line()
+
+    def end_cut_off(self) -> None:
+        """Record the end of a run whose process could not do it any more."""
+        self.set_tags({keys.STATE: "interrupted", keys.FAILURE: "its process ended"})
+        self.finish("FAILED")
+
+    def _last_line(self) -> bytes:
+        with self._records.open("rb") as file:
+            file.seek(max(0, self._records.stat().st_size - _LONGEST_END))
+            return (file.read().splitlines() or [b""])[-1]
 
     def _read(self, line: bytes, end: int) -> Record:
         try:
@@ -218,13 +232,17 @@ class Journal:
                 raise
 
 
-def open_journals(folder: Path) -> list[Journal]:
-    """Return the journals in a folder that hold undelivered records, oldest first."""
+def all_journals(folder: Path) -> list[Journal]:
+    """Return the journals in a folder, oldest first."""
     if not folder.is_dir():
         return []
     found = sorted(folder.iterdir(), key=lambda f: f.stat().st_mtime)
-    journals = [Journal(f) for f in found if (f / _RECORDS).is_file()]
-    return [j for j in journals if next(j.undelivered(), None) is not None]
+    return [Journal(f) for f in found if (f / _RECORDS).is_file()]
+
+
+def open_journals(folder: Path) -> list[Journal]:
+    """Return the journals in a folder that hold undelivered records, oldest first."""
+    return [j for j in all_journals(folder) if j.has_undelivered]
 
 
 def _now_ms() -> int:

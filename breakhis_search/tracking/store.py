@@ -14,8 +14,10 @@ from typing import Any
 
 from breakhis_search.errors import TrackingError
 from breakhis_search.settings import Settings, mask_password
+from breakhis_search.tracking.ownership import one_at_a_time
 
 _REACH_TIMEOUT_S = 5
+_SQLITE = "sqlite:///"
 
 
 def open_store(settings: Settings) -> Any:
@@ -33,8 +35,8 @@ def open_store(settings: Settings) -> Any:
             expected="sqlite:///…, postgresql://… or http://…",
             remedy="unset it to use mlruns/mlflow.db",
         )
-    elif uri.startswith("sqlite:///"):
-        _require_writable(Path(uri.removeprefix("sqlite:///")).parent)
+    elif uri.startswith(_SQLITE):
+        _require_writable(_folder_of(uri))
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     # With a server MLflow would print two addresses at the end of every run.
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
@@ -53,10 +55,24 @@ def open_store(settings: Settings) -> Any:
     with _environment_kept("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):
         mlflow.set_tracking_uri(uri)
         mlflow.set_registry_uri(uri)
-    with tracking_errors(uri):
+    with tracking_errors(uri), _tables_created_once(uri):
         client = MlflowClient(tracking_uri=uri, registry_uri=uri)
         client.search_experiments(max_results=1)
     return client
+
+
+@contextmanager
+def _tables_created_once(uri: str) -> Iterator[None]:
+    """Keep two processes that start at once from creating the same tables in SQLite."""
+    if not uri.startswith(_SQLITE):
+        yield
+        return
+    with one_at_a_time(_folder_of(uri)):
+        yield
+
+
+def _folder_of(uri: str) -> Path:
+    return Path(uri.removeprefix(_SQLITE)).parent
 
 
 @contextmanager

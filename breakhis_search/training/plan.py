@@ -21,6 +21,8 @@ class TrainingPlan:
         focal_gamma: Only for ``focal``.
         trainable: Part of the backbone that is fine-tuned; ``None`` without a backbone.
         backbone_learning_rate: Peak rate of the fine-tuning phase.
+        stain: One of :data:`breakhis_search.models.space.STAINS`: what images are brought to
+            before the model sees them.
     """
 
     learning_rate: float
@@ -32,6 +34,7 @@ class TrainingPlan:
     focal_gamma: float | None = None
     trainable: str | None = None
     backbone_learning_rate: float | None = None
+    stain: str = "none"
 
     @property
     def fine_tunes(self) -> bool:
@@ -51,4 +54,5 @@ def read_plan(values: Mapping[str, Any]) -> TrainingPlan:
         focal_gamma=values.get("sampling/focal_gamma"),
         trainable=values.get("transfer/trainable"),
         backbone_learning_rate=values.get("optimizer/backbone_learning_rate"),
+        stain=str(values["preprocessing/stain"]),
     )

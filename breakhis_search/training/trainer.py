@@ -140,6 +140,18 @@ class FoldTrainer:
         self._initial = [np.array(variable) for variable in core.variables]
         self._compiled: dict[str, CompiledPhase] = {}
 
+    @property
+    def core(self) -> Any:
+        """The model, with the weights of the fold that was trained last."""
+        return self._core
+
+    def start_from(self, core: Any) -> None:
+        """Let every fold to come start from the weights of another model of the same graph.
+
+        A new seed then costs new weights, not a new compiled step.
+        """
+        self._initial = [np.array(variable) for variable in core.variables]
+
     def fit(
         self,
         data: TrainingData,
@@ -221,7 +233,8 @@ class FoldTrainer:
                 with self._timer.measure("train"):
                     loss = self._train_epoch(compiled, data, next(stream), epoch_rates)
                 logits = None
-                if len(data.validation):
+                # Without a score nothing is chosen by epoch: only the last answer counts.
+                if len(data.validation) and (score or epoch + 1 == epochs):
                     with self._timer.measure("validate"):
                         logits = predict_logits(
                             compiled.model, data.images, data.validation, self._config.batch_size

@@ -108,6 +108,7 @@ def _data(settings: Settings, data: Path | None) -> Finding:
     text = f"{len(catalog.table)} images in {catalog.root} ({choice.source})"
     if errors:
         return Finding("data", "error", f"{text}, {errors} problems; to do: data check")
+    catalog.require_usable("skip")
     if choice.is_demo:
         return Finding("data", "note", f"{text}: the SYNTHETIC demo; to do: --data DIR")
     return Finding("data", "ok", text)

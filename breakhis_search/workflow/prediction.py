@@ -9,13 +9,14 @@ from typing import Any
 
 import pandas as pd
 
-from breakhis_search.comparison.registry import CHAMPION
+from breakhis_search.comparison.history import CHAMPION
 from breakhis_search.data.images import ImageDecodeError, decode_rgb
 from breakhis_search.errors import DataError, RegistryError, TrackingError
 from breakhis_search.settings import Settings
 from breakhis_search.study_file import find_study_file, load_study
 from breakhis_search.tracking import keys
 from breakhis_search.tracking.store import open_store, tracking_errors
+from breakhis_search.training.devices import import_keras
 
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"}
 _BATCH = 64
@@ -111,6 +112,7 @@ def _load(name: str, version: str | None, settings: Settings) -> tuple[Any, str]
             expected="a registered model (`status` lists them)",
             remedy="run the study, or `promote` a version",
         ) from error
+    import_keras()  # without the start-up messages of its backend
     with tracking_errors(settings.tracking_uri):
         model = mlflow.pyfunc.load_model(f"models:/{name}/{found.version}")
     return model, f"{name} version {found.version}"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import optuna
 
 from breakhis_search.data.catalog import Catalog, read_catalog
-from breakhis_search.data.splits import Protocol, Split, split_patients
+from breakhis_search.data.splits import Split
 from breakhis_search.models.weights import ResolvedWeights, resolve_weights
 from breakhis_search.settings import Settings
 from breakhis_search.study.identity import study_digest
@@ -23,6 +23,7 @@ from breakhis_search.workflow.request import (
     architectures_of,
     resolve_request,
 )
+from breakhis_search.workflow.splitting import split_catalog
 
 if TYPE_CHECKING:
     from breakhis_search.study.context import StudyContext
@@ -86,12 +87,7 @@ def prepare_run(request: RunRequest, settings: Settings, watcher: Watcher) -> Pr
         watcher.say(f"data: {resolved.data.folder} ({resolved.data.source})")
     catalog = _catalog(resolved, settings, watcher)
     config = resolved.config
-    split = split_patients(
-        catalog.table,
-        config.task,
-        Protocol(**config.protocol.model_dump()),
-        magnification=config.magnification,
-    )
+    split = split_catalog(catalog, config, folder=resolved.data.folder)
     for note in split.notes:
         watcher.say(note)
     weights = _weights(resolved, request, settings)

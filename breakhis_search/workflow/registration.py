@@ -1,48 +1,79 @@
-"""The end of a run: refit the best configuration, package it, prove that it works, register it."""
+"""The end of a run: refit the selected finalist, package it, prove that it works, register it."""
 
 from __future__ import annotations
 
+import json
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import optuna
-from optuna.trial import FrozenTrial, TrialState
+import pandas as pd
+from optuna.trial import FrozenTrial
 
-from breakhis_search.comparison.gate import broken_floors
-from breakhis_search.comparison.leaderboard import read_leaderboard
+from breakhis_search.comparison.gate import GateRules, judge_floors
 from breakhis_search.comparison.registry import Registered, register
 from breakhis_search.data.images import prepare
-from breakhis_search.evaluation.predictions import softmax
+from breakhis_search.data.sampling import prior_correction
+from breakhis_search.data.stain import normalize_stain
+from breakhis_search.evaluation.calibration import (
+    Calibration,
+    calibrate_table,
+    fit_calibration,
+)
+from breakhis_search.evaluation.metrics import compute_metrics
+from breakhis_search.evaluation.thresholds import Thresholds, lock_thresholds
 from breakhis_search.serving.package import Packaged, package_classifier
 from breakhis_search.serving.verification import verify_in_fresh_process
-from breakhis_search.study.candidate import Candidate
+from breakhis_search.study.candidate import Candidate, stain_reference, training_data
+from breakhis_search.study.claims import claim, release
 from breakhis_search.study.context import StudyContext
 from breakhis_search.study.records import TrialRecord, protocol_in_words, recorded
-from breakhis_search.study.refit import claim_refit, refit
+from breakhis_search.study.refit import refit
 from breakhis_search.tracking import keys
 from breakhis_search.tracking.store import tracking_errors
 from breakhis_search.training.trainer import Timer
 
 _SELECTED_TRIAL = keys.PREFIX + "selected_trial"
-_MODEL_SHA256 = keys.PREFIX + "model_sha256"
 _REFIT_OF = "refit_of"
+
+
+@dataclass(frozen=True)
+class Winner:
+    """The finalist that was selected.
+
+    Attributes:
+        trial: The search trial whose configuration it is.
+        run_id: The finalist's MLflow run.
+        table: Its out-of-fold predictions, all seeds.
+        seeds: How many seeds it was trained on.
+        why: Why this one, in words.
+    """
+
+    trial: FrozenTrial
+    run_id: str
+    table: pd.DataFrame
+    seeds: int
+    why: str
 
 
 def refit_and_register(
     study: optuna.Study,
+    winner: Winner,
     context: StudyContext,
     client: Any,
     example: Path,
     say: Callable[[str], None],
 ) -> tuple[Registered | None, str | None]:
-    """Register the best configuration of a study, fitted to all development patients.
+    """Register the selected configuration of a study, fitted to all development patients.
 
     Args:
-        study: The Optuna study: holds the values that were drawn.
+        study: The Optuna study: remembers what was registered.
+        winner: The selected finalist.
         context: The study.
         client: MLflow client.
         example: A real image the packed model must answer.
@@ -53,54 +84,69 @@ def refit_and_register(
     """
     if context.tags[keys.LEAKY] == "true":
         return None, "the protocol leaks patients: its models are never registered"
-    best = _best_trial(study, context, client)
-    if best is None:
-        return None, "no trial is complete"
-    if study.user_attrs.get(_REFIT_OF) == best.number:
-        return None, f"trial {best.number} is still the best and is registered already"
-    say(f"refitting trial {best.number} on all {len(context.split.development)} development images")
-    run = _RefitRun(uuid.uuid4().hex, best, context, client)
-    claim_refit(study, run.uid)
-    with recorded(run.record, run.timer):
-        registered = run.register(example, say)
-        study.set_user_attr(_REFIT_OF, best.number)
+    mark = [winner.trial.number, winner.seeds]
+    if study.user_attrs.get(_REFIT_OF) == mark:
+        return None, f"trial {winner.trial.number} is still selected and is registered already"
+    images = len(context.split.development)
+    say(f"refitting trial {winner.trial.number} on all {images} development images")
+    run = _RefitRun(uuid.uuid4().hex, winner, context, client)
+    claim(study, keys.ROLE_REFIT, run.uid)
+    try:
+        with recorded(run.record, run.timer):
+            registered = run.register(example, say)
+            study.set_user_attr(_REFIT_OF, mark)
+    finally:
+        release(study, keys.ROLE_REFIT)
     return registered, None
-
-
-def _best_trial(study: optuna.Study, context: StudyContext, client: Any) -> FrozenTrial | None:
-    """First of the leaderboard, which breaks ties by likelihood."""
-    with tracking_errors(context.settings.tracking_uri):
-        board = read_leaderboard(client, [context.name], study_uid=context.uid)
-    complete = {t.number: t for t in study.get_trials(states=(TrialState.COMPLETE,))}
-    ranked = [n for n in board["trial"] if n in complete]
-    return complete[ranked[0]] if ranked else None
 
 
 class _RefitRun:
     """The run in MLflow that ends with a registered version."""
 
-    def __init__(self, uid: str, best: FrozenTrial, context: StudyContext, client: Any) -> None:
+    def __init__(self, uid: str, winner: Winner, context: StudyContext, client: Any) -> None:
         self.uid = uid
         self.timer = Timer()
-        self.record = TrialRecord(context, uid=uid, number=best.number, role="refit")
-        self._best = best
+        self.record = TrialRecord(
+            context, uid=uid, number=winner.trial.number, role=keys.ROLE_REFIT
+        )
+        self._winner = winner
         self._context = context
         self._client = client
 
     def register(self, example: Path, say: Callable[[str], None]) -> Registered:
-        """Fit, package, verify in a fresh process, and register."""
-        candidate = refit(self._context, self._best, record=self.record, timer=self.timer)
+        """Fit, calibrate, package, verify in a fresh process, and register."""
+        candidate = refit(self._context, self._winner.trial, record=self.record, timer=self.timer)
+        with self.timer.measure("calibrate"):
+            calibration = self._calibrate(candidate)
+            thresholds = self._lock_thresholds(calibration)
         say("packaging the model and checking it in a fresh process")
         with self.timer.measure("package"):
-            packaged = self._package(candidate)
-        expected = _answer(candidate.model, example, self._context)
+            packaged = self._package(candidate, calibration, thresholds)
+        expected = _answer(candidate, example, calibration, self._context)
         with self.timer.measure("verify"):
             folder = self.record.journal.folder
             verify_in_fresh_process(packaged.folder, example, expected, workdir=folder)
         with tracking_errors(self._context.settings.tracking_uri):
-            return self._register(candidate, packaged)
+            return self._register(candidate, packaged, calibration, thresholds)
 
-    def _package(self, candidate: Candidate) -> Packaged:
+    def _calibrate(self, candidate: Candidate) -> Calibration:
+        """The temperature of the finalist's out-of-fold logits, its shift of the prior undone."""
+        context, plan = self._context, candidate.plan
+        nothing = np.empty(0, dtype=np.int64)
+        rows = training_data(context, context.split.development, nothing).rows
+        correction = prior_correction(
+            rows, plan.sampling_strategy, len(context.class_names), plan.class_weighting
+        )
+        return fit_calibration(self._winner.table, correction)
+
+    def _lock_thresholds(self, calibration: Calibration) -> Thresholds | None:
+        if self._context.config.task != "binary":
+            return None
+        return lock_thresholds(calibrate_table(self._winner.table, calibration))
+
+    def _package(
+        self, candidate: Candidate, calibration: Calibration, thresholds: Thresholds | None
+    ) -> Packaged:
         context = self._context
         return package_classifier(
             candidate.model,
@@ -108,70 +154,109 @@ class _RefitRun:
             class_names=context.class_names,
             height_px=context.config.data.height_px,
             width_px=context.config.data.width_px,
+            calibration=calibration,
+            thresholds=thresholds,
+            stain=stain_reference(candidate, context, context.split.development),
             metadata={
                 "study": context.name,
-                "trial": self._best.number,
+                "trial": self._winner.trial.number,
                 "protocol": protocol_in_words(context),
                 "split_digest": context.split.digest,
             },
         )
 
-    def _register(self, candidate: Candidate, packaged: Packaged) -> Registered:
+    def _register(
+        self,
+        candidate: Candidate,
+        packaged: Packaged,
+        calibration: Calibration,
+        thresholds: Thresholds | None,
+    ) -> Registered:
         context, client = self._context, self._client
         self.record.journal.log_model("classifier", tags={keys.ROLE: "refit"})
         self.record.complete_refit()
-        source = client.get_run(context.delivery.run_id(self._best.user_attrs["trial_uid"]))
+        run_id = str(context.delivery.run_id(self.uid))
         [model] = client.search_logged_models(
-            [source.info.experiment_id],
+            [client.get_run(run_id).info.experiment_id],
             filter_string=f"tags.`{keys.TRIAL_UID}` = '{self.uid}'",
         )
-        metrics = source.data.metrics
-        broken = broken_floors(metrics, context.config.registration.floors)
+        metrics = compute_metrics(self._winner.table)
+        floors = judge_floors(metrics, context.config.registration.floors, where="out-of-fold")
+        tags = self._tags(candidate, packaged, metrics)
+        tags[keys.CALIBRATION] = json.dumps(calibration.to_dict())
+        if thresholds is not None:
+            tags[keys.THRESHOLDS] = json.dumps(thresholds.to_dict())
         return register(
             client,
             name=keys.registered_name(context.config.task, demo=context.is_demo),
             model_id=model.model_id,
-            run_id=str(context.delivery.run_id(self.uid)),
-            tags=self._tags(candidate, packaged, broken),
-            description=_describe(self._best, metrics, candidate, context),
-            broken=broken,
+            run_id=run_id,
+            tags=tags,
+            description=_describe(self._winner, metrics, candidate, context),
+            floors=floors,
+            scores=_headline(metrics, context.config.objective),
         )
 
-    def _tags(self, candidate: Candidate, packaged: Packaged, broken: list[str]) -> dict[str, str]:
-        tags = {
+    def _tags(
+        self, candidate: Candidate, packaged: Packaged, metrics: Mapping[str, float]
+    ) -> dict[str, str]:
+        config = self._context.config
+        rules = GateRules(
+            objective=config.objective,
+            alpha=config.registration.alpha,
+            non_inferiority_margin=config.registration.non_inferiority_margin,
+            floors=config.registration.floors,
+            sealed_floors=config.registration.sealed_floors,
+        )
+        return {
             **self._context.tags,
-            keys.ROLE: "refit",
+            keys.ROLE: keys.ROLE_REFIT,
             keys.TRIAL_UID: self.uid,
             keys.ARCHITECTURE: candidate.architecture,
             keys.SAMPLING: candidate.plan.sampling_strategy,
-            _SELECTED_TRIAL: str(self._best.number),
-            _MODEL_SHA256: packaged.model_sha256,
-            "score_out_of_fold": f"{self._best.value:.4f}",
+            keys.EVIDENCE_RUN: self._winner.run_id,
+            keys.GATE_RULES: rules.to_json(),
+            keys.MODEL_SHA256: packaged.model_sha256,
+            keys.WHY_SELECTED: self._winner.why,
+            _SELECTED_TRIAL: str(self._winner.trial.number),
+            "score_out_of_fold": f"{metrics[f'image/{config.objective}']:.4f}",
         }
-        return {**tags, keys.BROKEN_FLOORS: "; ".join(broken)} if broken else tags
 
 
-def _answer(model: Any, image: Path, context: StudyContext) -> npt.NDArray[np.float64]:
+def _answer(
+    candidate: Candidate, file: Path, calibration: Calibration, context: StudyContext
+) -> npt.NDArray[np.float64]:
     """Probabilities of one image file, float64 [K], from this process."""
     height_px, width_px, _ = context.input_shape
-    batch = prepare(image.read_bytes(), height_px, width_px)[None].astype(np.float32)
-    answer: npt.NDArray[np.float64] = softmax(np.asarray(model.predict_on_batch(batch)))[0]
-    return answer
+    image = prepare(file.read_bytes(), height_px, width_px)
+    reference = stain_reference(candidate, context, context.split.development)
+    if reference is not None:
+        image = normalize_stain(image, reference)
+    logits = candidate.model.predict_on_batch(image[None].astype(np.float32))
+    answers = calibration.calibrated_probabilities(np.asarray(logits))
+    return np.asarray(answers[0])
+
+
+def _headline(metrics: Mapping[str, float], objective: str) -> dict[str, float]:
+    names = (f"image/{objective}", f"patient/{objective}")
+    return {f"out_of_fold/{name}": metrics[name] for name in names if name in metrics}
 
 
 def _describe(
-    best: FrozenTrial, metrics: dict[str, float], candidate: Candidate, context: StudyContext
+    winner: Winner, metrics: Mapping[str, float], candidate: Candidate, context: StudyContext
 ) -> str:
     """What a reader of the registry must know, in Markdown."""
-    objective = context.config.objective
-    patient = metrics.get(f"patient/{objective}")
     demo = "**SYNTHETIC DEMO DATA: of no use on tissue.**\n\n" if context.is_demo else ""
+    scores = _headline(metrics, context.config.objective)
     return (
-        f"{demo}{candidate.architecture}, trial {best.number} of {context.name}, refitted on"
-        f" all {len(context.split.development)} development images."
-        f"\n\n* out-of-fold {objective} (images): {best.value:.4f}"
-        + (f"\n* out-of-fold {objective} (patients): {patient:.4f}" if patient is not None else "")
+        f"{demo}{candidate.architecture}, trial {winner.trial.number} of {context.name}, refitted"
+        f" on all {len(context.split.development)} development images.\n"
+        + "".join(
+            f"\n* {name}: {value:.4f} (mean of {winner.seeds} seeds)"
+            for name, value in scores.items()
+        )
         + f"\n* protocol: {protocol_in_words(context)}"
         + "".join(f"\n* {note}" for note in context.split.notes)
+        + f"\n* why this one: {winner.why}"
         + "\n\nThe sealed test has not been opened for it. Not a medical device."
     )

@@ -12,9 +12,13 @@ import optuna
 
 from breakhis_search.comparison.registry import Registered
 from breakhis_search.data.cache import open_image_cache
+from breakhis_search.data.leaks import check_development_only
+from breakhis_search.data.official import leaks_in_words
+from breakhis_search.data.protocol import Split
+from breakhis_search.data.taxonomy import formulation
+from breakhis_search.study.claims import settle_dead_claims
 from breakhis_search.study.context import StudyContext
 from breakhis_search.study.records import protocol_in_words
-from breakhis_search.study.refit import settle_dead_refit
 from breakhis_search.study.storage import OpenedStudy, storage_errors
 from breakhis_search.study.worker import enqueue_first_trials, run_search, settle_dead_trials
 from breakhis_search.tracking import keys
@@ -25,6 +29,8 @@ from breakhis_search.training.devices import Device, prepare_device
 from breakhis_search.workflow.preparation import PreparedRun, Watcher
 from breakhis_search.workflow.registration import refit_and_register
 from breakhis_search.workflow.request import architectures_of
+from breakhis_search.workflow.sealed import sealed_images
+from breakhis_search.workflow.selection import select_winner
 
 
 @dataclass(frozen=True)
@@ -68,10 +74,11 @@ def _context(run: PreparedRun, watcher: Watcher) -> StudyContext:
         deterministic=config.training.deterministic,
     )
     watcher.say(f"training on {device.kind} ({device.name}), {device.precision}")
+    split = run.split.development_only()
     context = StudyContext(
         config=config,
-        split=run.split,
-        images=_images(run, watcher),
+        split=split,
+        images=_images(split, run, watcher),
         architectures=architectures_of(config),
         weights=run.weights,
         device=device,
@@ -88,8 +95,10 @@ def _context(run: PreparedRun, watcher: Watcher) -> StudyContext:
     return context
 
 
-def _images(run: PreparedRun, watcher: Watcher) -> npt.NDArray[np.uint8]:
-    table, size = run.split.table, run.resolved.config.data
+def _images(split: Split, run: PreparedRun, watcher: Watcher) -> npt.NDArray[np.uint8]:
+    """The images of a search: not one of a sealed patient is read."""
+    table, size = split.table, run.resolved.config.data
+    check_development_only(table, split.sealed)
     return open_image_cache(
         run.catalog.root,
         table["path"].tolist(),
@@ -120,16 +129,34 @@ def _tags(run: PreparedRun, device: Device) -> dict[str, str]:
         keys.TASK: config.task,
         keys.OBJECTIVE: config.objective,
         keys.PROTOCOL: config.protocol.kind,
+        keys.FORMULATION: formulation(config.task, config.magnification),
+        **_official_leaks(run),
         keys.LEAKY: str(config.protocol.leaks).lower(),
         keys.DEMO: str(run.resolved.data.is_demo).lower(),
         keys.MAGNIFICATION: str(config.data.magnification),
         keys.DATA_FINGERPRINT: run.catalog.fingerprint,
         keys.SPLIT_DIGEST: run.split.digest,
+        **_sealed_digest(run),
         keys.SEALED_TEST: sealed.absent_because or f"{len(sealed.groups)} patients",
         keys.PROFILE: run.resolved.profile or "none",
         keys.DEVICE: f"{device.kind}: {device.name}",
         keys.PRECISION: device.precision,
     }
+
+
+def _sealed_digest(run: PreparedRun) -> dict[str, str]:
+    """What the sealed test is, as a tag; nothing where the study has none."""
+    config = run.resolved.config
+    if not run.split.sealed.groups:
+        return {}
+    images = sealed_images(run.catalog, config.task, config.magnification)
+    return {keys.SEALED_DIGEST: images.digest} if images else {}
+
+
+def _official_leaks(run: PreparedRun) -> dict[str, str]:
+    """The patients that the official tests leak, as a tag; nothing for other protocols."""
+    leaks = leaks_in_words(run.split)
+    return {keys.OFFICIAL_LEAKS: leaks} if leaks else {}
 
 
 def _search_and_register(context: StudyContext, run: PreparedRun, watcher: Watcher) -> RunOutcome:
@@ -141,8 +168,13 @@ def _search_and_register(context: StudyContext, run: PreparedRun, watcher: Watch
         _tidy_up(study, context, watcher)
         enqueue_first_trials(study, context.config.enqueue)
         finished = run_search(study, context)
+        winner = select_winner(study, context, run.client, parent, watcher.say)
         example = run.catalog.root / context.split.table["path"].iloc[context.split.development[0]]
-        registered, reason = refit_and_register(study, context, run.client, example, watcher.say)
+        registered, reason = (
+            refit_and_register(study, winner, context, run.client, example, watcher.say)
+            if winner
+            else (None, "no trial is complete")
+        )
         status = "FINISHED"
     finally:
         parent.finish(status)
@@ -161,7 +193,8 @@ def _search_and_register(context: StudyContext, run: PreparedRun, watcher: Watch
 
 def _tidy_up(study: optuna.Study, context: StudyContext, watcher: Watcher) -> None:
     """Bring what interrupted runs left behind to its end, in Optuna and in MLflow."""
-    settle_dead_refit(study, context)
+    for what in settle_dead_claims(study, context):
+        watcher.say(f"{what} had been cut off and is done again")
     settled = settle_dead_trials(study, context)
     if settled:
         watcher.say(f"trials {settled} had been cut off; their configurations are queued again")
@@ -176,11 +209,16 @@ def _begin_parent(context: StudyContext) -> Journal:
     journal = context.journal(context.uid)
     note = (
         f"**{context.name}**: {config.description or config.task}\n\n"
-        f"* data: {len(split.table)} images"
+        f"* data: {len(split.table)} development images"
         + (" (SYNTHETIC DEMO)" if context.is_demo else "")
         + f"\n* protocol: {protocol_in_words(context)}\n* objective: {config.objective}\n"
         + "".join(f"* {note}\n" for note in split.notes)
     )
-    tags = {**context.tags, keys.ROLE: "study", keys.MLFLOW_NOTE: note}
+    tags = {
+        **context.tags,
+        keys.ROLE: keys.ROLE_STUDY,
+        keys.MLFLOW_NOTE: note,
+        keys.SELECTION_RULES: config.selection.model_dump_json(),
+    }
     journal.begin(name=context.name, tags=tags, parent_uid=None, experiment=context.experiment)
     return journal

@@ -76,6 +76,18 @@ def test_data_that_is_not_there(place, capsys, make, says):
     assert nothing_was_registered(place)
 
 
+@pytest.mark.parametrize(
+    "command", [["run", "--study", "binary"], ["data", "check"]], ids=["run", "data check"]
+)
+def test_a_tree_without_images(place, capsys, command):
+    for file in (place / "data").rglob("*.png"):
+        file.unlink()
+    message = error_of(capsys, *command)
+    assert "no usable image" in message
+    assert "to do:" in message
+    assert nothing_was_registered(place)
+
+
 def test_a_wrong_root_in_the_environment_is_an_error_not_the_demo(place, capsys, monkeypatch):
     monkeypatch.setenv("BREAKHIS_ROOT", str(place / "nowhere"))
     assert "nowhere" in error_of(capsys, "run", "--study", "binary")
@@ -129,6 +141,7 @@ def test_data_check_names_every_problem_with_a_remedy(place, capsys):
         ("data.magnification=50", "magnification"),
         ("protocol.folds=19", "too few benign accessions for 19 folds"),
         ("protocol.kind=image", "--i-know-this-leaks"),
+        ("protocol.group_by=slide", "--i-know-this-leaks"),
         ("data.magnification=", "magnification"),
     ],
 )

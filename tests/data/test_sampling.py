@@ -9,7 +9,9 @@ from breakhis_search.data.sampling import (
     STRATEGIES,
     TrainingRows,
     class_weights,
+    effective_prior,
     epoch_stream,
+    prior_correction,
     steps_per_epoch,
 )
 from breakhis_search.errors import ConfigError
@@ -97,3 +99,61 @@ def test_inverse_class_weights_by_hand():
 def test_unknown_class_weighting_is_an_error():
     with pytest.raises(ConfigError, match="class_weighting is not known"):
         class_weights(np.array([0, 1]), 2, "cubic")
+
+
+@pytest.fixture
+def three_classes() -> TrainingRows:
+    """70, 20 and 7 images of three classes (and none of a fourth), of uneven patients and types."""
+    y = np.repeat([0, 1, 2], [70, 20, 7])
+    groups = np.array([f"p{i}" for i in np.repeat(range(6), [50, 20, 15, 5, 6, 1])])
+    types = np.array(["a"] * 50 + ["b"] * 20 + ["c"] * 20 + ["d"] * 7)
+    return TrainingRows(y, types, groups)
+
+
+@pytest.mark.parametrize("strategy", [s for s in STRATEGIES if s != "class_weights"])
+@pytest.mark.parametrize("batch_size", [8, 32])
+def test_effective_prior_is_what_a_long_stream_yields(three_classes, strategy, batch_size):
+    rng = np.random.default_rng(0)
+    stream = epoch_stream(three_classes, strategy, batch_size=batch_size, rng=rng)
+    drawn = np.concatenate([next(stream) for _ in range(400)])
+    shares = np.bincount(three_classes.y[drawn], minlength=4) / len(drawn)
+    assert effective_prior(three_classes, strategy, 4) == pytest.approx(shares, abs=0.01)
+
+
+@pytest.mark.parametrize("weighting", ["inverse", "sqrt_inverse", "effective_number"])
+def test_effective_prior_of_class_weights_is_their_share_of_the_loss(three_classes, weighting):
+    weights = class_weights(three_classes.y, 4, weighting)
+    mass = np.bincount(three_classes.y, weights=weights[three_classes.y], minlength=4)
+    prior = effective_prior(three_classes, "class_weights", 4, weighting)
+    assert prior == pytest.approx(mass / mass.sum())
+
+
+def test_inverse_class_weights_show_a_uniform_prior(three_classes):
+    prior = effective_prior(three_classes, "class_weights", 4, "inverse")
+    assert prior == pytest.approx([1 / 3, 1 / 3, 1 / 3, 0])
+
+
+@pytest.mark.parametrize("strategy", ["none", "focal"])
+def test_strategies_that_keep_the_natural_prior_need_no_correction(three_classes, strategy):
+    assert prior_correction(three_classes, strategy, 4).tolist() == [0.0] * 4
+
+
+def test_prior_correction_turns_the_effective_prior_into_the_natural_one(three_classes):
+    prior = effective_prior(three_classes, "class_weights", 4, "sqrt_inverse")
+    corrected = prior * np.exp(prior_correction(three_classes, "class_weights", 4, "sqrt_inverse"))
+    assert corrected == pytest.approx([70 / 97, 20 / 97, 7 / 97, 0])
+
+
+def test_a_class_without_images_is_not_corrected(three_classes):
+    correction = prior_correction(three_classes, "patient_balanced", 4)
+    assert correction == pytest.approx([*np.log(np.array([70, 20, 7]) * 3 / 97), 0.0])
+
+
+def test_effective_prior_of_an_unknown_strategy_is_an_error(rows):
+    with pytest.raises(ConfigError, match="sampling/strategy is not known.*received 'smote'"):
+        effective_prior(rows, "smote", 2)
+
+
+def test_effective_prior_of_class_weights_needs_their_weighting(rows):
+    with pytest.raises(ConfigError, match="class_weighting is not known"):
+        effective_prior(rows, "class_weights", 2)

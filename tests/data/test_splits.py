@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 import pandas as pd
 import pytest
 
 from breakhis_search.data.catalog import table_from_names
 from breakhis_search.data.cohort import join_groups, select_cohort
-from breakhis_search.data.splits import (
-    Fold,
-    Protocol,
-    check_disjoint,
-    choose_sealed_test,
-    split_patients,
-)
+from breakhis_search.data.leaks import check_split
+from breakhis_search.data.splits import Protocol, choose_sealed_test, split_patients
 from breakhis_search.data.taxonomy import TUMOR_TYPES, class_names
 from breakhis_search.errors import SplitError, SplitLeakageError
 
@@ -151,7 +144,7 @@ def test_sealed_test_never_holds_a_type_with_two_patients():
 def test_a_patient_of_two_types_stays_on_one_side():
     table = tree({**SMALL, "PT": ["2001AB", "5001", "5002"]})
     split = split_patients(table, "multiclass", Protocol(folds=2))
-    check_disjoint(split, Protocol(folds=2))
+    check_split(split, Protocol(folds=2))
     both = split.table[split.table["accession"] == "14-2001"]
     assert both["type"].nunique() == 2
     assert both["group"].nunique() == 1
@@ -218,13 +211,48 @@ def test_image_protocol_leaks_patients_but_never_the_sealed_test():
     assert not set(group[split.test]) & set(group[split.development])
 
 
-def test_a_planted_overlap_is_caught():
-    split = split_patients(tree(SMALL), "binary", Protocol())
-    first = split.folds[0]
-    leaky = Fold(train=np.append(first.train, first.validation[0]), validation=first.validation)
-    planted = dataclasses.replace(split, folds=(leaky, *split.folds[1:]))
-    with pytest.raises(SplitLeakageError, match="fold 0: patients of validation"):
-        check_disjoint(planted, Protocol())
+def test_holdout_never_validates_whom_a_type_can_only_be_learnt_from():
+    table = tree({**SMALL, "LC": ["6001"]})
+    protocol = Protocol(
+        kind="holdout",
+        validation_accessions=("1001", "3001"),
+        sealed_test="none",
+        on_single_accession_type="train_only",
+    )
+    split = split_patients(table, "multiclass", protocol)
+    alone = set(np.flatnonzero((split.table["accession"] == "14-6001").to_numpy()))
+    [fold] = split.folds
+    assert alone <= set(fold.train)
+    assert not alone & set(fold.validation)
+
+
+def test_holdout_that_names_whom_a_type_can_only_be_learnt_from_is_an_error():
+    table = tree({**SMALL, "LC": ["6001"]})
+    protocol = Protocol(
+        kind="holdout",
+        validation_accessions=("1001", "6001"),
+        sealed_test="none",
+        on_single_accession_type="train_only",
+    )
+    with pytest.raises(SplitError, match=r"names 14-6001, the only one with lobular_carcinoma"):
+        split_patients(table, "multiclass", protocol)
+
+
+def test_a_type_whose_patients_are_all_held_out_is_told():
+    protocol = Protocol(
+        kind="holdout", validation_accessions=("1001", "1002", "1003", "3001"), sealed_test="none"
+    )
+    split = split_patients(tree(SMALL), "multiclass", protocol)
+    assert "fold 0 scores what it never trains on: adenosis" in split.notes
+
+
+def test_splits_of_the_full_list_are_the_documented_ones(full):
+    # docs/protocols.md quotes them; changing them starts every study anew.
+    digests = {t: split_patients(full, t, Protocol()).digest for t in ("binary", "multiclass")}
+    assert digests == {
+        "binary": "db666dc77a29865b2a5bc2fe64ee69da52b8d5b1770ec08080e08b311df67b9e",
+        "multiclass": "57675385b828ce75570dd2823ab39e4152027e285f002d6461aea0158ed37361",
+    }
 
 
 def test_a_magnification_without_images_is_an_error():

@@ -57,7 +57,7 @@ def test_patient_metrics_by_hand(four_images):
     assert metrics["patient/nll"] == pytest.approx(-math.log(0.6 * 0.8 * 0.6) / 3)
     assert metrics["patient/recognition_rate"] == pytest.approx((0.5 + 1 + 1) / 3)
     # p's vote is a tie, which the higher mean probability decides.
-    assert metrics["patient/majority_vote_accuracy"] == 1.0
+    assert metrics["patient_majority_vote/accuracy"] == 1.0
 
 
 def test_three_patient_scores_are_three_different_numbers(make_table):
@@ -68,7 +68,7 @@ def test_three_patient_scores_are_three_different_numbers(make_table):
     )
     metrics = compute_metrics(table)
     assert metrics["patient/accuracy"] == 1.0
-    assert metrics["patient/majority_vote_accuracy"] == 0.5
+    assert metrics["patient_majority_vote/accuracy"] == 0.5
     assert metrics["patient/recognition_rate"] == pytest.approx((1 / 3 + 1) / 2)
 
 

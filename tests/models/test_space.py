@@ -21,6 +21,7 @@ SHARED = [
     "optimizer/learning_rate",
     "optimizer/weight_decay",
     "optimizer/label_smoothing",
+    "preprocessing/stain",
     "augmentation/strength",
     "sampling/strategy",
     "sampling/class_weighting",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -90,6 +92,7 @@ def test_what_a_killed_writer_left_half_written_is_cut_off(settings, client):
     begin(journal)
     with (journal.folder / "records.jsonl").open("a") as file:
         file.write('{"kind": "metrics", "metr')
+    journal.release()  # as the end of its process does
     again = journal_of(settings, "torn")  # the next process
     assert not again.is_finished()
     again.finish("FAILED")
@@ -115,6 +118,65 @@ def test_journals_left_behind_are_found_and_delivered(settings, client):
     Delivery(client, settings).deliver_all(settings.journal_dir)
     assert open_journals(settings.journal_dir) == []
     assert runs_of(client, "left")[0].info.status == "FAILED"
+
+
+def test_a_first_delivery_that_fails_leaves_one_run_per_uid(settings, client, monkeypatch):
+    journal = journal_of(settings, "twice-tried")
+    begin(journal)
+    journal.log_metrics({"m": 0.5}, step=3)
+    journal.finish("FINISHED")
+    with monkeypatch.context() as patch:
+
+        def create_and_lose(*args, **kwargs):  # the server made the run, its answer never arrived
+            create(*args, **kwargs)
+            raise ConnectionError("connection reset by peer")
+
+        create = client.create_run
+        patch.setattr(client, "create_run", create_and_lose)
+        with pytest.raises(TrackingError, match="connection reset.*same command again"):
+            Delivery(client, settings).deliver(journal)
+    assert "twice-tried" in [j.uid for j in open_journals(settings.journal_dir)]
+    Delivery(client, settings).deliver(journal)
+    [run] = runs_of(client, "twice-tried")
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics["m"] == 0.5
+
+
+def test_a_store_that_refused_once_is_not_asked_again(settings, client, monkeypatch):
+    # MLflow repeats each request for seconds: the end of a run must not wait for that thrice.
+    calls = []
+
+    def refuse(*_args, **_kwargs):
+        calls.append(1)
+        raise ConnectionError("connection refused")
+
+    monkeypatch.setattr(client, "create_run", refuse)
+    first, second = journal_of(settings, "refused1"), journal_of(settings, "refused2")
+    delivery = Delivery(client, settings)
+    for journal in (first, second):
+        begin(journal)
+        journal.finish("FAILED")
+        with pytest.raises(TrackingError, match="connection refused"):
+            delivery.deliver(journal)
+    assert len(calls) == 1
+
+
+def test_a_full_disk_is_one_clear_error_and_leaves_no_half_line(settings, monkeypatch):
+    journal = journal_of(settings, "full-disk")
+    begin(journal)
+    before = (journal.folder / "records.jsonl").read_bytes()
+
+    def refuse(_descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("breakhis_search.tracking.journal.os.fsync", refuse)
+        with pytest.raises(TrackingError, match=r"No space left on device.*free space"):
+            journal.log_metrics({"m": 1.0})
+    assert (journal.folder / "records.jsonl").read_bytes() == before
+    journal.log_metrics({"m": 1.0})
+    assert [r.kind for r in journal.undelivered()] == ["run", "metrics"]
+    journal.release()
 
 
 def test_long_values_and_many_metrics_fit_the_limits(settings, client):

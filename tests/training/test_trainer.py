@@ -122,6 +122,20 @@ def test_training_stops_when_patience_is_used_up(trained):
     assert result.best_epoch == 1
 
 
+def test_patience_starts_anew_after_the_head(trained):
+    model, _, _ = trained
+    plan = dataclasses.replace(PLAN, trainable="last_block", backbone_learning_rate=1e-4)
+    never_better = iter(np.linspace(1, 0, 50))
+    trainer = make_trainer(model, plan, head_epochs=4, patience=2, max_epochs=30)
+    trainer._set_trainable = lambda core, part: 0  # which layers learn does not matter here
+    result = trainer.fit(
+        make_data(), epochs=30, seed=1, score=lambda y, logits: float(next(never_better))
+    )
+    # Used up after the third epoch, it neither ends the head nor counts for fine-tuning.
+    assert [r.phase for r in result.history] == ["head"] * 4 + ["fine_tune"] * 2
+    assert result.best_epoch == 1
+
+
 def test_without_validation_the_last_weights_are_kept(trained):
     model, _, _ = trained
     result = make_trainer(model).fit(make_data(validation=False), epochs=2, seed=1)

@@ -16,10 +16,10 @@ def study_of(home, name: str = "binary-demo@v1") -> optuna.Study:
     return optuna.load_study(study_name=name, storage=home.settings.studies_uri)
 
 
-def runs_of(home) -> list:
+def runs_of(home, role: str = "trial") -> list:
     client = home.client
     [experiment] = client.search_experiments(filter_string="name = 'breakhis-binary-demo'")
-    return client.search_runs([experiment.experiment_id], f"tags.`{keys.ROLE}` = 'trial'")
+    return client.search_runs([experiment.experiment_id], f"tags.`{keys.ROLE}` = '{role}'")
 
 
 @pytest.fixture(autouse=True)
@@ -125,13 +125,18 @@ def test_more_trials_continue_the_same_version(home):
     assert trials[0].params != trials[1].params, "a resumed sampler must not repeat itself"
 
 
-def test_the_image_protocol_is_marked_and_never_registered(home, capsys):
-    leaky = ["--set", "protocol.kind=image", "--i-know-this-leaks"]
+@pytest.mark.parametrize(
+    ("leak", "words"), [("kind=image", "BY IMAGE"), ("group_by=slide", "BY SLIDE")]
+)
+def test_a_leaky_protocol_is_marked_and_never_registered(home, capsys, leak, words):
+    leaky = ["--set", f"protocol.{leak}", "--i-know-this-leaks"]
     assert home.search("binary", 1, *leaky) == 0
     out = capsys.readouterr().out
     assert "LEAKY" in out
     assert "Nothing new was registered: the protocol leaks patients" in out
     assert all(r.data.tags[keys.LEAKY] == "true" for r in runs_of(home))
+    [parent] = runs_of(home, "study")
+    assert f"folds {words}: patients leak" in parent.data.tags[keys.MLFLOW_NOTE]
     assert home.client.search_registered_models() == []
 
 

@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 
 from breakhis_search.data.images import prepare
+from breakhis_search.evaluation.calibration import Calibration
 
 SCRIPT = """
 import sys, mlflow.pyfunc, pandas
@@ -58,8 +59,10 @@ def test_it_answers_what_its_keras_model_answers(folder, model, image):
 
     inner = keras.models.load_model(next(folder.rglob("model.keras")), compile=False)
     batch = prepare(image.read_bytes(), 32, 48)[None].astype(np.float32)
-    logits = np.asarray(inner(batch), dtype=np.float64)[0]
-    expected = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
+    calibration = Calibration.from_dict(
+        mlflow.models.Model.load(folder).flavors["python_function"]["config"]
+    )
+    expected = calibration.calibrated_probabilities(np.asarray(inner(batch)))[0]
     answer = model.predict(pd.DataFrame({"image": [image.read_bytes()]})).iloc[0]
     assert [answer["probability_benign"], answer["probability_malignant"]] == pytest.approx(
         expected.tolist(), abs=1e-5

@@ -1,0 +1,86 @@
+"""Leaderboards judged on the predictions MLflow holds: tied sets, and one study against another."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from breakhis_search.comparison.difference import difference_interval, verdict
+from breakhis_search.comparison.evidence import read_predictions
+from breakhis_search.comparison.leaderboard import finalists_of, search_trials_of
+from breakhis_search.comparison.optimism import Optimism, best_of_n_optimism
+from breakhis_search.comparison.permutation import patient_swap_test
+from breakhis_search.comparison.selection import Finalist, Selection, select
+from breakhis_search.errors import ComparisonError
+from breakhis_search.evaluation.metrics import Objective
+
+
+def judge_finalists(
+    client: Any, leaderboard: pd.DataFrame, objective: Objective, *, margin: float, alpha: float
+) -> Selection | None:
+    """Return which finalists of a study are tied with the best and which one is selected.
+
+    Args:
+        client: An MLflow client.
+        leaderboard: From :func:`.leaderboard.read_leaderboard`, of one study.
+        objective: What is compared.
+        margin: Largest distance from the best score of a finalist that is called tied.
+        alpha: Of the permutation tests, Holm-adjusted.
+
+    Returns:
+        ``None`` when there is no finalist.
+    """
+    finalists = [
+        Finalist(
+            trial=int(row["trial"]),
+            name=row["architecture"],
+            table=read_predictions(client, row["run_id"]),
+            parameters=int(row["parameters"]),
+        )
+        for row in finalists_of(leaderboard).to_dict("records")
+    ]
+    return select(finalists, objective, margin=margin, alpha=alpha) if finalists else None
+
+
+def judge_search(client: Any, leaderboard: pd.DataFrame, objective: Objective) -> Optimism | None:
+    """Return how optimistic the best score of a search is for having been chosen.
+
+    Args:
+        client: An MLflow client.
+        leaderboard: Of one study.
+        objective: What the search maximised.
+
+    Returns:
+        ``None`` when no trial is complete.
+    """
+    runs = search_trials_of(leaderboard)["run_id"]
+    tables = [read_predictions(client, run) for run in runs]
+    return best_of_n_optimism(tables, objective) if tables else None
+
+
+def compare_selected(
+    client: Any, selected: Sequence[tuple[str, str]], objective: Objective
+) -> list[str]:
+    """Return in words how the selected finalists of several studies compare, pair by pair.
+
+    Args:
+        client: An MLflow client.
+        selected: Name and run of each.
+        objective: What is compared.
+    """
+    tables = [(name, read_predictions(client, run)) for name, run in selected]
+    sentences = []
+    for i, (first, a) in enumerate(tables):
+        for second, b in tables[i + 1 :]:
+            try:
+                test, interval = (
+                    patient_swap_test(a, b, objective),
+                    difference_interval(a, b, objective),
+                )
+            except ComparisonError as error:
+                sentences.append(f"{first} and {second} do not compare: {error.what}")
+            else:
+                sentences.append(verdict(test, interval, objective, names=(first, second)))
+    return sentences

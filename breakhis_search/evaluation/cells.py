@@ -1,0 +1,80 @@
+"""How well each tumour type is recognised at each magnification, with what stands behind it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from breakhis_search.data.taxonomy import MAGNIFICATIONS, TUMOR_TYPES
+from breakhis_search.evaluation.predictions import probabilities_of
+from breakhis_search.evaluation.samples import check_not_empty
+
+ALL = "all"
+"""The margin: every magnification, or every type."""
+
+COLUMNS: tuple[str, ...] = (
+    "type",
+    "magnification",
+    "images",
+    "patients",
+    "image_accuracy",
+    "patient_recognition_rate",
+    "mean_probability_true",
+)
+"""The columns of the table of cells."""
+
+
+def cell_table(table: pd.DataFrame) -> pd.DataFrame:
+    """Return one row per tumour type and magnification that has images, and all margins.
+
+    Args:
+        table: A predictions table of any number of seeds; numbers are means over them.
+
+    Returns:
+        Columns :data:`COLUMNS`: ``type`` and ``magnification`` (text; ``all`` on a margin),
+        ``images`` and ``patients`` (int: how many stand behind the numbers), ``image_accuracy``
+        (share of images that are right), ``patient_recognition_rate`` (mean over patients of that
+        share, Spanhol et al. 2016) and ``mean_probability_true`` (mean probability of the true
+        class). Types in the order of the taxonomy, magnifications ascending, margins last.
+
+    Raises:
+        DataError: The table is empty.
+    """
+    check_not_empty(table)
+    by_image = _by_image(table)
+    rows = [
+        _row(by_image[_in_cell(by_image, tumor_type, magnification)], tumor_type, magnification)
+        for tumor_type in _present([t.name for t in TUMOR_TYPES], by_image["type"])
+        for magnification in _present([str(m) for m in MAGNIFICATIONS], by_image["magnification"])
+    ]
+    cells = pd.DataFrame(rows, columns=list(COLUMNS))
+    return cells[cells["images"] > 0].reset_index(drop=True)
+
+
+def _by_image(table: pd.DataFrame) -> pd.DataFrame:
+    """Return one row per image: whose it is, how often it is right and p(true), over the seeds."""
+    probabilities, truth = probabilities_of(table), table["y_true"].to_numpy(np.int64)
+    scored = table[["image", "type", "magnification", "accession", "y_true"]].assign(
+        right=(probabilities.argmax(axis=1) == truth).astype(np.float64),
+        p_true=probabilities[np.arange(len(truth)), truth],
+    )
+    keys = ["image", "type", "magnification", "accession", "y_true"]
+    means = scored.groupby(keys, sort=True)[["right", "p_true"]].mean().reset_index()
+    return means.assign(magnification=means["magnification"].astype(str))
+
+
+def _present(known: list[str], found: pd.Series) -> list[str]:
+    """Return the known names that occur, in their order, and the margin."""
+    occurring = set(found)
+    return [name for name in known if name in occurring] + [ALL]
+
+
+def _in_cell(by_image: pd.DataFrame, tumor_type: str, magnification: str) -> pd.Series:
+    of_type = (by_image["type"] == tumor_type) | (tumor_type == ALL)
+    return of_type & ((by_image["magnification"] == magnification) | (magnification == ALL))
+
+
+def _row(images: pd.DataFrame, tumor_type: str, magnification: str) -> tuple[object, ...]:
+    shares = images.groupby(["accession", "y_true"])["right"].mean()
+    scores = (images["right"].mean(), shares.mean(), images["p_true"].mean())
+    return (tumor_type, magnification, len(images), len(shares), *scores)

@@ -1,0 +1,1 @@
+"""What is written about a registered version, from what was measured: model card, decision log."""

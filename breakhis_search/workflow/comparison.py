@@ -1,0 +1,139 @@
+"""``compare``: what MLflow knows of one study or several, judged and put into words."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from breakhis_search.comparison.contest import compare_selected, judge_finalists
+from breakhis_search.comparison.leaderboard import (
+    best_by,
+    different_splits,
+    finalists_of,
+    list_studies,
+    read_leaderboard,
+    resolve_studies,
+    score_by_magnification,
+    search_trials_of,
+    shared_names,
+)
+from breakhis_search.comparison.selection import Selection
+from breakhis_search.config import SelectionConfig
+
+
+@dataclass(frozen=True)
+class JudgedStudy:
+    """One study, compared within.
+
+    Attributes:
+        name: Full study name.
+        objective: Its objective.
+        finalists: Ranked, with the columns of the leaderboard and of the selection.
+        trials: The trials of its search, best first, then those that did not complete.
+        best_by: The best search trial of every ``architecture`` and of every ``sampling``.
+        by_magnification: The objective of the selected finalist at every magnification.
+        selection: The tied set; ``None`` without finalists.
+        optimism: The best score of the search for having been chosen, in words.
+    """
+
+    name: str
+    objective: str
+    finalists: pd.DataFrame
+    trials: pd.DataFrame
+    best_by: dict[str, pd.DataFrame]
+    by_magnification: pd.DataFrame
+    selection: Selection | None
+    optimism: str
+
+    @property
+    def why(self) -> str:
+        """Which finalist is selected and why, in words."""
+        if self.selection is not None:
+            return self.selection.explanation
+        if search_trials_of(self.trials).empty:
+            return "No trial is complete."
+        return (
+            "No finalist is trained yet: nothing is selected from single seeds. Run the study again"
+            " to go on."
+        )
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Studies side by side.
+
+    Attributes:
+        studies: Each judged within.
+        verdicts: How their selected finalists compare, in words.
+        warnings: What makes scores incomparable, in words.
+    """
+
+    studies: list[JudgedStudy]
+    verdicts: list[str]
+    warnings: list[str]
+
+
+def compare_studies(client: Any, names: Sequence[str]) -> Comparison:
+    """Return the leaderboards of studies, judged.
+
+    Args:
+        client: An MLflow client.
+        names: Study names; without a version, the newest one.
+
+    Raises:
+        TrackingError: The store has no such study.
+    """
+    known = {s["study"]: s for s in reversed(list_studies(client).to_dict("records"))}
+    studies = [_judge(client, name, known[name]) for name in resolve_studies(client, names)]
+    board = read_leaderboard(client, [s.name for s in studies])
+    warnings = [
+        f"Several studies in this store are called {n}: the newest is shown."
+        for n in shared_names(board)
+    ]
+    if different_splits(board):
+        warnings.append("These studies split differently: their scores do not compare.")
+    objectives = {s.objective for s in studies}
+    selected = [
+        (f"{s.name} trial {s.selection.selected}", _selected_run(s)) for s in studies if s.selection
+    ]
+    verdicts = (
+        compare_selected(client, selected, studies[0].objective)  # type: ignore[arg-type]
+        if len(selected) > 1 and len(objectives) == 1
+        else []
+    )
+    return Comparison(studies, verdicts, warnings)
+
+
+def _judge(client: Any, name: str, study: dict[Any, Any]) -> JudgedStudy:
+    board = read_leaderboard(client, [name], study_uid=study["study_uid"])
+    rules = SelectionConfig(**json.loads(study["selection_rules"]))
+    selection = judge_finalists(
+        client, board, study["objective"], margin=rules.margin, alpha=rules.alpha
+    )
+    finalists = finalists_of(board)
+    if selection is not None:
+        judged = selection.table.drop(columns=["name", "score", "parameters"])
+        finalists = finalists.merge(judged, on="trial").sort_values("rank")
+    trials = board[board["rank"].isna()].reset_index(drop=True)
+    shown = finalists[finalists["selected"]] if selection else search_trials_of(trials)
+    magnifications = [
+        score_by_magnification(client, run, study["objective"]) for run in shown["run_id"].head(1)
+    ]
+    return JudgedStudy(
+        name=name,
+        objective=study["objective"],
+        finalists=finalists,
+        trials=trials,
+        best_by={column: best_by(trials, column) for column in ("architecture", "sampling")},
+        by_magnification=magnifications[0] if magnifications else pd.DataFrame(),
+        selection=selection,
+        optimism=study["optimism"],
+    )
+
+
+def _selected_run(study: JudgedStudy) -> str:
+    return str(study.finalists.loc[study.finalists["selected"], "run_id"].iloc[0])

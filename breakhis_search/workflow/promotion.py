@@ -1,0 +1,249 @@
+"""``promote`` and ``rollback``: the gate, asked in order, with nothing moved on a refusal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from breakhis_search.comparison.evidence import read_predictions
+from breakhis_search.comparison.gate import (
+    Decision,
+    GateRules,
+    judge_floors,
+    judge_sealed,
+    judge_superiority,
+)
+from breakhis_search.comparison.history import (
+    ChampionChange,
+    champion_of,
+    change_champion,
+    previous_champion,
+)
+from breakhis_search.comparison.registry import drop_challenger, find_version
+from breakhis_search.data.catalog import read_catalog
+from breakhis_search.errors import RegistryError
+from breakhis_search.evaluation.metrics import compute_metrics
+from breakhis_search.settings import Settings
+from breakhis_search.study_file import find_study_file, load_study
+from breakhis_search.tracking import keys
+from breakhis_search.tracking.store import open_store, tracking_errors
+from breakhis_search.workflow.dataset import choose_data
+from breakhis_search.workflow.sealed import SealedImages, open_sealed_test, sealed_images
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class PromotionRequest:
+    """The options of ``promote``, as typed."""
+
+    study: str
+    version: str | None = None
+    data: Path | None = None
+    demo: bool = False
+    dry_run: bool = False
+    force: bool = False
+
+
+@dataclass(frozen=True)
+class PromotionOutcome:
+    """What a promotion came to.
+
+    Attributes:
+        name: Registered model.
+        version: The version that was asked about.
+        decision: What the gate found.
+        change: The move of the alias; ``None`` for a dry run and a confirmed champion.
+    """
+
+    name: str
+    version: str
+    decision: Decision
+    change: ChampionChange | None
+
+
+def promote(request: PromotionRequest, settings: Settings, say: Say) -> PromotionOutcome:
+    """Ask the gate and, if it lets the version through, make it champion.
+
+    Asked about the champion itself, it opens the sealed test for it and checks the floors.
+
+    Raises:
+        RegistryError: The gate refuses, with every reason; the registry is as before, but for the
+            record of the sealed test's opening if it came to that.
+    """
+    config = load_study(find_study_file(request.study, settings.home / "experiments"))
+    name = keys.registered_name(config.task, demo=request.demo)
+    client = open_store(settings)
+    with tracking_errors(settings.tracking_uri):
+        target = find_version(client, name, request.version)
+        champion = champion_of(client, name)
+        rival = None if champion is None or champion.version == target.version else champion
+        is_confirmation = champion is not None and rival is None
+        decision, scores = _out_of_fold(client, target, rival)
+        if decision.passed:
+            asked = _SealedQuestion(client, target, rival, config.data.root, request, settings, say)
+            decision += asked.answer(scores)
+        version = str(target.version)
+        if request.dry_run:
+            return PromotionOutcome(name, version, decision, None)
+        if not decision.passed and not request.force:
+            raise _refusal(name, version, decision, is_confirmation=is_confirmation)
+        if is_confirmation:
+            return PromotionOutcome(name, version, decision, None)
+        change = change_champion(
+            client,
+            name,
+            version,
+            instead_of=None if champion is None else str(champion.version),
+            action="promoted" if decision.passed else "forced",
+            why="; ".join(decision.reasons),
+            scores=scores,
+        )
+        drop_challenger(client, name, version)
+    return PromotionOutcome(name, version, decision, change)
+
+
+def rollback(study: str, settings: Settings, *, demo: bool) -> tuple[str, ChampionChange]:
+    """Make the previous champion champion again; return the registered model and the move.
+
+    Raises:
+        RegistryError: There is none to go back to.
+    """
+    config = load_study(find_study_file(study, settings.home / "experiments"))
+    name = keys.registered_name(config.task, demo=demo)
+    client = open_store(settings)
+    with tracking_errors(settings.tracking_uri):
+        version = previous_champion(client, name)
+        present = champion_of(client, name)
+        change = change_champion(
+            client,
+            name,
+            version,
+            instead_of=None if present is None else str(present.version),
+            action="rolled back",
+            why="rolled back on purpose",
+        )
+    return name, change
+
+
+def rules_of(version: Any) -> GateRules:
+    """Return the rules a version was registered under.
+
+    Raises:
+        RegistryError: It was registered by something else.
+    """
+    text = version.tags.get(keys.GATE_RULES)
+    if text is None:
+        raise RegistryError(
+            f"version {version.version} of {version.name} says nothing of how it was made",
+            expected=f"a version with the tag {keys.GATE_RULES}",
+            remedy="promote versions that `run` registered",
+        )
+    return GateRules.from_json(text)
+
+
+def _out_of_fold(client: Any, target: Any, rival: Any) -> tuple[Decision, dict[str, float]]:
+    """Floors, then superiority over the champion."""
+    rules = rules_of(target)
+    _require_same_test(target, rival)
+    table = read_predictions(client, target.tags[keys.EVIDENCE_RUN])
+    metrics = compute_metrics(table)
+    decision = judge_floors(metrics, rules.floors, where="out-of-fold")
+    if rival is not None:
+        rules_of(rival)
+        champion = read_predictions(client, rival.tags[keys.EVIDENCE_RUN])
+        decision += judge_superiority(table, champion, rules)
+    headline = (f"image/{rules.objective}", f"patient/{rules.objective}")
+    return decision, {f"out_of_fold/{k}": metrics[k] for k in headline if k in metrics}
+
+
+def _require_same_test(target: Any, rival: Any) -> None:
+    """Both were kept from the same sealed patients, or one of them may have been trained on."""
+    if rival is None:
+        return
+    mine, its = (v.tags.get(keys.SEALED_DIGEST, "") for v in (target, rival))
+    if mine != its:
+        raise RegistryError(
+            f"version {rival.version} (champion) and version {target.version} were kept from"
+            " different sealed tests",
+            expected=f"sealed test {mine[:12] or 'absent'}",
+            received=f"sealed test {its[:12] or 'absent'}",
+            remedy="refit the champion's configuration on this data (`run` with its values in"
+            " `enqueue`), so that both are judged on the same patients",
+        )
+
+
+@dataclass(frozen=True)
+class _SealedQuestion:
+    """Whether the sealed test vetoes."""
+
+    client: Any
+    target: Any
+    rival: Any | None
+    study_root: str | None
+    request: PromotionRequest
+    settings: Settings
+    say: Say
+
+    def answer(self, scores: dict[str, float]) -> Decision:
+        """Open the sealed test, if there is one and this is no dry run; add to the scores."""
+        tags = self.target.tags
+        if not tags.get(keys.SEALED_DIGEST):
+            why = tags.get(keys.SEALED_TEST, "its study has none")
+            return Decision.of(True, f"there is no sealed test ({why}): decided out-of-fold only")
+        if self.request.dry_run:
+            return Decision.of(True, "the sealed test would be opened now (dry run: it was not)")
+        images = self._images()
+        rules = rules_of(self.target)
+        challenger = self._open(self.target, images, against=self.rival)
+        champion = self._open(self.rival, images, against=self.target) if self.rival else None
+        name = f"image/{rules.objective}"
+        for role, metrics in (("sealed_test", challenger), ("sealed_test_champion", champion)):
+            if metrics and name in metrics:
+                scores[f"{role}/{name}"] = metrics[name]
+        return judge_sealed(challenger, champion, rules)
+
+    def _open(self, version: Any, images: SealedImages, *, against: Any) -> dict[str, float]:
+        number = None if against is None else str(against.version)
+        return open_sealed_test(self.client, version, images, against=number, say=self.say)
+
+    def _images(self) -> SealedImages:
+        """The sealed test the versions were kept from."""
+        data = choose_data(self.request.data, self.settings, study_root=self.study_root)
+        tags = self.target.tags
+        magnification = tags.get(keys.MAGNIFICATION, "all")
+        catalog = read_catalog(data.folder, cache_dir=self.settings.cache_dir)
+        images = sealed_images(
+            catalog.require_usable("skip"),
+            tags[keys.TASK],
+            None if magnification == "all" else int(magnification),
+        )
+        wanted = tags[keys.SEALED_DIGEST]
+        if images is None or images.digest != wanted:
+            found = f"digest {images.digest[:12]}" if images else "no sealed test"
+            raise RegistryError(
+                f"{data.folder} ({data.source}) holds another sealed test than version"
+                f" {self.target.version} was kept from",
+                expected=f"digest {wanted[:12]}",
+                received=found,
+                remedy="name the data of its study with --data DIR",
+            )
+        return images
+
+
+def _refusal(
+    name: str, version: str, decision: Decision, *, is_confirmation: bool
+) -> RegistryError:
+    if is_confirmation:
+        return RegistryError(
+            f"version {version} of {name} is champion and does not hold what is asked of it",
+            received="; ".join(decision.refusals),
+            remedy="`rollback`, or promote a better version",
+        )
+    return RegistryError(
+        f"version {version} of {name} is not promoted",
+        received="; ".join(decision.refusals),
+        remedy="train a better model, or insist with --force (it is written down)",
+    )

@@ -1,0 +1,179 @@
+"""Opening the sealed test: for registered artifacts only, written down before it is looked at."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from breakhis_search.data.catalog import Catalog
+from breakhis_search.data.cohort import restrict_magnification, select_cohort
+from breakhis_search.data.sealing import choose_sealed_test
+from breakhis_search.data.taxonomy import Task, class_names
+from breakhis_search.errors import RegistryError
+from breakhis_search.evaluation.calibration import Calibration, calibrate_table
+from breakhis_search.evaluation.metrics import compute_metrics
+from breakhis_search.evaluation.predictions import LOGIT_PREFIX, build_predictions, write_parquet
+from breakhis_search.evaluation.thresholds import Thresholds, locked_metrics
+from breakhis_search.tracking import keys
+from breakhis_search.training.devices import import_keras
+
+ARTIFACT_FOLDER = "sealed_test"
+_BATCH = 64
+
+
+@dataclass(frozen=True)
+class SealedImages:
+    """The images of the sealed test.
+
+    Attributes:
+        root: Folder their paths are relative to.
+        rows: Cohort rows with ``path``, ``y`` and what a predictions table needs.
+        digest: sha256 over what they show and what they are.
+        task: ``binary`` or ``multiclass``.
+    """
+
+    root: Path
+    rows: pd.DataFrame
+    digest: str
+    task: Task
+
+
+def sealed_images(catalog: Catalog, task: Task, magnification: int | None) -> SealedImages | None:
+    """Return the sealed test of a data set, or ``None`` where it has none."""
+    sealed = choose_sealed_test(catalog.table)
+    cohort = select_cohort(catalog.table, task, group_by="accession")
+    cohort = restrict_magnification(cohort, magnification)
+    rows = cohort[cohort["patient"].isin(sealed.groups)].reset_index(drop=True)
+    if rows.empty:
+        return None
+    content = sorted(zip(rows["sha256"], rows["y"].tolist(), strict=True))
+    digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()
+    return SealedImages(catalog.root, rows, digest, task)
+
+
+def open_sealed_test(
+    client: Any,
+    version: Any,
+    images: SealedImages,
+    *,
+    against: str | None,
+    say: Callable[[str], None],
+) -> dict[str, float]:
+    """Score a registered version on the sealed test and return its metrics.
+
+    The opening is written to the version before anything is scored, so that a run that is cut off
+    counts as one; the predictions and metrics go to the version's run.
+
+    Args:
+        client: An MLflow client.
+        version: A model version.
+        images: The sealed test.
+        against: The version it is compared with.
+        say: Told what is being done.
+
+    Raises:
+        RegistryError: The artifact is not the one that was registered, or cannot be loaded.
+    """
+    earlier = openings_of(version)
+    say(
+        f"opening the sealed test for version {version.version} of {version.name}:"
+        f" {len(images.rows)} images of {images.rows['patient'].nunique()} patients"
+        + (f" (OPENED {len(earlier)} TIMES BEFORE)" if earlier else "")
+    )
+    tag = f"{keys.SEALED_OPENING}{len(earlier) + 1:03d}"
+    opening: dict[str, Any] = {
+        "when": datetime.now(UTC).isoformat(timespec="seconds"),
+        "sealed_digest": images.digest,
+        "model_sha256": version.tags.get(keys.MODEL_SHA256, ""),
+        "against": against,
+        "opened_before": len(earlier),
+    }
+    client.set_model_version_tag(version.name, version.version, tag, json.dumps(opening))
+    table = _score(version, images)
+    metrics = {**compute_metrics(table), **_at_locked_thresholds(version, table)}
+    _keep(client, version, table, metrics)
+    return metrics
+
+
+def openings_of(version: Any) -> list[dict[str, Any]]:
+    """Return every recorded opening of the sealed test for a version, oldest first."""
+    tags = sorted((k, v) for k, v in version.tags.items() if k.startswith(keys.SEALED_OPENING))
+    return [json.loads(text) for _, text in tags]
+
+
+def _score(version: Any, images: SealedImages) -> pd.DataFrame:
+    """The predictions table of a registered classifier, from image files.
+
+    It holds the logits as the network gives them, like the out-of-fold table it is held against.
+    """
+    model = _load_verified(version)
+    names = class_names(images.task)
+    paths = [images.root / path for path in images.rows["path"]]
+    answers = []
+    for start in range(0, len(paths), _BATCH):
+        batch = pd.DataFrame({"image": [p.read_bytes() for p in paths[start : start + _BATCH]]})
+        answer = model.predict(batch, params={"logits": True})
+        answers.append(answer[[LOGIT_PREFIX + name for name in names]].to_numpy(np.float64))
+    return build_predictions(
+        images.rows.rename(columns={"path": "image"}),
+        fold=0,
+        y_true=images.rows["y"].to_numpy(np.int64),
+        logits=np.concatenate(answers),
+        class_names=names,
+    )
+
+
+def _load_verified(version: Any) -> Any:
+    """The pyfunc of a version, after checking that it is the artifact that was registered."""
+    import mlflow.artifacts
+    import mlflow.pyfunc
+    from mlflow.exceptions import MlflowException
+
+    import_keras()  # without the start-up messages of its backend
+    try:
+        folder = Path(
+            mlflow.artifacts.download_artifacts(f"models:/{version.name}/{version.version}")
+        )
+        [model_file] = (folder / "artifacts").glob("*.keras")
+        digest = hashlib.sha256(model_file.read_bytes()).hexdigest()
+        if digest != version.tags.get(keys.MODEL_SHA256):
+            raise RegistryError(
+                f"version {version.version} of {version.name} is not what was registered",
+                expected=f"sha256 {version.tags.get(keys.MODEL_SHA256)}",
+                received=digest,
+                remedy="run the study again; the sealed test scores registered artifacts only",
+            )
+        return mlflow.pyfunc.load_model(str(folder))
+    except (MlflowException, OSError, ValueError) as error:
+        raise RegistryError(
+            f"version {version.version} of {version.name} cannot be loaded",
+            received=str(error).splitlines()[0][:300],
+            remedy="check the artifact store",
+        ) from error
+
+
+def _at_locked_thresholds(version: Any, table: pd.DataFrame) -> Mapping[str, float]:
+    """Sensitivity and its kin at the thresholds that were locked out-of-fold (binary only)."""
+    locked, fitted = (version.tags.get(key) for key in (keys.THRESHOLDS, keys.CALIBRATION))
+    if not locked or not fitted:
+        return {}
+    calibrated = calibrate_table(table, Calibration.from_dict(json.loads(fitted)))
+    return locked_metrics(calibrated, Thresholds.from_dict(json.loads(locked)))
+
+
+def _keep(client: Any, version: Any, table: pd.DataFrame, metrics: Mapping[str, float]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "predictions.parquet"
+        write_parquet(table, file)
+        client.log_artifact(version.run_id, str(file), ARTIFACT_FOLDER)
+    for name, value in metrics.items():
+        client.log_metric(version.run_id, f"{ARTIFACT_FOLDER}/{name}", value)

@@ -1,0 +1,113 @@
+"""The same training loop on the JAX backend of Keras, in a process of its own."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("jax") is None, reason="no jax: pip install '.[dev]'"
+)
+
+SCRIPT = """
+import dataclasses, json
+import keras
+import numpy as np
+from breakhis_search.config import TrainingConfig
+from breakhis_search.data.sampling import TrainingRows
+from breakhis_search.models.building import build_model
+from breakhis_search.models.recorder import SpaceRecorder
+from breakhis_search.models.trainability import set_trainable
+from breakhis_search.models.weights import ResolvedWeights
+from breakhis_search.training.devices import peak_memory_mb, prepare_device, reset_peak_memory
+from breakhis_search.training.plan import TrainingPlan
+from breakhis_search.training.trainer import FoldTrainer, Timer, TrainingData, predict_logits
+
+device = prepare_device("cpu", deterministic=True)
+reset_peak_memory(device)
+n, rng = 48, np.random.default_rng(0)
+y = np.arange(n) % 2
+images = rng.integers(0, 60, (n, 32, 48, 3), dtype=np.uint8)
+images[y == 0, :, :, 0] += 150
+images[y == 1, :, :, 2] += 150
+train, rest = np.arange(32), np.arange(32, n)
+rows = TrainingRows(y[train], np.where(y[train] == 0, "a", "b"), np.array(["p"] * len(train)))
+data = TrainingData(images, train, rows, rest, y[rest], 2)
+plan = TrainingPlan(
+    learning_rate=3e-3,
+    weight_decay=1e-4,
+    label_smoothing=0.05,
+    augmentation_strength=0.5,
+    sampling_strategy="class_weights",
+    class_weighting="inverse",
+)
+keras.utils.set_random_seed(5)
+model = build_model(
+    "small_cnn",
+    SpaceRecorder(),
+    input_shape=(32, 48, 3),
+    n_classes=2,
+    weights=ResolvedWeights("small_cnn", "none"),
+)
+trainer = FoldTrainer(
+    model,
+    set_trainable=set_trainable,
+    plan=plan,
+    config=TrainingConfig(max_epochs=2, head_epochs=0, patience=9, batch_size=16),
+    device=device,
+    timer=Timer(),
+)
+accuracy = lambda y, logits: float((logits.argmax(axis=1) == y).mean())
+folds = [trainer.fit(data, epochs=2, seed=1, score=accuracy) for _ in range(2)]
+again = predict_logits(model, images, rest, 16)
+print(json.dumps({
+    "device": dataclasses.asdict(device),
+    "compiles_with_xla": device.compiles_with_xla,
+    "memory_mb": peak_memory_mb(device),
+    "folds": [[dataclasses.asdict(r) for r in fold.history] for fold in folds],
+    "difference": float(np.abs(again - folds[1].logits).max()),
+}))
+"""
+
+
+@pytest.fixture(scope="module")
+def answer() -> dict:
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT],
+        env={**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_the_device_is_found_on_jax(answer):
+    assert answer["device"]["backend"] == "jax"
+    assert answer["device"]["kind"] == "cpu"
+    assert answer["compiles_with_xla"]
+    assert answer["memory_mb"] > 10
+
+
+def test_a_model_learns_on_jax(answer):
+    first, last = answer["folds"][0]
+    assert last["loss"] < first["loss"]
+    assert last["score"] > 0.9
+
+
+def test_every_fold_starts_anew_on_jax(answer):
+    first, second = answer["folds"]
+    for a, b in zip(first, second, strict=True):
+        assert a["loss"] == pytest.approx(b["loss"], rel=1e-4)
+        assert a["val_loss"] == pytest.approx(b["val_loss"], rel=1e-3, abs=1e-5)
+
+
+def test_the_kept_logits_are_those_of_the_kept_weights_on_jax(answer):
+    assert answer["difference"] < 1e-4

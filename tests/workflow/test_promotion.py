@@ -1,0 +1,197 @@
+"""``promote``, ``rollback`` and ``compare --history`` on a registry that one real search filled."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from breakhis_search.comparison.evidence import read_predictions
+from breakhis_search.comparison.history import champion_of, read_history
+from breakhis_search.evaluation.predictions import LOGIT_PREFIX, write_parquet
+from breakhis_search.tracking import keys
+from breakhis_search.workflow.sealed import openings_of
+
+NAME = "breakhis-binary-demo"
+
+
+@pytest.fixture
+def registry(searched, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The searched home with its own registry, in which a twin of the champion is challenger."""
+    home = type(searched)(tmp_path, searched.demo)
+    (tmp_path / "experiments").symlink_to(searched.folder / "experiments")
+    (tmp_path / "mlruns").mkdir()
+    # The artifacts stay where they are: the database names their folder in full.
+    shutil.copy(searched.folder / "mlruns" / "mlflow.db", tmp_path / "mlruns" / "mlflow.db")
+    add_version(home.client)
+    return home
+
+
+def add_version(client: Any, **tags: str) -> str:
+    """Register the champion's model again under the next number, as the challenger."""
+    champion = client.get_model_version(NAME, "1")
+    twin = client.create_model_version(
+        NAME, source=champion.source, run_id=champion.run_id, tags={**champion.tags, **tags}
+    )
+    client.set_registered_model_alias(NAME, "challenger", twin.version)
+    return str(twin.version)
+
+
+def evidence_of(client: Any, change: Callable[[Any], Any], folder: Path) -> str:
+    """Return a new run with the champion's out-of-fold predictions, changed."""
+    version = client.get_model_version(NAME, "1")
+    table = change(read_predictions(client, version.tags[keys.EVIDENCE_RUN]).copy())
+    experiment = client.get_run(version.tags[keys.EVIDENCE_RUN]).info.experiment_id
+    run = client.create_run(experiment)
+    file = folder / "predictions.parquet"
+    write_parquet(table, file)
+    client.log_artifact(run.info.run_id, str(file), "predictions")
+    return str(run.info.run_id)
+
+
+def improved(table: Any) -> Any:
+    """Every image a good deal more right."""
+    columns = [c for c in table.columns if c.startswith(LOGIT_PREFIX)]
+    right = np.eye(len(columns))[table["y_true"]]
+    table[columns] = (table[columns].to_numpy() + 8 * right).astype(np.float32)
+    return table
+
+
+def promote(home, *more: str) -> int:
+    return home.run("promote", "--study", "binary", "--demo", "--data", str(home.demo), *more)
+
+
+def champion(home) -> str:
+    return str(champion_of(home.client, NAME).version)
+
+
+def test_equal_challenger_is_refused_twice_and_nothing_moves(registry, capsys) -> None:
+    for _ in range(2):
+        assert promote(registry) == 1
+        told = capsys.readouterr().err
+        assert "version 2 of breakhis-binary-demo is not promoted" in told
+        assert "not shown to be better than the champion" in told
+        assert "p = 1" in told
+    assert champion(registry) == "1"
+    assert len(read_history(registry.client, NAME)) == 1
+    assert openings_of(registry.client.get_model_version(NAME, "2")) == []
+
+
+def test_dry_run_tells_without_opening_the_sealed_test(registry, tmp_path, capsys) -> None:
+    better = add_version(
+        registry.client,
+        **{keys.EVIDENCE_RUN: evidence_of(registry.client, improved, tmp_path)},
+    )
+    assert promote(registry, "--dry-run") == 0
+    told = capsys.readouterr().out
+    assert "better than the champion" in told
+    assert "would be opened now" in told
+    assert openings_of(registry.client.get_model_version(NAME, better)) == []
+    assert champion(registry) == "1"
+
+
+def test_better_challenger_opens_the_sealed_test_and_is_promoted(
+    registry, tmp_path, capsys
+) -> None:
+    client = registry.client
+    evidence = evidence_of(client, improved, tmp_path)
+    better = add_version(client, **{keys.EVIDENCE_RUN: evidence})
+    assert promote(registry) == 0
+    told = capsys.readouterr().out
+    assert "on the sealed test not worse than the champion" in told
+    assert champion(registry) == better
+    change = read_history(client, NAME)[-1]
+    assert (change.version, change.previous, change.action) == (better, "1", "promoted")
+    assert "sealed_test/image/auroc" in change.scores
+    for version, rival in ((better, "1"), ("1", better)):
+        [opening] = openings_of(client.get_model_version(NAME, version))
+        assert opening["against"] == rival
+        assert (
+            opening["sealed_digest"] == client.get_model_version(NAME, "1").tags[keys.SEALED_DIGEST]
+        )
+    run = client.get_run(client.get_model_version(NAME, better).run_id)
+    assert 0 <= run.data.metrics["sealed_test/image/auroc"] <= 1
+
+    assert registry.run("rollback", "--study", "binary", "--demo") == 0
+    assert champion(registry) == "1"
+    assert promote(registry, "--version", better) == 0
+    assert "OPENED 1 TIMES BEFORE" in capsys.readouterr().out
+    openings = openings_of(client.get_model_version(NAME, better))
+    assert [opening["opened_before"] for opening in openings] == [0, 1]
+
+    assert registry.run("compare", "--study", "binary-demo", "--history", "--json") == 0
+    history = json.loads(capsys.readouterr().out)[NAME]
+    assert [c["action"] for c in history] == ["registered", "promoted", "rolled back", "promoted"]
+
+
+def test_sealed_floor_vetoes_a_better_challenger(registry, tmp_path, capsys) -> None:
+    client = registry.client
+    rules = json.loads(client.get_model_version(NAME, "1").tags[keys.GATE_RULES])
+    rules["sealed_floors"] = {"image/auroc": 1.01}
+    better = add_version(
+        client,
+        **{
+            keys.EVIDENCE_RUN: evidence_of(client, improved, tmp_path),
+            keys.GATE_RULES: json.dumps(rules),
+        },
+    )
+    assert promote(registry) == 1
+    assert "on the sealed test, below the configured floors" in capsys.readouterr().err
+    assert champion(registry) == "1"
+    assert len(openings_of(client.get_model_version(NAME, better))) == 1
+
+
+def test_champion_of_another_sealed_test_is_refused_with_the_remedy(registry, capsys) -> None:
+    add_version(registry.client, **{keys.SEALED_DIGEST: "0" * 64})
+    assert promote(registry) == 1
+    assert "different sealed tests" in capsys.readouterr().err
+    assert champion(registry) == "1"
+
+
+def test_version_without_a_sealed_test_is_judged_out_of_fold_only(
+    registry, tmp_path, capsys
+) -> None:
+    client = registry.client
+    for version in ("1", "2"):
+        client.delete_model_version_tag(NAME, version, keys.SEALED_DIGEST)
+    better = add_version(client, **{keys.EVIDENCE_RUN: evidence_of(client, improved, tmp_path)})
+    assert promote(registry) == 0
+    assert "there is no sealed test" in capsys.readouterr().out
+    assert champion(registry) == better
+
+
+def test_data_with_another_sealed_test_is_refused(registry, tmp_path, capsys) -> None:
+    client = registry.client
+    other = {keys.SEALED_DIGEST: "0" * 64}
+    client.set_model_version_tag(NAME, "1", keys.SEALED_DIGEST, "0" * 64)
+    evidence = evidence_of(client, improved, tmp_path)
+    add_version(client, **{keys.EVIDENCE_RUN: evidence, **other})
+    assert promote(registry) == 1
+    assert "holds another sealed test" in capsys.readouterr().err
+
+
+def test_artifact_that_was_changed_is_refused(registry, tmp_path, capsys) -> None:
+    client = registry.client
+    evidence = evidence_of(client, improved, tmp_path)
+    add_version(client, **{keys.EVIDENCE_RUN: evidence, keys.MODEL_SHA256: "0" * 64})
+    assert promote(registry) == 1
+    assert "is not what was registered" in capsys.readouterr().err
+    assert champion(registry) == "1"
+
+
+def test_forced_promotion_is_written_down_as_forced(registry) -> None:
+    assert promote(registry, "--force") == 0
+    change = read_history(registry.client, NAME)[-1]
+    assert (change.version, change.action) == ("2", "forced")
+    assert "not shown to be better" in change.why
+
+
+def test_champion_itself_is_confirmed_on_the_sealed_test(registry, capsys) -> None:
+    assert promote(registry, "--version", "1") == 0
+    assert "is champion and stays so" in capsys.readouterr().out
+    assert len(openings_of(registry.client.get_model_version(NAME, "1"))) == 1
