@@ -45,6 +45,7 @@ SEARCH_TIMEOUT_S = 240  # takes 45 s on two idle cores
 SMALL = (
     "--trials 1 --set training.max_epochs=1 --set protocol.folds=2"
     " --set data.height_px=32 --set data.width_px=48"
+    " --set finalists.count=1 --set finalists.seeds=1"
 )
 
 _VARIABLE = re.compile(r"\$(?:\$|\{(?P<name>\w+)(?:(?P<operator>:?[-?+])(?P<word>[^}]*))?\})")
@@ -613,7 +614,7 @@ def test_worker_leaves_only_finished_runs(stack: dict[str, Any], worker: Contain
     runs = runs_of(stack)
     assert {run["info"]["status"] for run in runs} == {"FINISHED"}
     roles = sorted(tags_of(run["data"])["breakhis.role"] for run in runs)
-    assert roles == ["refit", "study", "trial"]
+    assert roles == ["finalist", "refit", "study", "trial"]
 
 
 def test_worker_model_is_downloadable_through_the_server(
@@ -646,7 +647,7 @@ def test_worker_keeps_its_study_in_postgresql(stack: dict[str, Any], worker: Con
 
 
 def test_runs_are_kept_in_postgresql(stack: dict[str, Any], worker: Container) -> None:
-    assert rows_of(stack, "mlflow", "SELECT count(*) FROM runs") == [(3,)]
+    assert rows_of(stack, "mlflow", "SELECT count(*) FROM runs") == [(4,)]
 
 
 def test_worker_writes_to_its_volumes_only(stack: dict[str, Any], worker: Container) -> None:

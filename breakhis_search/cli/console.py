@@ -51,10 +51,8 @@ def print_table(
     notes: Sequence[str] = (),
 ) -> None:
     """Print a table; columns named in ``right`` are aligned to the right."""
+    out.print(f"[bold]{escape(title)}[/]", soft_wrap=True)  # rich would wrap it to the columns
     table = Table(
-        title=title,
-        title_justify="left",
-        title_style="bold",
         header_style="bold",
         box=box.SIMPLE_HEAD,
         pad_edge=False,

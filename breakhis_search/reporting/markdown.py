@@ -74,8 +74,8 @@ def table(
     | x\|y | 1 |
     """
     rule = ["---:" if column in right else "---" for column in columns]
-    lines = [columns, rule, *rows]
-    return "\n".join(f"| {' | '.join(_FREE_PIPE.sub(r'\|', c) for c in line)} |" for line in lines)
+    lines = [[_FREE_PIPE.sub(r"\|", cell) for cell in line] for line in [columns, rule, *rows]]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 class Footnotes:
@@ -101,7 +101,7 @@ def paragraphs(*parts: str) -> str:
 
 
 def _letters(number: int) -> str:
-    """Return a, b, …, z, aa, ab, … for 0, 1, …"""
+    """Return a, b, …, z, aa, ab, … for 0, 1 and so on."""
     letters = ""
     number += 1
     while number:

@@ -41,6 +41,7 @@ EVIDENCE_RUN = PREFIX + "evidence_run"  # of a version: the finalist's run with 
 MODEL_SHA256 = PREFIX + "model_sha256"  # of a version: of the model.keras inside
 SEALED_DIGEST = PREFIX + "sealed_digest"  # of the sealed test's images and classes
 WHY_SELECTED = PREFIX + "why_selected"  # of a study and of a version, in words
+LEAK_ALARM = PREFIX + "leak_alarm"  # of a study: a score that is too good to be true, in words
 OPTIMISM = PREFIX + "optimism"  # of a study: its best score for having been chosen, in words
 SELECTION_RULES = PREFIX + "selection_rules"  # of a study: margin and alpha, as JSON
 CALIBRATION = PREFIX + "calibration"  # of a version: prior correction and temperature, as JSON

@@ -82,8 +82,9 @@ def refit_and_register(
     Returns:
         The registered version, or ``None`` and the reason.
     """
-    if context.tags[keys.LEAKY] == "true":
-        return None, "the protocol leaks patients: its models are never registered"
+    reason = context.config.protocol.unregistrable_because
+    if reason is not None:
+        return None, reason
     mark = [winner.trial.number, winner.seeds]
     if study.user_attrs.get(_REFIT_OF) == mark:
         return None, f"trial {winner.trial.number} is still selected and is registered already"

@@ -6,12 +6,15 @@ from collections.abc import Callable
 from typing import Any
 
 import optuna
+import pandas as pd
 
 from breakhis_search.comparison.contest import judge_finalists, judge_search
 from breakhis_search.comparison.evidence import read_predictions
 from breakhis_search.comparison.leaderboard import read_leaderboard
 from breakhis_search.comparison.optimism import Optimism
 from breakhis_search.comparison.selection import Selection
+from breakhis_search.evaluation.metrics import compute_metrics
+from breakhis_search.evaluation.plausibility import implausible
 from breakhis_search.study.context import StudyContext
 from breakhis_search.study.stages import run_finalists
 from breakhis_search.tracking import keys
@@ -55,6 +58,9 @@ def select_winner(
         if selection is None:
             return None
         table = read_predictions(client, runs[selection.selected])
+    for warning in _implausible(table, context):
+        say(f"LEAK ALARM: {warning}")
+        parent.set_tags({keys.LEAK_ALARM: warning})
     _write_down(selection, optimism, parent, context)
     say(selection.explanation)
     [trial] = [t for t in study.get_trials(deepcopy=False) if t.number == selection.selected]
@@ -64,6 +70,15 @@ def select_winner(
         table=table,
         seeds=context.config.finalists.seeds,
         why=selection.explanation,
+    )
+
+
+def _implausible(table: pd.DataFrame, context: StudyContext) -> list[str]:
+    """Scores that no patient-disjoint study should reach, in words."""
+    if context.is_demo or context.config.protocol.leaks:
+        return []
+    return implausible(
+        compute_metrics(table), context.config.task, int(table["accession"].nunique())
     )
 
 

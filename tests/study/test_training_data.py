@@ -15,6 +15,7 @@ from breakhis_search.data.protocol import Split
 from breakhis_search.data.splits import Protocol, split_patients
 from breakhis_search.errors import SplitLeakageError
 from breakhis_search.study.candidate import training_data
+from breakhis_search.study.records import protocol_in_words
 
 
 @pytest.fixture
@@ -67,3 +68,9 @@ def test_leaky_protocol_may_train_on_shared_patients(split):
     validation = np.arange(1, len(development.table), 2)
     data = training_data(make_context(development, "image"), train, validation)
     assert len(data.train) == len(train)
+
+
+def test_official_protocol_is_told_in_words(split):
+    words = protocol_in_words(make_context(split, "official"))
+    assert words.startswith("Spanhol's five official folds")
+    assert words.endswith("by accession (patient), no sealed test")

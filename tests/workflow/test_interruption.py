@@ -143,9 +143,12 @@ def test_a_leaky_protocol_is_marked_and_never_registered(home, capsys, leak, wor
 def test_a_model_below_its_floors_is_only_a_challenger(home, capsys):
     floors = ["--set", "registration.floors={image/auroc: 0.999}"]
     assert home.search("binary", 1, *floors) == 0
-    assert "as challenger (below the configured floors" in capsys.readouterr().out
+    assert (
+        "as challenger (out-of-fold, below the configured floors: image/auroc"
+        in capsys.readouterr().out
+    )
     assert home.run("promote", "--study", "binary", "--demo") == 1
-    assert "below the configured floors" in capsys.readouterr().err
+    assert "below the configured floors: image/auroc" in capsys.readouterr().err
     assert home.run("promote", "--study", "binary", "--demo", "--force") == 0
     version = home.client.get_model_version_by_alias("breakhis-binary-demo", "champion")
     assert str(version.version) == "1"

@@ -163,20 +163,22 @@ def test_the_same_command_again_trains_nothing(searched, capsys):
 
 def test_compare_ranks_from_mlflow_alone(searched, capsys):
     assert searched.run("compare", "--study", "binary-demo", "--json") == 0
-    answer = json.loads(capsys.readouterr().out)
-    scores = [t["score"] for t in answer["trials"]]
+    [study] = json.loads(capsys.readouterr().out)["studies"]
+    scores = [t["score"] for t in study["trials"]]
+    assert len(scores) == 3
     assert scores == sorted(scores, reverse=True)
-    assert answer["trials"][0]["rank"] == 1
-    assert "highest pooled out-of-fold auroc" in answer["why"]
-    assert [m["magnification"] for m in answer["by_magnification"]] == [40, 100, 200, 400]
-    assert answer["best"]["architecture"][0]["architecture"] == "small_cnn"
+    assert [(f["rank"], f["trial"]) for f in study["finalists"]] == [(1, study["selected"])]
+    assert study["tied"] == [study["selected"]]
+    assert "the only finalist" in study["why"]
+    assert [m["magnification"] for m in study["by_magnification"]] == [40, 100, 200, 400]
+    assert study["best"]["architecture"][0]["architecture"] == "small_cnn"
 
 
 def test_compare_prints_the_leaderboard(searched, capsys):
     assert searched.run("compare", "--study", "binary-demo") == 0
     out = capsys.readouterr().out
     assert "Best of every sampling" in out
-    assert "First trial by magnification" in out
+    assert "Selected finalist, auroc by magnification" in out
     assert "small_cnn" in out
 
 
@@ -218,6 +220,9 @@ def test_promote_without_a_challenger_says_so(searched, capsys):
     assert "has no challenger" in capsys.readouterr().err
 
 
-def test_promote_of_the_champion_says_so(searched, capsys):
-    assert searched.run("promote", "--study", "binary", "--demo", "--version", "1") == 1
-    assert "is champion already" in capsys.readouterr().err
+def test_promote_of_the_champion_confirms_it_on_the_sealed_test(searched, capsys):
+    options = ["--demo", "--version", "1", "--data", str(searched.demo)]
+    assert searched.run("promote", "--study", "binary", *options) == 0
+    out = capsys.readouterr().out
+    assert "opening the sealed test for version 1" in out
+    assert "version 1 is champion and stays so" in out

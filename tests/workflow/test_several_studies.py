@@ -66,7 +66,7 @@ def compared(capsys: pytest.CaptureFixture[str], *studies: str) -> str:
 
 
 DIFFERENT = "These studies split differently: their scores do not compare."
-SHARED = "Several studies in this store are called binary@v1."
+SHARED = "Several studies in this store are called binary@v1: the newest is shown."
 
 
 def test_a_study_of_the_same_name_with_a_new_identity_does_not_mix_trials(store):
