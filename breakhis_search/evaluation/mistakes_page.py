@@ -13,6 +13,7 @@ from pathlib import PurePath
 
 import pandas as pd
 
+from breakhis_search.evaluation.document import document, figure_html
 from breakhis_search.evaluation.mistakes import (
     Mistake,
     confused_pairs,
@@ -28,7 +29,6 @@ from breakhis_search.evaluation.mistakes_pictures import (
     map_gradient,
     map_uri,
 )
-from breakhis_search.evaluation.page import _document, _figure_html
 from breakhis_search.evaluation.page_tables import facts_table
 from breakhis_search.evaluation.patient_strips import patient_strips
 from breakhis_search.evaluation.predictions import class_names_of, is_binary, tables_by_seed
@@ -124,7 +124,7 @@ def build_mistakes_page(
             f"<h2>Patient by patient</h2>{_strips_html(table)}",
         ]
     )
-    return _document(escape(title), body)
+    return document(escape(title), body)
 
 
 def _extent_html(table: pd.DataFrame, mistakes: list[Mistake]) -> str:
@@ -314,5 +314,5 @@ def _strips_html(table: pd.DataFrame) -> str:
         "given to a wrong class. A patient whose marks lie close together is one picture to the "
         "model; one whose marks are spread out depends on the field of view. Point at a mark for "
         "the name of the image.</p>"
-        f'<div class="figures single">{_figure_html(patient_strips(table), "figure-1")}</div>'
+        f'<div class="figures single">{figure_html(patient_strips(table), "figure-1")}</div>'
     )

@@ -1,20 +1,12 @@
-"""One self-contained, interactive HTML page per trial, and the points of its figures as tables.
-
-plotly.js is embedded once, the page asks the network for nothing (its content security policy
-forbids it), and the same input gives the same bytes.
-"""
+"""One self-contained, interactive HTML page per trial, and the points of its figures as tables."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from itertools import count
-from typing import NamedTuple
 
 import pandas as pd
-import plotly.graph_objects as go
-import plotly.io
-from plotly.offline import get_plotlyjs
 
 from breakhis_search.evaluation.cells import cell_table
 from breakhis_search.evaluation.curves import (
@@ -23,6 +15,7 @@ from breakhis_search.evaluation.curves import (
     roc_points,
     undrawable_classes,
 )
+from breakhis_search.evaluation.document import Section, document, section_html
 from breakhis_search.evaluation.figures import (
     confusion_figure,
     count_in_words,
@@ -49,84 +42,7 @@ from breakhis_search.evaluation.page_tables import (
 )
 from breakhis_search.evaluation.predictions import class_names_of, is_binary
 from breakhis_search.evaluation.samples import DRAWN_LEVELS, DrawnLevel
-from breakhis_search.evaluation.style import FONT_FAMILY, REFERENCE_COLOR, TEXT_COLOR, label_of
-
-_STYLE = f"""
-:root {{ color-scheme: light; }}
-* {{ box-sizing: border-box; }}
-body {{ margin: 0 auto; max-width: 1240px; padding: 16px; background: #fff; color: {TEXT_COLOR};
-  font: 15px/1.5 {FONT_FAMILY}; }}
-h1 {{ font-size: 1.5rem; line-height: 1.25; margin: .5rem 0; overflow-wrap: anywhere; }}
-h2 {{ font-size: 1.15rem; margin: 2.2rem 0 .3rem; border-top: 1px solid #ddd; padding-top: 1rem; }}
-p {{ margin: .3rem 0 .8rem; max-width: 75ch; }}
-.note {{ color: #595959; }}
-.absent {{ border-left: 3px solid {REFERENCE_COLOR}; padding-left: .7rem; }}
-.table {{ overflow-x: auto; margin: .5rem 0 1rem; }}
-table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; }}
-th, td {{ padding: .25rem .9rem .25rem 0; border-bottom: 1px solid #e5e5e5; text-align: right;
-  vertical-align: top; }}
-th:first-child, .facts td {{ text-align: left; }}
-thead th {{ vertical-align: bottom; }}
-tbody th {{ font-weight: 400; }}
-.facts th {{ color: #595959; white-space: nowrap; }}
-.facts td {{ overflow-wrap: anywhere; }}
-code {{ overflow-wrap: anywhere; font-size: .85em; }}
-.interval {{ color: #595959; white-space: nowrap; font-size: .85em; }}
-.level {{ font-weight: 400; color: #595959; }}
-.levels {{ display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1rem; max-width: 105ch;
-  margin: .5rem 0 1rem; }}
-.levels dt {{ font-family: ui-monospace, monospace; font-size: .85em; line-height: 1.8; }}
-.levels dd {{ margin: 0; }}
-@media (max-width: 640px) {{ .levels {{ display: block; }} .levels dd {{ margin: 0 0 .5rem; }} }}
-.scores th, .scores td {{ text-align: left; }}
-.after-2-counts :is(th, td):is(:nth-child(2), :nth-child(3)) {{ text-align: right; }}
-sup {{ line-height: 0; }}
-:is(.scores, .heat) th:first-child {{ position: sticky; left: 0; background: #fff; }}
-.heat td {{ padding: .3rem .7rem; border: 2px solid #fff; min-width: 7rem; }}
-.heat thead th {{ padding-right: .7rem; }}
-.heat b {{ display: block; font-weight: 600; line-height: 1.5rem; }}
-.heat i {{ display: block; font-style: normal; font-size: .85rem; line-height: 1.15rem; }}
-.heat small {{ display: block; color: #333; white-space: nowrap; font-size: .75rem;
-  line-height: 1rem; }}
-.heat tbody th {{ padding: .3rem .3rem .3rem 0; border: 0; }}
-.heat tbody th div {{ display: flex; justify-content: space-between; gap: 1.5rem; }}
-.heat .legend {{ text-align: right; white-space: nowrap; color: #595959; font-size: .85rem; }}
-.heat .legend b {{ font-weight: 400; }}
-@media (max-width: 640px) {{ .heat .legend {{ display: none; }} }}
-.figures {{ display: grid; gap: 16px 24px;
-  grid-template-columns: repeat(auto-fill, minmax(min(100%, 480px), 1fr)); }}
-.figures.single {{ grid-template-columns: 100%; }}
-.figures > div {{ min-width: 0; }}
-"""
-
-_POLICY = (
-    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
-)
-
-
-# The scroll bar may appear after the first figures were drawn, and takes some of their width.
-_RESIZE = (
-    "addEventListener('load', () => document.querySelectorAll('.plotly-graph-div')"
-    ".forEach(figure => Plotly.Plots.resize(figure)));"
-)
-
-
-class Section(NamedTuple):
-    """A part of the page. All texts are HTML: what comes from outside must be escaped already.
-
-    Attributes:
-        heading: Its heading.
-        reading: How to read what is shown; left out where nothing is.
-        figures: The figures, ``None`` where one cannot be drawn.
-        absences: One sentence on each thing that cannot be shown, and why.
-        tables: Tables as HTML, to stand above the figures.
-    """
-
-    heading: str
-    reading: str
-    figures: Sequence[go.Figure | None] = ()
-    absences: Sequence[str] = ()
-    tables: str = ""
+from breakhis_search.evaluation.style import label_of
 
 
 def build_trial_page(
@@ -174,10 +90,10 @@ def build_trial_page(
         [
             f"<h1>{escape(title)}</h1>",
             facts_table(subtitle_facts),
-            *(_section_html(section, figure_numbers) for section in sections),
+            *(section_html(section, figure_numbers) for section in sections),
         ]
     )
-    return _document(escape(title), body)
+    return document(escape(title), body)
 
 
 def trial_data_files(
@@ -360,41 +276,3 @@ def _absences(table: pd.DataFrame) -> list[str]:
             whom = "" if everything else f" for {', '.join(names)}"
             sentences.append(f"No curve at {level} level{whom}: {escape(reason)}.")
     return sentences
-
-
-def _section_html(section: Section, numbers: Iterator[int]) -> str:
-    figures = [
-        _figure_html(figure, f"figure-{next(numbers)}") for figure in section.figures if figure
-    ]
-    reading = f"<p>{section.reading}</p>" if figures or section.tables else ""
-    absences = "".join(f'<p class="absent">{sentence}</p>' for sentence in section.absences)
-    layout = "figures single" if len(figures) == 1 else "figures"
-    drawings = f'<div class="{layout}">{"".join(figures)}</div>' if figures else ""
-    return f"<h2>{section.heading}</h2>{reading}{absences}{section.tables}{drawings}"
-
-
-def _figure_html(figure: go.Figure, identifier: str) -> str:
-    """Return a figure without plotly.js; its id is fixed so that equal pages are equal bytes."""
-    config = {
-        "responsive": True,
-        "displaylogo": False,
-        # Few buttons, so that they never hide a title; dragging zooms without one.
-        "modeBarButtons": [["toImage", "resetScale2d"]],
-        "toImageButtonOptions": {"scale": 2, "filename": identifier},
-    }
-    html = plotly.io.to_html(
-        figure, config=config, include_plotlyjs=False, full_html=False, div_id=identifier
-    )
-    return str(html)
-
-
-def _document(title: str, body: str) -> str:
-    return (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
-        f"<title>{title}</title><style>{_STYLE}</style>"
-        f"<script>{get_plotlyjs()}</script></head><body>"
-        "<noscript><p>The figures need JavaScript; the tables do not.</p></noscript>"
-        f"{body}<script>{_RESIZE}</script></body></html>\n"
-    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from html import escape
+from math import isfinite
 from string import ascii_lowercase
 
 import pandas as pd
@@ -12,6 +13,7 @@ from breakhis_search.data.taxonomy import TYPE_BY_NAME
 from breakhis_search.evaluation.cells import ALL, COLUMNS
 from breakhis_search.evaluation.intervals import Intervals
 from breakhis_search.evaluation.metrics import RECOGNITION_RATE
+from breakhis_search.evaluation.official_rates import RATES
 from breakhis_search.evaluation.predictions import class_names_of
 from breakhis_search.evaluation.samples import DRAWN_LEVELS, LEVELS, Level, samples_by_seed
 from breakhis_search.evaluation.style import label_of
@@ -140,6 +142,29 @@ def recognition_table(intervals: Intervals) -> str:
         f'patient recognition rate<br><code class="level">patient/{RECOGNITION_RATE}</code>',
     ]
     return _score_table(["magnification", *head], rows) + scores.notes()
+
+
+def official_table(rates: pd.DataFrame) -> str:
+    """Return the rates of :func:`.official_rates.official_rates`, by magnification, in percent."""
+    shown = {
+        (row["magnification"], row["rate"]): _percent_with_deviation(row["mean"], row["sd"])
+        for row in rates.to_dict("records")
+    }
+    rows = [
+        [f"{magnification}×", *(shown.get((magnification, rate), UNDEFINED) for rate in RATES)]
+        for magnification in sorted(set(rates["magnification"]))
+    ]
+    return _score_table(["magnification", *(f"{rate} recognition rate" for rate in RATES)], rows)
+
+
+def _percent_with_deviation(mean: float, deviation: float) -> str:
+    """Return such as ``83.9 ± 4.1 %``; a single fold has no deviation.
+
+    >>> _percent_with_deviation(0.839, 0.041), _percent_with_deviation(0.5, float("nan"))
+    ('83.9 ± 4.1 %', '50.0 %')
+    """
+    spread = f" ± {deviation:.1%}"[:-1] if isfinite(deviation) else ""
+    return f"{mean:.1%}"[:-1] + spread + " %"
 
 
 def class_table(table: pd.DataFrame, intervals: Intervals) -> str:

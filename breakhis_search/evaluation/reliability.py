@@ -7,7 +7,6 @@ a temperature that was fitted to the patient itself.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +20,7 @@ from breakhis_search.evaluation.calibration_scores import (
     equal_mass_bins,
     error_by_chance,
 )
+from breakhis_search.evaluation.document import Section
 from breakhis_search.evaluation.predictions import class_names_of, is_binary, tables_by_seed
 from breakhis_search.evaluation.ranking import count_by_threshold
 from breakhis_search.evaluation.samples import DRAWN_LEVELS, DrawnLevel, Sample, sample_of
@@ -63,23 +63,7 @@ FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 
 
-class FigureSection(NamedTuple):
-    """A part of a page.
-
-    Attributes:
-        heading: Plain text.
-        reading: How to read the figures, as HTML.
-        figures: To be drawn, in order.
-        absences: A sentence for everything that cannot be drawn, as HTML.
-    """
-
-    heading: str
-    reading: str
-    figures: list[go.Figure]
-    absences: list[str]
-
-
-def calibration_section(before: pd.DataFrame, after: pd.DataFrame) -> FigureSection:
+def calibration_section(before: pd.DataFrame, after: pd.DataFrame) -> Section:
     """Return the reliability diagrams of both levels.
 
     Args:
@@ -107,10 +91,10 @@ def calibration_section(before: pd.DataFrame, after: pd.DataFrame) -> FigureSect
         "makes; the mean over many images is often more cautious than it need be."
     )
     figures = [reliability_figure(before, after, level) for level in DRAWN_LEVELS]
-    return FigureSection("Calibration", reading, figures, [])
+    return Section("Calibration", reading, figures, [])
 
 
-def threshold_section(table: pd.DataFrame, thresholds: Thresholds) -> FigureSection:
+def threshold_section(table: pd.DataFrame, thresholds: Thresholds) -> Section:
     """Return the figures of sensitivity and specificity against the threshold, of both levels.
 
     Args:
@@ -128,7 +112,7 @@ def threshold_section(table: pd.DataFrame, thresholds: Thresholds) -> FigureSect
         "here, expect them to do a little worse on new patients."
     )
     figures = [threshold_figure(table, thresholds, level) for level in DRAWN_LEVELS]
-    return FigureSection("Decision thresholds", reading, figures, [])
+    return Section("Decision thresholds", reading, figures, [])
 
 
 def reliability_points(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from optuna.trial import BaseTrial
 
 from breakhis_search.data.leaks import check_training
-from breakhis_search.data.sampling import TrainingRows
+from breakhis_search.data.sampling import TrainingRows, prior_correction
 from breakhis_search.data.stain import StainReference
 from breakhis_search.data.stain_cache import NormalizedImages, StainTable, open_stain_cache
 from breakhis_search.models.building import build_model
@@ -111,6 +111,19 @@ def stain_reference(
     if candidate.plan.stain == "none":
         return None
     return _stains(context).fit_reference(train)
+
+
+def prior_shift(candidate: Candidate, context: StudyContext) -> npt.NDArray[np.float64]:
+    """Return what undoes the shift of the prior by the candidate's sampling, float64 [K].
+
+    It is that of the refit: a strategy has the same effective prior in every fold.
+    """
+    nothing = np.empty(0, dtype=np.int64)
+    rows = training_data(context, context.split.development, nothing).rows
+    plan = candidate.plan
+    return prior_correction(
+        rows, plan.sampling_strategy, len(context.class_names), plan.class_weighting
+    )
 
 
 def seen_images(

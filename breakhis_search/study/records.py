@@ -11,11 +11,12 @@ from typing import Any
 import keras
 import optuna
 import pandas as pd
-import yaml
 
 from breakhis_search.errors import TrackingError, TrialFailure
-from breakhis_search.evaluation.page import build_trial_page, trial_data_files
-from breakhis_search.evaluation.predictions import write_parquet
+from breakhis_search.evaluation.intervals import Intervals, bootstrap_intervals
+from breakhis_search.evaluation.samples import DRAWN_LEVELS
+from breakhis_search.study.analysis import Findings
+from breakhis_search.study.artifacts import write_artifacts
 from breakhis_search.study.candidate import Candidate
 from breakhis_search.study.context import StudyContext
 from breakhis_search.tracking import keys
@@ -145,13 +146,17 @@ class TrialRecord:
         table: pd.DataFrame,
         *,
         median_epoch: int,
+        findings: Findings | None = None,
     ) -> None:
         """Record the scores, figures and predictions of a finished trial, and its model."""
+        intervals = bootstrap_intervals(table)
         with self._journal.disk_errors():
-            self._write_artifacts(value, table)
+            self._write_artifacts(value, table, intervals, findings)
         self._journal.log_metrics(
             {
                 **metrics,
+                **(findings.metrics if findings else {}),
+                **_headline_intervals(intervals, self._context.config.objective),
                 f"{keys.METRIC_OBJECTIVE}/{self._context.config.objective}": value,
                 keys.METRIC_BEST_EPOCH: median_epoch,
             }
@@ -185,28 +190,36 @@ class TrialRecord:
         """Bring what is new to MLflow."""
         self._context.delivery.deliver(self._journal)
 
-    def _write_artifacts(self, value: float, table: pd.DataFrame) -> None:
-        folder, history = self._journal.artifacts, pd.DataFrame(self._epochs)
-        config = self._context.config
+    def _write_artifacts(
+        self, value: float, table: pd.DataFrame, intervals: Intervals, findings: Findings | None
+    ) -> None:
+        context = self._context
         facts = {
-            "Study": self._context.name,
+            "Study": context.name + (" (SYNTHETIC DEMO DATA)" if context.is_demo else ""),
             **{k.capitalize(): v for k, v in self._facts.items()},
-            "Protocol": protocol_in_words(self._context),
-            "Objective": f"{config.objective} {value:.4f} (pooled out-of-fold, images)",
+            "Protocol": protocol_in_words(context),
+            "Objective": f"{context.config.objective} {value:.4f} (pooled out-of-fold, images)",
         }
-        page = build_trial_page(
+        write_artifacts(
+            self._journal.artifacts,
+            context,
             table,
-            _first_seed(history),
-            title=f"{self._context.name}, trial {self._number}",
-            subtitle_facts=facts,
+            pd.DataFrame(self._epochs),
+            title=f"{context.name}, {_NAMES[self._role]} {self._number}",
+            facts=facts,
+            intervals=intervals,
+            findings=findings,
         )
-        _write(folder / keys.ARTIFACT_PAGE, page)
-        for name, frame in trial_data_files(table, history).items():
-            frame.to_csv(folder / "figures" / name, index=False)
-        (folder / keys.ARTIFACT_PREDICTIONS).parent.mkdir(parents=True, exist_ok=True)
-        write_parquet(table, folder / keys.ARTIFACT_PREDICTIONS)
-        dumped = config.model_dump(mode="json", exclude_defaults=False)
-        _write(folder / keys.ARTIFACT_CONFIG, yaml.safe_dump(dumped, sort_keys=False))
+
+
+def _headline_intervals(intervals: Intervals, objective: str) -> dict[str, float]:
+    """The intervals of the objective, where there are any; a file has those of all scores."""
+    return {
+        f"{keys.METRIC_INTERVAL}/{level}/{objective}/{end}": getattr(interval, end)
+        for level in DRAWN_LEVELS
+        if (interval := intervals.known.get(f"{level}/{objective}"))
+        for end in ("low", "high")
+    }
 
 
 @contextmanager
@@ -265,13 +278,3 @@ def protocol_in_words(context: StudyContext) -> str:
     if protocol.leaks:
         return f"{protocol.folds} folds BY SLIDE: patients leak, do not believe these scores"
     return f"{protocol.folds} folds, disjoint by accession (patient)"
-
-
-def _first_seed(history: pd.DataFrame) -> pd.DataFrame:
-    """The epochs of the first seed: one curve a fold is drawn; the CSV file holds all seeds."""
-    return history if history.empty else history[history["seed"] == 0].drop(columns="seed")
-
-
-def _write(path: Any, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")

@@ -18,6 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from breakhis_search.errors import TrialFailure
 from breakhis_search.evaluation.metrics import compute_metrics, score
+from breakhis_search.study.analysis import FinalistAnalysis, Findings
 from breakhis_search.study.candidate import Candidate, build_candidate, trainer_of, training_data
 from breakhis_search.study.claims import claim, release
 from breakhis_search.study.context import StudyContext
@@ -102,7 +103,15 @@ def run_finalist(trial: FrozenTrial, context: StudyContext, *, uid: str) -> floa
             table = pd.concat(tables, ignore_index=True)
             value = score(table, context.config.objective)
             metrics = compute_metrics(table)
-        record.complete(value, metrics, table, median_epoch=trial.user_attrs[MEDIAN_EPOCH])
+        with timer.measure("analyse"):
+            findings = runner.findings(table)
+        record.complete(
+            value,
+            metrics,
+            table,
+            median_epoch=trial.user_attrs[MEDIAN_EPOCH],
+            findings=findings,
+        )
         return value
 
 
@@ -117,6 +126,7 @@ class _Repetitions:
         self._record = record
         self._timer = timer
         self._first: tuple[Candidate, FoldTrainer] | None = None
+        self._analysis = FinalistAnalysis(context)
 
     def run(self, seed: int) -> pd.DataFrame:
         """Return the out-of-fold predictions of one seed over all folds."""
@@ -124,6 +134,11 @@ class _Repetitions:
         folds = range(len(self._context.split.folds))
         parts = [self._run_fold(seed, fold, candidate, trainer) for fold in folds]
         return pd.concat(parts, ignore_index=True)
+
+    def findings(self, table: pd.DataFrame) -> Findings:
+        """Return what all repetitions together have shown; ``table`` holds their predictions."""
+        candidate, _ = self._first or self._begin(0)
+        return self._analysis.findings(candidate, table)
 
     def _begin(self, seed: int) -> tuple[Candidate, FoldTrainer]:
         """The candidate with weights of this seed, in the trainer of the first one."""
@@ -154,4 +169,7 @@ class _Repetitions:
         if seed == 0 and number == 0:
             with self._timer.measure("model"):
                 self._record.save_model(trainer.core)
-        return predictions_of_fold(context, number, data, result, seed=seed)
+        predictions = predictions_of_fold(context, number, data, result, seed=seed)
+        with self._timer.measure("analyse"):
+            self._analysis.after_fold(candidate, trainer.core, predictions, fold=number, seed=seed)
+        return predictions

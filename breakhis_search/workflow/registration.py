@@ -18,7 +18,6 @@ from optuna.trial import FrozenTrial
 from breakhis_search.comparison.gate import GateRules, judge_floors
 from breakhis_search.comparison.registry import Registered, register
 from breakhis_search.data.images import prepare
-from breakhis_search.data.sampling import prior_correction
 from breakhis_search.data.stain import normalize_stain
 from breakhis_search.evaluation.calibration import (
     Calibration,
@@ -29,7 +28,7 @@ from breakhis_search.evaluation.metrics import compute_metrics
 from breakhis_search.evaluation.thresholds import Thresholds, lock_thresholds
 from breakhis_search.serving.package import Packaged, package_classifier
 from breakhis_search.serving.verification import verify_in_fresh_process
-from breakhis_search.study.candidate import Candidate, stain_reference, training_data
+from breakhis_search.study.candidate import Candidate, prior_shift, stain_reference
 from breakhis_search.study.claims import claim, release
 from breakhis_search.study.context import StudyContext
 from breakhis_search.study.records import TrialRecord, protocol_in_words, recorded
@@ -132,13 +131,7 @@ class _RefitRun:
 
     def _calibrate(self, candidate: Candidate) -> Calibration:
         """The temperature of the finalist's out-of-fold logits, its shift of the prior undone."""
-        context, plan = self._context, candidate.plan
-        nothing = np.empty(0, dtype=np.int64)
-        rows = training_data(context, context.split.development, nothing).rows
-        correction = prior_correction(
-            rows, plan.sampling_strategy, len(context.class_names), plan.class_weighting
-        )
-        return fit_calibration(self._winner.table, correction)
+        return fit_calibration(self._winner.table, prior_shift(candidate, self._context))
 
     def _lock_thresholds(self, calibration: Calibration) -> Thresholds | None:
         if self._context.config.task != "binary":

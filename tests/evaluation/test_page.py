@@ -10,9 +10,10 @@ from plotly.offline import get_plotlyjs
 
 from breakhis_search.data.taxonomy import class_names
 from breakhis_search.errors import DataError
+from breakhis_search.evaluation.document import Section
 from breakhis_search.evaluation.intervals import bootstrap_intervals
 from breakhis_search.evaluation.metrics import compute_metrics
-from breakhis_search.evaluation.page import Section, build_trial_page, trial_data_files
+from breakhis_search.evaluation.page import build_trial_page, trial_data_files
 from breakhis_search.evaluation.samples import LEVELS
 
 HISTORY = pd.DataFrame({"fold": [0, 0], "epoch": [0, 1], "loss": [1.0, 0.5], "score": [0.6, 0.7]})

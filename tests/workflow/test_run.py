@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import mlflow
 import numpy as np
@@ -144,6 +145,33 @@ def test_the_best_configuration_is_registered_as_champion(searched):
     assert version.tags[keys.ROLE] == "refit"
     assert "SYNTHETIC DEMO" in version.description
     assert "Not a medical device" in version.description
+
+
+@pytest.fixture(scope="module")
+def finalist(searched):
+    [run] = runs(searched, "finalist")
+    return run
+
+
+def test_a_finalist_says_how_well_it_is_calibrated(finalist):
+    for state in ("before", "after"):
+        assert finalist.data.metrics[f"calibration/{state}/image/nll"] > 0
+    low, high = (finalist.data.metrics[f"interval/patient/auroc/{end}"] for end in ("low", "high"))
+    assert low <= finalist.data.metrics["patient/auroc"] <= high
+
+
+def test_a_finalist_shows_its_mistakes_and_how_to_read_its_probabilities(
+    searched, finalist, tmp_path
+):
+    folder = searched.client.download_artifacts(finalist.info.run_id, "figures", str(tmp_path))
+    trial, mistakes = (Path(folder, f"{name}.html").read_text() for name in ("trial", "mistakes"))
+    assert "<h2>Calibration</h2>" in trial
+    assert "<h2>Decision thresholds</h2>" in trial
+    assert "SYNTHETIC DEMO DATA" in trial
+    assert "What Grad-CAM cannot tell" in mistakes
+    assert "data:image/jpeg" in mistakes
+    for name in ("reliability", "thresholds", "intervals", "cells"):
+        assert len(pd.read_csv(Path(folder, f"{name}.csv"))) > 0
 
 
 def test_the_refit_trained_for_the_median_best_epoch(searched):

@@ -1,0 +1,99 @@
+"""The files of a run: pages with figures, their points, predictions, configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from breakhis_search.evaluation.document import Section
+from breakhis_search.evaluation.intervals import Intervals
+from breakhis_search.evaluation.mistakes_page import build_mistakes_page
+from breakhis_search.evaluation.page import build_trial_page, trial_data_files
+from breakhis_search.evaluation.predictions import write_parquet
+from breakhis_search.study.analysis import Findings
+from breakhis_search.study.context import StudyContext
+from breakhis_search.tracking import keys
+
+
+def write_artifacts(
+    folder: Path,
+    context: StudyContext,
+    table: pd.DataFrame,
+    history: pd.DataFrame,
+    *,
+    title: str,
+    facts: Mapping[str, str],
+    intervals: Intervals,
+    findings: Findings | None,
+) -> None:
+    """Write everything that goes with a finished trial or finalist.
+
+    Args:
+        folder: The folder of the run's artifacts.
+        context: The study.
+        table: Its pooled predictions.
+        history: One row per seed, fold and epoch.
+        title: Heading of the pages.
+        facts: What to know of it, by name.
+        intervals: Of its scores.
+        findings: What the analysis of a finalist found; ``None`` for a trial of the search.
+    """
+    sections: tuple[Section, ...] = findings.sections if findings else ()
+    page = build_trial_page(
+        table,
+        history,
+        title=title,
+        subtitle_facts=facts,
+        intervals=intervals,
+        extra_sections=sections,
+    )
+    _write(folder / keys.ARTIFACT_PAGE, page)
+    for name, frame in trial_data_files(table, history, intervals=intervals).items():
+        _write_frame(folder / "figures" / name, frame)
+    (folder / keys.ARTIFACT_PREDICTIONS).parent.mkdir(parents=True, exist_ok=True)
+    write_parquet(table, folder / keys.ARTIFACT_PREDICTIONS)
+    dumped = context.config.model_dump(mode="json", exclude_defaults=False)
+    _write(folder / keys.ARTIFACT_CONFIG, yaml.safe_dump(dumped, sort_keys=False))
+    if findings is not None:
+        _write_findings(folder, context, table, findings, title=title, facts=facts)
+
+
+def _write_findings(
+    folder: Path,
+    context: StudyContext,
+    table: pd.DataFrame,
+    findings: Findings,
+    *,
+    title: str,
+    facts: Mapping[str, str],
+) -> None:
+    """The page on the mistakes of a finalist, and the tables of its analysis."""
+    paths = context.split.table["path"]
+    row_of = dict(zip(paths, range(len(paths)), strict=True))
+    page = build_mistakes_page(
+        table,
+        title=f"{title}: mistakes",
+        subtitle_facts=facts,
+        image_of=lambda path: np.asarray(context.images[row_of[path]]),
+        explanations=findings.explanations,
+    )
+    _write(folder / keys.ARTIFACT_MISTAKES, page)
+    for name, frame in findings.frames.items():
+        _write_frame(folder / name, frame)
+
+
+def _write_frame(file: Path, frame: pd.DataFrame) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if file.suffix == ".parquet":
+        frame.to_parquet(file, index=False)
+    else:
+        frame.to_csv(file, index=False)
+
+
+def _write(file: Path, text: str) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text, encoding="utf-8")
