@@ -52,6 +52,10 @@ def print_study(study: JudgedStudy, *, top: int) -> None:
     console.out.print(f"[bold]{study.why}[/]", soft_wrap=True)
     if study.optimism:
         console.say(f"Best of the search by one seed: {study.optimism}.")
+    if study.hard_patients:
+        console.say(f"Patients: {study.hard_patients}")
+    if study.leak_alarm:
+        console.out.print(f"[bold red]LEAK ALARM:[/] {study.leak_alarm}", soft_wrap=True)
 
 
 def print_finalists(study: JudgedStudy) -> None:
@@ -129,6 +133,8 @@ def _as_json(study: JudgedStudy) -> dict[str, object]:
         "selected": study.selection.selected if study.selection else None,
         "tied": list(study.selection.tied) if study.selection else [],
         "optimism": study.optimism,
+        "hard_patients": study.hard_patients,
+        "leak_alarm": study.leak_alarm or None,
         "finalists": _records(study.finalists),
         "trials": _records(study.trials),
         "best": {by: _records(board) for by, board in study.best_by.items()},

@@ -10,7 +10,6 @@ import pandas as pd
 from breakhis_search.comparison.difference import difference_interval, verdict
 from breakhis_search.comparison.evidence import read_predictions
 from breakhis_search.comparison.leaderboard import finalists_of, search_trials_of
-from breakhis_search.comparison.optimism import Optimism, best_of_n_optimism
 from breakhis_search.comparison.permutation import patient_swap_test
 from breakhis_search.comparison.selection import Finalist, Selection, select
 from breakhis_search.errors import ComparisonError
@@ -44,20 +43,15 @@ def judge_finalists(
     return select(finalists, objective, margin=margin, alpha=alpha) if finalists else None
 
 
-def judge_search(client: Any, leaderboard: pd.DataFrame, objective: Objective) -> Optimism | None:
-    """Return how optimistic the best score of a search is for having been chosen.
+def read_search(client: Any, leaderboard: pd.DataFrame) -> list[pd.DataFrame]:
+    """Return the predictions of every complete search trial of a study.
 
     Args:
         client: An MLflow client.
-        leaderboard: Of one study.
-        objective: What the search maximised.
-
-    Returns:
-        ``None`` when no trial is complete.
+        leaderboard: From :func:`.leaderboard.read_leaderboard`, of one study.
     """
     runs = search_trials_of(leaderboard)["run_id"]
-    tables = [read_predictions(client, run) for run in runs]
-    return best_of_n_optimism(tables, objective) if tables else None
+    return [read_predictions(client, run) for run in runs]
 
 
 def compare_selected(

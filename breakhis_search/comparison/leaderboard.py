@@ -39,6 +39,8 @@ _STUDY_COLUMNS = (
     "objective",
     "selection_rules",
     "optimism",
+    "hard_patients",
+    "leak_alarm",
     "state",
     "started_ms",
     "run_id",
@@ -46,7 +48,7 @@ _STUDY_COLUMNS = (
 
 
 def list_studies(client: Any) -> pd.DataFrame:
-    """Return the studies in the store: name, objective, rules, optimism, state, newest first."""
+    """Return the studies in the store and what was found of each, newest first."""
     runs = _search(client, f"tags.`{keys.ROLE}` = '{keys.ROLE_STUDY}'")
     rows = [
         {
@@ -56,6 +58,8 @@ def list_studies(client: Any) -> pd.DataFrame:
             "objective": run.data.tags.get(keys.OBJECTIVE, ""),
             "selection_rules": run.data.tags.get(keys.SELECTION_RULES, "{}"),
             "optimism": run.data.tags.get(keys.OPTIMISM, ""),
+            "hard_patients": run.data.tags.get(keys.HARD_PATIENTS, ""),
+            "leak_alarm": run.data.tags.get(keys.LEAK_ALARM, ""),
             "state": run.info.status,
             "started_ms": run.info.start_time,
             "run_id": run.info.run_id,

@@ -42,6 +42,7 @@ MODEL_SHA256 = PREFIX + "model_sha256"  # of a version: of the model.keras insid
 SEALED_DIGEST = PREFIX + "sealed_digest"  # of the sealed test's images and classes
 WHY_SELECTED = PREFIX + "why_selected"  # of a study and of a version, in words
 LEAK_ALARM = PREFIX + "leak_alarm"  # of a study: a score that is too good to be true, in words
+HARD_PATIENTS = PREFIX + "hard_patients"  # of a study: whom every trial gets wrong, in words
 OPTIMISM = PREFIX + "optimism"  # of a study: its best score for having been chosen, in words
 SELECTION_RULES = PREFIX + "selection_rules"  # of a study: margin and alpha, as JSON
 CALIBRATION = PREFIX + "calibration"  # of a version: prior correction and temperature, as JSON
@@ -67,6 +68,7 @@ ARTIFACT_MISTAKES = "figures/mistakes.html"
 ARTIFACT_PREDICTIONS = "predictions/predictions.parquet"
 ARTIFACT_CONFIG = "study.yaml"
 ARTIFACT_SELECTION = "selection/selection.csv"
+ARTIFACT_HARD_PATIENTS = "selection/hard_patients.csv"
 
 
 def experiment_name(task: Task, *, demo: bool) -> str:

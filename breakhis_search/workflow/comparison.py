@@ -38,6 +38,8 @@ class JudgedStudy:
         by_magnification: The objective of the selected finalist at every magnification.
         selection: The tied set; ``None`` without finalists.
         optimism: The best score of the search for having been chosen, in words.
+        hard_patients: Whom every trial of the search gets wrong, in words.
+        leak_alarm: Why its scores are too good to be believed, in words; mostly empty.
     """
 
     name: str
@@ -48,6 +50,8 @@ class JudgedStudy:
     by_magnification: pd.DataFrame
     selection: Selection | None
     optimism: str
+    hard_patients: str
+    leak_alarm: str
 
     @property
     def why(self) -> str:
@@ -132,6 +136,8 @@ def _judge(client: Any, name: str, study: dict[Any, Any]) -> JudgedStudy:
         by_magnification=magnifications[0] if magnifications else pd.DataFrame(),
         selection=selection,
         optimism=study["optimism"],
+        hard_patients=study["hard_patients"],
+        leak_alarm=study["leak_alarm"],
     )
 
 

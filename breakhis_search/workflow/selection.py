@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import optuna
 import pandas as pd
 
-from breakhis_search.comparison.contest import judge_finalists, judge_search
+from breakhis_search.comparison.contest import judge_finalists, read_search
 from breakhis_search.comparison.evidence import read_predictions
 from breakhis_search.comparison.leaderboard import read_leaderboard
-from breakhis_search.comparison.optimism import Optimism
+from breakhis_search.comparison.optimism import best_of_n_optimism
 from breakhis_search.comparison.selection import Selection
 from breakhis_search.evaluation.metrics import compute_metrics
+from breakhis_search.evaluation.mistakes import HardPatient, hard_patients
 from breakhis_search.evaluation.plausibility import implausible
 from breakhis_search.study.context import StudyContext
 from breakhis_search.study.stages import run_finalists
@@ -45,23 +47,23 @@ def select_winner(
     uids = run_finalists(study, context, say)
     if not uids:
         return None
+    runs = {number: str(context.delivery.run_id(uid)) for number, uid in uids.items()}
     objective, rules = context.config.objective, context.config.selection
     with tracking_errors(context.settings.tracking_uri):
         board = read_leaderboard(client, [context.name], study_uid=context.uid)
-        runs = {number: str(context.delivery.run_id(uid)) for number, uid in uids.items()}
         earlier = (board["stage"] == keys.STAGE_FINALISTS) & ~board["run_id"].isin(runs.values())
         board = board[~earlier]  # finalists of a smaller budget that are none any more
         selection = judge_finalists(
             client, board, objective, margin=rules.margin, alpha=rules.alpha
         )
-        optimism = judge_search(client, board, objective)
         if selection is None:
             return None
         table = read_predictions(client, runs[selection.selected])
-    for warning in _implausible(table, context):
-        say(f"LEAK ALARM: {warning}")
-        parent.set_tags({keys.LEAK_ALARM: warning})
-    _write_down(selection, optimism, parent, context)
+        trials = read_search(client, board)
+    alarms = _implausible(table, context)
+    for alarm in alarms:
+        say(f"LEAK ALARM: {alarm}")
+    _Report(parent, context).write(selection, trials, alarms)
     say(selection.explanation)
     [trial] = [t for t in study.get_trials(deepcopy=False) if t.number == selection.selected]
     return Winner(
@@ -82,19 +84,38 @@ def _implausible(table: pd.DataFrame, context: StudyContext) -> list[str]:
     )
 
 
-def _write_down(
-    selection: Selection, optimism: Optimism | None, parent: Journal, context: StudyContext
-) -> None:
-    """Keep the tied set and the optimism of the search with the study's own run."""
-    file = parent.artifacts / keys.ARTIFACT_SELECTION
-    with parent.disk_errors():
-        file.parent.mkdir(parents=True, exist_ok=True)
-        selection.table.to_csv(file, index=False)
-    parent.log_artifacts()
-    tags = {keys.WHY_SELECTED: selection.explanation}
-    if optimism is not None:
-        tags[keys.OPTIMISM] = str(optimism)
+@dataclass(frozen=True)
+class _Report:
+    """What the selection leaves with the study's own run."""
+
+    parent: Journal
+    context: StudyContext
+
+    def write(
+        self, selection: Selection, trials: Sequence[pd.DataFrame], alarms: Sequence[str]
+    ) -> None:
+        """Keep the tied set, the optimism of the search, and whom every trial gets wrong."""
+        optimism = best_of_n_optimism(trials, self.context.config.objective)
+        hard = hard_patients(trials)
+        self._write_table(keys.ARTIFACT_SELECTION, selection.table)
+        columns = [field.name for field in fields(HardPatient)]
+        whom = pd.DataFrame([asdict(patient) for patient in hard.patients], columns=columns)
+        self._write_table(keys.ARTIFACT_HARD_PATIENTS, whom)
+        self.parent.log_artifacts()
         values = {"raw_best": optimism.raw_best, "corrected": optimism.corrected}
-        parent.log_metrics({f"search/{k}": v for k, v in values.items() if v is not None})
-    parent.set_tags(tags)
-    context.delivery.deliver(parent)
+        self.parent.log_metrics({f"search/{k}": v for k, v in values.items() if v is not None})
+        self.parent.set_tags(
+            {
+                keys.WHY_SELECTED: selection.explanation,
+                keys.OPTIMISM: str(optimism),
+                keys.HARD_PATIENTS: hard.in_words(),
+                keys.LEAK_ALARM: "; ".join(alarms),
+            }
+        )
+        self.context.delivery.deliver(self.parent)
+
+    def _write_table(self, name: str, table: pd.DataFrame) -> None:
+        file = self.parent.artifacts / name
+        with self.parent.disk_errors():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            table.to_csv(file, index=False)
