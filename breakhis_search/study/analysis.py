@@ -22,7 +22,11 @@ from breakhis_search.evaluation.calibration import (
     fit_calibration,
 )
 from breakhis_search.evaluation.document import Section
-from breakhis_search.evaluation.mistakes import mistakes_of_fold
+from breakhis_search.evaluation.mistakes import (
+    GALLERY_IMAGES,
+    IMAGES_PER_PATIENT,
+    mistakes_of_fold,
+)
 from breakhis_search.evaluation.mistakes_page import ClassMap, Explanations
 from breakhis_search.evaluation.official_rates import official_rates
 from breakhis_search.evaluation.page_tables import official_table
@@ -116,7 +120,9 @@ class FinalistAnalysis:
         self, model: Any, images: npt.NDArray[np.uint8], predictions: pd.DataFrame, seed: int
     ) -> None:
         """Keep a map of each mistake that the gallery may show."""
-        mistakes = mistakes_of_fold(predictions)
+        mistakes = mistakes_of_fold(  # more than one seed may show: the mean over them decides later
+            predictions, count=2 * GALLERY_IMAGES, per_patient=2 * IMAGES_PER_PATIENT
+        )
         paths = self._context.split.table["path"]
         position = pd.Series(np.arange(len(paths)), index=paths)
         rows = position[[mistake.image for mistake in mistakes]].to_numpy(dtype=np.int64)

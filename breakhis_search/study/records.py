@@ -12,6 +12,7 @@ import keras
 import optuna
 import pandas as pd
 
+from breakhis_search.config import StudyConfig
 from breakhis_search.errors import TrackingError, TrialFailure
 from breakhis_search.evaluation.intervals import Intervals, bootstrap_intervals
 from breakhis_search.evaluation.samples import DRAWN_LEVELS
@@ -35,7 +36,7 @@ MLFLOW_STATUS = {
 
 _NAMES = {
     keys.ROLE_TRIAL: "trial",
-    keys.ROLE_FINALIST: "finalist, trial",
+    keys.ROLE_FINALIST: "finalist trial",
     keys.ROLE_REFIT: "refit of trial",
 }
 _STAGES = {
@@ -101,7 +102,7 @@ class TrialRecord:
         }
         weights = self._context.weights[candidate.architecture]
         origin = weights.origin + (f" {weights.sha256}" if weights.sha256 else "")
-        self._journal.log_params(candidate.values)
+        self._journal.log_params({**_settings(self._context.config), **candidate.values})
         self._journal.set_tags(
             {
                 keys.ARCHITECTURE: candidate.architecture,
@@ -210,6 +211,17 @@ class TrialRecord:
             intervals=intervals,
             findings=findings,
         )
+
+
+def _settings(config: StudyConfig) -> dict[str, Any]:
+    """What the study fixes for all its trials, named like hyperparameters: ``data/height_px``."""
+    sections = {"data": config.data, "training": config.training}
+    kept_private = {"root", "on_bad_image"}  # places and how broken files are met: no setting
+    return {
+        f"{section}/{name}": value
+        for section, values in sections.items()
+        for name, value in values.model_dump(exclude=kept_private).items()
+    }
 
 
 def _headline_intervals(intervals: Intervals, objective: str) -> dict[str, float]:
