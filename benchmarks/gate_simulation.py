@@ -1,9 +1,11 @@
 """Simulated studies: how often the gate promotes models that are equal, worse or better.
 
-    python benchmarks/gate_simulation.py                    # everything, both cores
-    python benchmarks/gate_simulation.py --parts gate --studies 2000 --power-studies 500
+    python benchmarks/gate_simulation.py                    # everything
+    python benchmarks/gate_simulation.py --parts gate --studies 500 --power-studies 100
 
-prints the tables of docs/statistics.md and draws docs/images/gate_power.png.
+prints the tables of docs/statistics.md, writes them to benchmarks/results/gate_simulation.json and
+draws docs/images/gate_power.png. The same seed gives the same numbers with any number of --jobs.
+Single-threaded linear algebra (OPENBLAS_NUM_THREADS=1) is the fastest here.
 
 One simulated study has the patients of BreaKHis (how many, and how many images of each), two
 models, the champion and the challenger, and the decision of `breakhis_search.comparison.gate`:
@@ -21,9 +23,10 @@ of the AUROC that is asked for. Shares of the variance: see `Variance`.
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +35,11 @@ from scipy.special import ndtri
 from breakhis_search.comparison.alignment import Aligned
 from breakhis_search.comparison.difference import interval_of_first_two
 from breakhis_search.comparison.optimism import optimism_of
-from breakhis_search.comparison.permutation import auroc_contributions, swap_tails
+from breakhis_search.comparison.permutation import (
+    auroc_contributions,
+    small_sample_factor,
+    swap_tails,
+)
 from breakhis_search.evaluation.interval_bounds import wilson_bounds
 from breakhis_search.evaluation.ranking import area_under_roc, count_by_threshold
 
@@ -52,8 +59,10 @@ SENSITIVITY_LOCKED = (
     0.95  # the threshold is locked out-of-fold where it finds these malignant images
 )
 SENSITIVITY_FLOOR = 0.80  # of the sealed malignant images, in the column "with a floor"
-PARTS = ["gate", "robustness", "interval", "optimism"]
+PARTS = ["gate", "robustness", "selection", "interval", "optimism"]
+RESULTS = Path(__file__).parent / "results" / "gate_simulation.json"
 CHUNK = 100  # studies per task of a worker
+Row = dict[str, object]
 
 
 @dataclass(frozen=True)
@@ -106,6 +115,10 @@ class Point:
     studies: int
     variance: Variance = Variance()
     note: str = ""
+    best_of: tuple[int, int] = (1, 1)
+    """Champion and challenger are the best of so many, chosen on the development patients."""
+    stretched: bool = True
+    """Whether the swaps are stretched by the small-sample factor, as the package does."""
 
 
 @dataclass(frozen=True)
@@ -137,14 +150,17 @@ def simulate_scores(
         passing = rng.normal(0, np.sqrt(own * variance.by_seed), (len(aurocs), seeds, size))
         return common + lasting + passing
 
-    reached = np.array(aurocs)[:, None] + variance.luck * rng.normal(size=(len(aurocs), seeds))
+    reached: np.ndarray = np.array(aurocs)[:, None] + variance.luck * rng.normal(
+        size=(len(aurocs), seeds)
+    )
     separation = np.sqrt(2) * ndtri(np.clip(reached, 0.01, 0.99))
     scores = separation[:, :, None] * cohort.is_positive
     scores = (
         scores
         + effects(cohort.count, variance.patients, variance.shared_patients)[:, :, cohort.patient]
     )
-    return scores + effects(len(cohort.patient), 1 - variance.patients, variance.shared_images)
+    noise = effects(len(cohort.patient), 1 - variance.patients, variance.shared_images)
+    return np.asarray(scores + noise)
 
 
 def auroc(cohort: Cohort, scores: np.ndarray) -> float:
@@ -159,7 +175,7 @@ def simulate_study(
 ) -> Count:
     """Simulate one study and decide as the gate does."""
     aurocs = (point.champion, point.champion + point.difference)
-    champion, challenger = simulate_scores(development, aurocs, point.seeds, point.variance, rng)
+    champion, challenger = chosen_models(point, development, aurocs, rng)
     contributions = np.mean(
         [
             auroc_contributions(
@@ -169,7 +185,14 @@ def simulate_study(
         ],
         axis=0,
     )
-    p = swap_tails(contributions, permutations=permutations, rng=rng).p_greater
+    factor = (
+        small_sample_factor(development.is_positive, development.patient, development.count)
+        if point.stretched
+        else 1.0
+    )
+    p = swap_tails(
+        contributions, permutations=permutations, rng=rng, swapped=factor * contributions
+    ).p_greater
     if p > ALPHA:
         return Count(1, 0, 0, 0)
     old, new = simulate_scores(sealed, aurocs, 1, point.variance, rng)[:, 0]
@@ -178,6 +201,20 @@ def simulate_study(
     threshold = np.quantile(malignant, 1 - SENSITIVITY_LOCKED, axis=1).mean()
     sensitive = (new[sealed.is_positive] >= threshold).mean() >= SENSITIVITY_FLOOR
     return Count(1, 1, int(passed), int(passed and sensitive))
+
+
+def chosen_models(
+    point: Point, development: Cohort, aurocs: tuple[float, float], rng: np.random.Generator
+) -> np.ndarray:
+    """Return champion and challenger, [2, seeds, images], each the best of its search."""
+    sizes = point.best_of
+    every = [value for value, size in zip(aurocs, sizes, strict=True) for _ in range(size)]
+    scores = simulate_scores(development, every, point.seeds, point.variance, rng)
+    if sizes == (1, 1):
+        return scores
+    reached = [np.mean([auroc(development, seed) for seed in model]) for model in scores]
+    first, second = np.argmax(reached[: sizes[0]]), sizes[0] + np.argmax(reached[sizes[0] :])
+    return scores[[first, second]]
 
 
 def simulate_chunk(task: tuple[Point, int, int, np.random.SeedSequence]) -> Count:
@@ -202,12 +239,23 @@ def simulate_points(
 def gate_points(studies: int, power_studies: int) -> list[Point]:
     """Return equal, worse and better challengers; AUROC cannot rise above 1."""
     steps = {0.80: (0.02, 0.05, 0.08, 0.10, 0.12, 0.15), 0.90: (0.02, 0.04, 0.06, 0.08)}
+    many = {0.0: studies, -0.10: studies // 3}
     return [
-        Point(champion, difference, seeds, studies if difference <= 0 else power_studies)
+        Point(champion, difference, seeds, many.get(difference, power_studies))
         for seeds in (1, 3)
         for champion, better in steps.items()
         for difference in (-0.10, 0.0, *better)
     ]
+
+
+def selection_points(studies: int) -> list[Point]:
+    """Return equal models that were the best of searches of different sizes."""
+    sizes = ((1, 1), (3, 3), (10, 10), (1, 3), (1, 10), (3, 10), (10, 3))
+    return [
+        Point(0.90, 0.0, 1, studies, note=f"champion best of {a}, challenger best of {b}",
+              best_of=(a, b))
+        for a, b in sizes
+    ]  # fmt: skip
 
 
 def robustness_points(studies: int, power_studies: int) -> list[Point]:
@@ -227,25 +275,55 @@ def robustness_points(studies: int, power_studies: int) -> list[Point]:
         for luck in (0.01, 0.02)
         for seeds in (1, 3)
     ]
-    return alike + lucky
+    bare = [
+        Point(
+            champion, 0.0, seeds, studies, note="without the small-sample factor", stretched=False
+        )
+        for champion in (0.80, 0.90)
+        for seeds in (1, 3)
+    ]
+    return alike + lucky + bare
 
 
-def percent(hits: int, total: int, level: float = 0.95) -> str:
-    low, high = wilson_bounds(hits / total, total, level)
-    return f"{100 * hits / total:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
+def wilson(hits: int, total: int) -> list[float]:
+    return [round(end, 5) for end in wilson_bounds(hits / total, total, 0.95)]
 
 
-def print_gate(points: Sequence[Point], counts: Sequence[Count]) -> None:
+def percent(hits: int, total: int, digits: int = 1) -> str:
+    low, high = wilson(hits, total)
+    return f"{100 * hits / total:.{digits}f} % [{100 * low:.{digits}f}, {100 * high:.{digits}f}]"
+
+
+def print_gate(points: Sequence[Point], counts: Sequence[Count]) -> list[Row]:
     print("\n| champion's AUROC | challenger | seeds | studies | better out-of-fold | promoted"
           " | promoted, with a floor | |\n|---|---|---|---|---|---|---|---|")  # fmt: skip
+    rows: list[Row] = []
     for point, count in zip(points, counts, strict=True):
-        rates = [percent(hits, count.studies) for hits in (count.superior, count.promoted)]
+        rates = [
+            percent(hits, count.studies)
+            for hits in (count.superior, count.promoted, count.with_floor)
+        ]
         print(
             f"| {point.champion:.2f} | {point.difference:+.2f} | {point.seeds} | {count.studies:,}"
-            f" | {rates[0]} | {rates[1]} | {percent(count.with_floor, count.studies)}"
-            f" | {point.note} |",
+            f" | {' | '.join(rates)} | {point.note} |",
             flush=True,
         )
+        rows.append(
+            {"champion": point.champion, "difference": point.difference, "seeds": point.seeds}
+            | asdict(count)
+            | {"promoted_95": wilson(count.promoted, count.studies), "note": point.note}
+        )
+    return rows
+
+
+def print_pooled(points: Sequence[Point], counts: Sequence[Count]) -> None:
+    """Print the rates over all settings of equal, and of worse challengers."""
+    for name, difference in (("equal", 0.0), ("worse by 0.10", -0.10)):
+        chosen = [c for p, c in zip(points, counts, strict=True) if p.difference == difference]
+        total = sum(chosen, Count(0, 0, 0, 0))
+        print(f"\n{name}, all {len(chosen)} settings, {total.studies:,} studies: better"
+              f" out-of-fold {percent(total.superior, total.studies)}, promoted"
+              f" {percent(total.promoted, total.studies, digits=2)}", flush=True)  # fmt: skip
 
 
 def aligned_models(
@@ -289,7 +367,8 @@ def cover_chunk(task: tuple[int, int, float, float, int, np.random.SeedSequence]
     return covered
 
 
-def print_coverage(studies: int, seed: int, pool: ProcessPoolExecutor) -> None:
+def print_coverage(studies: int, seed: int, pool: ProcessPoolExecutor) -> list[Row]:
+    rows: list[Row] = []
     print("\n| patients (benign + malignant) | AUROC of A and B | interval holds the truth |"
           "\n|---|---|---|")  # fmt: skip
     for benign, malignant in ((5, 17), (8, 27), (13, 44)):
@@ -299,6 +378,9 @@ def print_coverage(studies: int, seed: int, pool: ProcessPoolExecutor) -> None:
             covered, total = sum(pool.map(cover_chunk, tasks)), CHUNK * len(seeds)
             print(f"| {benign} + {malignant} | {a:.2f}, {b:.2f} | {percent(covered, total)} |",
                   flush=True)  # fmt: skip
+            rows.append({"benign": benign, "malignant": malignant, "auroc": [a, b]}
+                        | {"studies": total, "covered": covered})  # fmt: skip
+    return rows
 
 
 def optimism_chunk(
@@ -319,23 +401,32 @@ def optimism_chunk(
     return found
 
 
-def print_optimism(studies: int, seed: int, pool: ProcessPoolExecutor) -> None:
+def print_optimism(studies: int, seed: int, pool: ProcessPoolExecutor) -> list[Row]:
+    rows: list[Row] = []
     print("\n| patients (benign + malignant) | candidates | spread of their true AUROC | best score"
-          " | corrected | true AUROC of the chosen | scatter of one correction |"
-          "\n|---|---|---|---|---|---|---|")  # fmt: skip
+          " | true AUROC of the chosen | true optimism | estimated | scatter of one estimate |"
+          "\n|---|---|---|---|---|---|---|---|")  # fmt: skip
     for benign, malignant in ((2, 8), (5, 17), (13, 44)):
         for candidates, spread in ((10, 0.0), (40, 0.0), (10, 0.03)):
             seeds = np.random.SeedSequence([seed, benign, candidates]).spawn(-(-studies // 20))
             tasks = [(benign, malignant, candidates, spread, 20, s) for s in seeds]
-            rows = np.array([row for part in pool.map(optimism_chunk, tasks) for row in part])
-            raw, corrected, truth = rows.mean(axis=0)
-            error = (rows[:, 1] - rows[:, 2]).std(ddof=1)
-            mean_error = error / np.sqrt(len(rows))
+            found = np.array([row for part in pool.map(optimism_chunk, tasks) for row in part])
+            raw, corrected, truth = found.mean(axis=0)
+            error = (found[:, 1] - found[:, 2]).std(ddof=1)
+            mean_error = error / np.sqrt(len(found))
             print(
-                f"| {benign} + {malignant} | {candidates} | {spread:g} | {raw:.3f}"
-                f" | {corrected:.3f} ± {mean_error:.3f} | {truth:.3f} | {error:.3f} |",
+                f"| {benign} + {malignant} | {candidates} | {spread:g} | {raw:.3f} | {truth:.3f}"
+                f" | {raw - truth:+.3f} | {raw - corrected:+.3f} ± {mean_error:.3f}"
+                f" | {error:.3f} |",
                 flush=True,
             )
+            rows.append(
+                {"benign": benign, "malignant": malignant, "candidates": candidates}
+                | {"spread": spread, "studies": len(found), "raw_best": round(raw, 4)}
+                | {"truth": round(truth, 4), "corrected": round(corrected, 4)}
+                | {"standard_error": round(mean_error, 4), "scatter": round(error, 4)}
+            )
+    return rows
 
 
 def draw_power(points: Sequence[Point], counts: Sequence[Count], file: Path) -> None:
@@ -345,10 +436,10 @@ def draw_power(points: Sequence[Point], counts: Sequence[Count], file: Path) -> 
     mpl.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(figsize=(8, 5), dpi=130, layout="constrained")
-    styles = {0.80: ("#0072B2", "o"), 0.90: ("#D55E00", "s")}
+    figure, axes = plt.subplots(figsize=(8.6, 5.4), dpi=130, layout="constrained")
+    styles = {0.80: ("#0072B2", "o"), 0.90: ("#D55E00", "s")}  # Okabe & Ito: safe for all eyes
     for champion, (color, marker) in styles.items():
-        for seeds, line in ((1, "--"), (3, "-")):
+        for seeds, line, fill in ((1, "--", "white"), (3, "-", color)):
             chosen = sorted(
                 (p.difference, c.promoted / c.studies, c)
                 for p, c in zip(points, counts, strict=True)
@@ -358,25 +449,25 @@ def draw_power(points: Sequence[Point], counts: Sequence[Count], file: Path) -> 
             ends = 100 * np.array([wilson_bounds(c[1], c[2].studies, 0.95) for c in chosen]).T
             axes.errorbar(
                 x, y, yerr=np.abs(ends - y), color=color, linestyle=line, marker=marker,
-                markersize=5, capsize=3, linewidth=1.8,
+                markersize=6, markerfacecolor=fill, capsize=3, linewidth=1.8,
                 label=f"champion {champion:.2f}, {seeds} seed{'s' if seeds > 1 else ''} per model",
             )  # fmt: skip
     axes.axhline(5, color="#767676", linewidth=1, linestyle=":")
-    axes.annotate("5 %: the most that is allowed for an equal model", (0.152, 6.2), ha="right",
-                  fontsize=9, color="#555555")  # fmt: skip
+    axes.annotate("5 %: the most that is allowed for an equal model", (0.155, 6.5), ha="right",
+                  fontsize=10, color="#444444")  # fmt: skip
     axes.axvline(0, color="#767676", linewidth=1)
-    axes.annotate("equal", (0.002, 97), fontsize=9, color="#555555")
-    axes.annotate("← challenger is worse", (-0.1, 97), fontsize=9, color="#555555")
-    axes.set(
-        xlabel="true lead of the challenger (AUROC)",
-        ylabel="simulated studies in which it is promoted (%)",
-        ylim=(-2, 102),
-        title="How often does the gate promote? (57 + 13 patients, as in BreaKHis)",
-    )
+    axes.annotate("equal", (0.003, 97), fontsize=10, color="#444444")
+    axes.annotate("← challenger is worse", (-0.003, 97), ha="right", fontsize=10, color="#444444")
+    axes.annotate("challenger is better →", (0.155, 40), ha="right", fontsize=10, color="#444444")
+    axes.set(xlim=(-0.106, 0.158), ylim=(-2, 102))
+    axes.set_xlabel("true lead of the challenger over the champion (AUROC)", fontsize=11)
+    axes.set_ylabel("simulated studies in which it is promoted (%)", fontsize=11)
+    axes.set_title("How often does the gate promote? (57 + 13 patients, as in BreaKHis)\n"
+                   "bars: 95 % of the simulation's own uncertainty", fontsize=11)  # fmt: skip
     axes.grid(color="#E5E5E5")
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(loc="center left", bbox_to_anchor=(0.02, 0.6), frameon=True, fontsize=9)
+    axes.legend(loc="center left", bbox_to_anchor=(0.01, 0.55), frameon=True, fontsize=10)
     figure.savefig(file)
     print(f"\ndrawn: {file}")
 
@@ -392,7 +483,8 @@ def counted_groups(names: Path) -> tuple[object, object]:
     sealed = cohort["patient"].isin(choose_sealed_test(table).groups)
     groups = cohort.groupby([sealed.rename("sealed"), "y", "patient"]).size()
     development, test = (
-        tuple(tuple(map(int, groups[side, label])) for label in (0, 1)) for side in (False, True)
+        tuple(tuple(int(n) for n in np.asarray(groups[side, label])) for label in (0, 1))
+        for side in (False, True)
     )
     return development, test
 
@@ -401,27 +493,45 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="How often does the gate promote?")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--names", type=Path, help="list of all file names, to count groups anew")
-    parser.add_argument("--studies", type=int, default=5_000, help="of equal and worse models")
-    parser.add_argument("--power-studies", type=int, default=2_000, help="of better models")
+    parser.add_argument("--studies", type=int, default=6_000, help="of every equal model")
+    parser.add_argument("--power-studies", type=int, default=500, help="of every better model")
     parser.add_argument("--permutations", type=int, default=999)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=2, help="processes")
     parser.add_argument("--figure", type=Path, default=Path("docs/images/gate_power.png"))
+    parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
     if options.names and counted_groups(options.names) != (DEVELOPMENT, SEALED):
         parser.error(f"{options.names} has other groups than DEVELOPMENT and SEALED in this script")
     with ProcessPoolExecutor(options.jobs) as pool:
-        for part, make in (("gate", gate_points), ("robustness", robustness_points)):
-            if part in options.parts:
-                points = make(options.studies, options.power_studies)
-                counts = list(simulate_points(points, options.permutations, options.seed, pool))
-                print_gate(points, counts)
-                if part == "gate":
-                    draw_power(points, counts, options.figure)
-        if "interval" in options.parts:
-            print_coverage(options.power_studies, options.seed, pool)
-        if "optimism" in options.parts:
-            print_optimism(options.power_studies // 10, options.seed, pool)
+        found = {part: simulate_part(part, options, pool) for part in options.parts}
+    options.results.parent.mkdir(exist_ok=True)
+    told = {key: getattr(options, key) for key in ("studies", "power_studies", "permutations")}
+    told |= {"seed": options.seed, "alpha": ALPHA, "margin": NON_INFERIORITY_MARGIN}
+    rows = [f'"{part}": [\n  ' + ",\n  ".join(map(json.dumps, found[part])) + "\n]"
+            for part in found]  # fmt: skip
+    text = "{\n" + ",\n".join([f'"settings": {json.dumps(told)}', *rows]) + "\n}\n"
+    options.results.write_text(text)
+    print(f"\nwritten: {options.results}")
+
+
+def simulate_part(part: str, options: argparse.Namespace, pool: ProcessPoolExecutor) -> list[Row]:
+    studies, few, seed = options.studies, options.power_studies, options.seed
+    if part == "interval":
+        return print_coverage(few, seed, pool)
+    if part == "optimism":
+        return print_optimism(few // 5, seed, pool)
+    points = {
+        "gate": gate_points(studies, few),
+        "robustness": robustness_points(studies // 4, few),
+        "selection": selection_points(studies // 6),
+    }[part]
+    counts = list(simulate_points(points, options.permutations, seed, pool))
+    rows = print_gate(points, counts)
+    if part == "gate":
+        print_pooled(points, counts)
+        draw_power(points, counts, options.figure)
+    return rows
 
 
 if __name__ == "__main__":

@@ -8,16 +8,21 @@ else from a population of 20,000 patients. Draws and intervals are those of the 
     python benchmarks/interval_coverage.py             # the tables of docs/statistics.md
     python benchmarks/interval_coverage.py --studies 50   # a quick look
 
-Prints Markdown. Single-threaded linear algebra (OPENBLAS_NUM_THREADS=1) is the fastest here.
+Prints Markdown and writes benchmarks/results/interval_coverage.json. The same seed gives the same
+numbers with any number of --jobs. Single-threaded linear algebra (OPENBLAS_NUM_THREADS=1) is the
+fastest here.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -46,6 +51,10 @@ from breakhis_search.evaluation.resampled_metrics import (
 from breakhis_search.evaluation.samples import Sample
 
 LEVEL, RESAMPLES = 0.95, 2000
+PATIENTS = ((3, 10), (5, 17), (7, 24), (10, 34), (15, 51), (24, 81))  # benign, malignant
+AUROCS = (0.80, 0.95)
+CHUNK = 25  # studies per task of a worker
+RESULTS = Path(__file__).parent / "results" / "interval_coverage.json"
 CLASSES = ("benign", "malignant")
 
 # fmt: off
@@ -111,6 +120,11 @@ class Tally:
             return
         self.held.append(bounds[0] - 1e-9 <= truth <= bounds[1] + 1e-9)
         self.widths.append(bounds[1] - bounds[0])
+
+    def take(self, other: Tally) -> None:
+        self.held += other.held
+        self.widths += other.widths
+        self.absent += other.absent
 
     @property
     def coverage(self) -> float:
@@ -232,22 +246,39 @@ def intervals_of(
     yield NAIVE, "as used", wilson_bounds(accuracy, len(study.owner), LEVEL)
 
 
-def measure(
-    studies: int, benign: int, malignant: int, auroc: float, patient_share: float
-) -> dict[tuple[str, str], Tally]:
-    """Return the tally of every metric and candidate over simulated studies."""
-    known = truths(benign, malignant, auroc, patient_share)
-    known[NAIVE] = known["image/accuracy"]
-    rng = np.random.default_rng([benign, malignant, round(1000 * auroc)])
-    tallies: dict[tuple[str, str], Tally] = defaultdict(Tally)
+Tallies = dict[tuple[str, str], Tally]
+Cell = tuple[int, int, float, float]
+
+
+def tally_chunk(task: tuple[Cell, dict[str, float], int, np.random.SeedSequence]) -> Tallies:
+    cell, known, studies, seed = task
+    rng = np.random.default_rng(seed)
+    tallies: Tallies = defaultdict(Tally)
     for _ in range(studies):
-        study = simulate(rng, benign, malignant, auroc, patient_share)
+        study = simulate(rng, *cell)
         for metric, candidate, bounds in intervals_of(study, rng):
             tallies[metric, candidate].add(bounds, known[metric])
+    return dict(tallies)
+
+
+def measure(cell: Cell, studies: int, seed: int, pool: ProcessPoolExecutor) -> Tallies:
+    """Return the tally of every metric and candidate over simulated studies."""
+    known = truths(*cell)
+    known[NAIVE] = known["image/accuracy"]
+    benign, malignant, auroc, _ = cell
+    seeds = np.random.SeedSequence([seed, benign, malignant, round(1000 * auroc)]).spawn(
+        -(-studies // CHUNK)
+    )
+    sizes = [min(CHUNK, studies - k * CHUNK) for k in range(len(seeds))]
+    tasks = [(cell, known, size, s) for size, s in zip(sizes, seeds, strict=True)]
+    tallies: Tallies = defaultdict(Tally)
+    for part in pool.map(tally_chunk, tasks):
+        for key, tally in part.items():
+            tallies[key].take(tally)
     return tallies
 
 
-def print_coverage(auroc: float, found: dict[str, dict[tuple[str, str], Tally]]) -> None:
+def print_coverage(auroc: float, found: dict[str, Tallies]) -> None:
     """Print the coverage as used, and that of a plain percentile interval, by patients."""
     print(f"\n#### Image AUROC {auroc:.2f}: coverage as used (plain percentile)\n")
     print("| metric | method | " + " | ".join(found) + " |")
@@ -265,7 +296,7 @@ def print_coverage(auroc: float, found: dict[str, dict[tuple[str, str], Tally]])
     print(f"| {NAIVE} | Wilson | " + " | ".join(naive) + " |")
 
 
-def print_candidates(auroc: float, patients: str, tallies: dict[tuple[str, str], Tally]) -> None:
+def print_candidates(auroc: float, patients: str, tallies: Tallies) -> None:
     """Print coverage and median width of every candidate for one number of patients."""
     print(f"\n#### Candidates, image AUROC {auroc:.2f}, {patients}: coverage (median width)\n")
     print("| metric | " + " | ".join(CANDIDATES) + " |")
@@ -278,28 +309,57 @@ def print_candidates(auroc: float, patients: str, tallies: dict[tuple[str, str],
         print(f"| `{metric}` | " + " | ".join(cells) + " |")
 
 
+COLUMNS = [
+    *("benign", "malignant", "auroc", "metric", "interval", "studies", "without"),
+    *("coverage", "median_width"),  # none where no study has an interval
+]
+
+
+def rows_of(cell: Cell, tallies: Tallies) -> list[list[object]]:
+    """Return coverage and median width of everything in one cell, for the file of results."""
+    rows: list[list[object]] = []
+    for (metric, candidate), tally in sorted(tallies.items()):
+        found: list[object] = [None, None]
+        if tally.held:
+            found = [round(tally.coverage, 4), round(float(np.median(tally.widths)), 4)]
+        rows.append([*cell[:3], metric, candidate, len(tally.held), tally.absent, *found])
+    return rows
+
+
+def write(file: Path, settings: dict[str, object], rows: Sequence[list[object]]) -> None:
+    file.parent.mkdir(exist_ok=True)
+    lines = ",\n".join(map(json.dumps, rows))
+    head = f'"settings": {json.dumps(settings)},\n"columns": {json.dumps(COLUMNS)}'
+    file.write_text(f'{{{head},\n"rows": [\n{lines}\n]}}\n')
+    print(f"\nwritten: {file}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--studies", type=int, default=300, help="simulated studies per cell")
     parser.add_argument("--patient-share", type=float, default=0.5, help="of the variance")
-    arguments = parser.parse_args()
-    sizes = ((3, 10), (5, 15), (8, 24), (16, 54))
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--jobs", type=int, default=2, help="processes")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    options = parser.parse_args()
     start = time.perf_counter()
-    for auroc in (0.80, 0.95):
-        found = {
-            f"{benign} benign / {malignant}": measure(
-                arguments.studies, benign, malignant, auroc, arguments.patient_share
-            )
-            for benign, malignant in sizes
-        }
-        print_coverage(auroc, found)
-        for patients in (list(found)[1], list(found)[-1]):
-            print_candidates(auroc, patients, found[patients])
-    error = np.sqrt(0.95 * 0.05 / arguments.studies)
-    print(
-        f"\n{arguments.studies} studies a cell (standard error of a coverage of 0.95: {error:.3f})"
-    )
+    rows: list[list[object]] = []
+    with ProcessPoolExecutor(options.jobs) as pool:
+        for auroc in AUROCS:
+            found = {}
+            for benign, malignant in PATIENTS:
+                cell = (benign, malignant, auroc, options.patient_share)
+                tallies = measure(cell, options.studies, options.seed, pool)
+                found[f"{benign} benign / {malignant}"] = tallies
+                rows += rows_of(cell, tallies)
+            print_coverage(auroc, found)
+            for patients in (list(found)[1], list(found)[-1]):
+                print_candidates(auroc, patients, found[patients])
+    error = np.sqrt(0.95 * 0.05 / options.studies)
+    print(f"\n{options.studies} studies a cell (standard error of a coverage of 0.95: {error:.3f})")
     print(f"{RESAMPLES} draws a study, {time.perf_counter() - start:.0f} s in all")
+    settings = {"studies": options.studies, "patient_share": options.patient_share}
+    write(options.results, settings | {"seed": options.seed, "resamples": RESAMPLES}, rows)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 
 import pandas as pd
 
-from breakhis_search.comparison.permutation import patient_swap_test
+from breakhis_search.comparison.permutation import TOLERANCE, patient_swap_test
 from breakhis_search.evaluation.metrics import Objective
 
 
@@ -88,7 +88,7 @@ def broken_floors(metrics: Mapping[str, float], floors: Mapping[str, float]) -> 
         value = metrics.get(name)
         if value is None:
             broken.append(f"{name} is not defined on this data (floor {floor:.3f})")
-        elif value < floor:
+        elif not value >= floor - TOLERANCE:  # nor does NaN reach a floor
             broken.append(f"{name} {value:.3f} < {floor:.3f}")
     return broken
 
@@ -154,7 +154,7 @@ def judge_sealed(
         reason = f"on the sealed test, {name} is not defined: it cannot speak for the challenger"
         return decision + Decision.of(False, reason)
     difference = challenger[name] - champion[name]
-    passed = difference >= -rules.non_inferiority_margin
+    passed = difference >= -rules.non_inferiority_margin - TOLERANCE
     says = "not worse than the champion" if passed else "worse than the champion"
     reason = (
         f"on the sealed test {says}: {name} {challenger[name]:.4f} against {champion[name]:.4f}"

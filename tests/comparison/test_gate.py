@@ -92,3 +92,19 @@ def test_two_decisions_pass_only_together() -> None:
     both = passed + broken
     assert not both.passed
     assert len(both.reasons) == 2
+
+
+def test_floor_reached_but_for_rounding_is_reached() -> None:
+    metrics = {"image/auroc": 0.1 + 0.2 + 0.4}  # 0.7000000000000001 or a hair less
+    assert judge_floors({"image/auroc": 0.7 - 1e-15}, RULES.floors, where="here").passed
+    assert judge_floors(metrics, RULES.floors, where="here").passed
+
+
+def test_metric_that_is_no_number_reaches_no_floor() -> None:
+    assert not judge_floors({"image/auroc": float("nan")}, RULES.floors, where="here").passed
+
+
+def test_difference_of_exactly_the_margin_is_no_veto() -> None:
+    mine = {"image/auroc": 0.85, "image/sensitivity": 0.9}
+    assert 0.85 - 0.9 < -0.05  # by a rounding error
+    assert judge_sealed(mine, {"image/auroc": 0.9}, RULES).passed

@@ -13,6 +13,7 @@ from breakhis_search.comparison.alignment import align
 from breakhis_search.comparison.permutation import (
     auroc_contributions,
     patient_swap_test,
+    small_sample_factor,
     swap_tails,
 )
 from breakhis_search.errors import ComparisonError
@@ -43,7 +44,9 @@ def swap_rows(
     return pd.concat([a[~of_a], b[of_b]]), pd.concat([b[~of_b], a[of_a]])
 
 
-def slow_exact_test(a: pd.DataFrame, b: pd.DataFrame, objective: str) -> tuple[float, float]:
+def slow_exact_test(
+    a: pd.DataFrame, b: pd.DataFrame, objective: str, factor: float = 1.0
+) -> tuple[float, float]:
     """Physically swap every set of accessions and score both tables anew."""
     accessions = sorted(set(a["accession"]))
     differences = []
@@ -51,7 +54,7 @@ def slow_exact_test(a: pd.DataFrame, b: pd.DataFrame, objective: str) -> tuple[f
         chosen = [name for name, taken in zip(accessions, choice, strict=True) if taken]
         mixed_a, mixed_b = swap_rows(a, b, chosen)
         differences.append(score(mixed_a, objective) - score(mixed_b, objective))
-    observed, swapped = differences[0], np.array(differences)
+    observed, swapped = differences[0], factor * np.array(differences)
     return (
         float((swapped >= observed - 1e-9).mean()),
         float((np.abs(swapped) >= abs(observed) - 1e-9).mean()),
@@ -63,7 +66,8 @@ def test_auroc_agrees_with_swapping_rows(seeds) -> None:
     a = simulated_model([3, 4], separation=1.5, seeds=seeds, images=3)
     b = simulated_model([3, 4], separation=0.5, seeds=seeds, images=3, model=1)
     test = patient_swap_test(a, b, "auroc")
-    greater, two_sided = slow_exact_test(ranked(a), ranked(b), "auroc")
+    factor = np.sqrt(3 / 2)  # the scarcer class has three patients of as many images
+    greater, two_sided = slow_exact_test(ranked(a), ranked(b), "auroc", factor)
     assert (test.p_greater, test.p_two_sided) == pytest.approx((greater, two_sided))
     assert test.exact
 
@@ -119,14 +123,72 @@ def test_contributions_are_those_of_the_four_matrices_of_wins() -> None:
 
 def test_auroc_of_a_case_by_hand() -> None:
     # One benign (p0) and two malignant patients. Ranks by A: 1 2 3, by B: 3 1 2. Swapped sets:
-    # none 1 - 0, {p1} or {p2} 3/4 - 0, {p1, p2} 1/2 - 0, and their complements turned round.
+    # none 1 - 0, {p1} or {p2} 3/4 - 0, {p1, p2} 1/2 - 0, and their complements turned round. For
+    # the only benign patient they are stretched by sqrt 2: 1.41, 1.06, 1.06 reach 1, 0.71 does not.
     y_true, accessions = [0, 1, 1], ["p0", "p1", "p2"]
     a = table_of_scores(y_true, accessions, [[1.0, 2.0, 3.0]])
     b = table_of_scores(y_true, accessions, [[3.0, 1.0, 2.0]])
     test = patient_swap_test(a, b, "auroc")
     assert test.difference == pytest.approx(1.0)
-    assert (test.p_greater, test.p_two_sided) == (1 / 8, 2 / 8)
+    assert (test.p_greater, test.p_two_sided) == (3 / 8, 6 / 8)
     assert (test.permutations, test.n_patients, test.exact) == (8, 3, True)
+
+
+def test_sign_test_of_fishers_maize() -> None:
+    # Darwin's 15 pairs, cross- minus self-fertilised, in eighths of an inch; R. A. Fisher, The
+    # Design of Experiments (1935), section 21: 863 of the 32,768 sums are 314 or more.
+    eighths = [49, -67, 8, 16, 6, 23, 28, 41, 14, 29, 56, 24, 75, 60, -48]
+    heights = np.array(eighths, dtype=float)
+    tails = swap_tails(heights, permutations=2**15, rng=np.random.default_rng(0))
+    assert heights.sum() == 314
+    assert (tails.p_greater, tails.p_two_sided) == (863 / 32768, 1726 / 32768)
+    assert tails.exact
+
+
+def test_random_sets_estimate_what_all_sets_say() -> None:
+    eighths = [49, -67, 8, 16, 6, 23, 28, 41, 14, 29, 56, 24, 75, 60, -48]
+    heights = np.array(eighths, dtype=float)
+    tails = swap_tails(heights, permutations=20_000, rng=np.random.default_rng(0))
+    assert not tails.exact
+    assert tails.p_greater == pytest.approx(863 / 32768, abs=0.0034)  # three standard errors
+
+
+def test_factor_of_unequal_patients_is_that_of_their_effective_number() -> None:
+    # Benign: 3 patients of 4, 1 and 1 images, 36 / 18 = 2 effective ones; malignant: 4 of one.
+    patient = np.array([0, 0, 0, 0, 1, 2, 3, 4, 5, 6])
+    positive = np.arange(10) >= 6
+    assert small_sample_factor(positive, patient, 7) == pytest.approx(np.sqrt(2))
+    assert small_sample_factor(~positive, patient, 7) == pytest.approx(np.sqrt(2))
+    even = np.arange(20)
+    assert small_sample_factor(even < 5, even, 20) == pytest.approx(np.sqrt(5 / 4))
+
+
+def test_factor_of_the_development_patients_of_breakhis() -> None:
+    benign = [65, 236, 53, 256, 64, 65, 493, 383, 158, 138, 68, 129, 126]
+    patient = np.repeat(np.arange(13 + 44), [*benign, *[90] * 44])
+    positive = patient >= 13
+    effective = sum(benign) ** 2 / sum(n**2 for n in benign)
+    assert effective == pytest.approx(8.22, abs=0.01)
+    factor = small_sample_factor(positive, patient, 57)
+    assert factor == pytest.approx(np.sqrt(effective / (effective - 1)))
+
+
+def test_models_of_unequal_patients_are_called_different_as_often_as_alpha_says() -> None:
+    # Eight benign patients, two of whom hold most images: without the factor 7 to 8 % are called.
+    rng = np.random.default_rng(1)
+    images = np.array([16, 59, 13, 64, 16, 16, 123, 95, *[22] * 27])
+    patient, positive = np.repeat(np.arange(35), images), np.repeat(np.arange(35) >= 8, images)
+    factor = small_sample_factor(positive, patient, 35)
+    called = np.zeros(2)
+    for _ in range(1000):
+        a, b = 1.8 * positive + rng.normal(0, 0.7, (2, 35))[:, patient]
+        noise = rng.normal(0, 0.7, (2, len(patient)))
+        v = auroc_contributions(positive, a + noise[0], b + noise[1], patient, 35)
+        for column, stretch in enumerate((1.0, factor)):
+            tails = swap_tails(v, permutations=199, rng=rng, swapped=stretch * v)
+            called[column] += tails.p_greater <= 0.05
+    assert called[1] / 1000 <= 0.05 + 0.02  # three standard errors
+    assert called[1] < called[0]
 
 
 def test_auroc_contributions_of_a_case_by_hand() -> None:
