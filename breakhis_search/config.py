@@ -123,6 +123,14 @@ class ModelConfig(_Section):
     """By ``module:Class``: keyword arguments for its constructor."""
 
 
+class FeaturesConfig(_Section):
+    """The views of each image whose features a frozen backbone gives once; see data.views."""
+
+    levels: int = Field(default=3, ge=2, le=11)
+    """Augmentation strengths, evenly spaced from 0 to 1."""
+    per_level: int = Field(default=2, ge=1, le=64)
+
+
 class TrainingConfig(_Section):
     """How long and how one fold is trained."""
 
@@ -131,6 +139,9 @@ class TrainingConfig(_Section):
     """Epochs with a frozen backbone before fine-tuning (counted within max_epochs)."""
     patience: int = Field(default=6, ge=1)
     batch_size: int = Field(default=32, ge=2, le=4096)
+    features: FeaturesConfig | None = FeaturesConfig()
+    """``null``: a frozen backbone sees newly augmented images every epoch, at many times the cost.
+    """
     mixed_precision: Literal["auto", "off"] = "auto"
     deterministic: bool = False
 

@@ -51,6 +51,18 @@ class Settings:
         """Whether MLflow writes to a database on this machine rather than to a server."""
         return not self.tracking_uri.startswith(("http://", "https://"))
 
+    @property
+    def is_unused(self) -> bool:
+        """Whether runs and studies are to be kept in ``mlruns/`` and nothing was ever kept there.
+
+        Opening a store would create it.
+        """
+        places = (self.tracking_uri, self.studies_uri)
+        inside = all(place.startswith(f"sqlite:///{self.state_dir}/") for place in places)
+        return inside and not any(
+            Path(place.removeprefix("sqlite:///")).exists() for place in places
+        )
+
 
 def read_settings(
     environment: Mapping[str, str] | None = None, *, home: Path | None = None

@@ -23,6 +23,9 @@ SpaceCheck = Callable[[Mapping[str, Any], Any], Iterator[tuple[Location, str]]]
 """Finds what is wrong with a raw ``space:`` and ``enqueue:``: (location, message)."""
 
 
+_OVERRIDE = "--set "
+
+
 class _Loader(yaml.SafeLoader):
     """Safe YAML as people expect it: ``1e-4`` is a number, ``off`` and dates are text."""
 
@@ -55,6 +58,11 @@ class _Document:
     places: dict[Location, str] = field(default_factory=dict)
 
     def place_of(self, location: Location) -> str:
+        """Where a value stands; of a section that overrides went into, those overrides."""
+        own = [p for k, p in self.places.items() if location and k[: len(location)] == location]
+        overrides = [place for place in own if place.startswith(_OVERRIDE)]
+        if overrides:
+            return ", ".join(dict.fromkeys(overrides))
         for length in range(len(location), -1, -1):
             if location[:length] in self.places:
                 return self.places[location[:length]]
@@ -81,11 +89,25 @@ def find_study_file(study: str, folder: Path) -> Path:
     if named.is_file():
         return named
     known = available_studies(folder)
+    absent = "" if folder.is_dir() else " (there is no such folder)"
     raise ConfigError(
         f"there is no study {study!r}",
-        expected=f"one of {', '.join(known)}" if known else f"study files in {folder}",
-        remedy=_did_you_mean(study, known) or "name a study, or give the path of a .yaml file",
+        expected=f"one of {', '.join(known)}" if known else f"study files in {folder}{absent}",
+        remedy=_instead_of(study, known, absent),
     )
+
+
+def _instead_of(study: str, known: Sequence[str], absent: str) -> str:
+    """What to do about a study that is not there."""
+    base = study.partition("@")[0]
+    if base in known:
+        return f"name it without its version: {base}"
+    if base.removesuffix("-demo") in known:
+        name = base.removesuffix("-demo")
+        return f"name it without -demo: {name} (--demo asks for the demo's model)"
+    if absent:
+        return "cd to the clone, which holds experiments/, or give the path of a .yaml file"
+    return _did_you_mean(study, known) or "name a study, or give the path of a .yaml file"
 
 
 def load_study(
@@ -125,8 +147,10 @@ def load_study(
     except ValidationError as error:
         problems = list(_pydantic_problems(error, document)) + problems
     if problems:
+        typed = any(problem.startswith(_OVERRIDE) for problem in problems)
+        where = f"{file.name} with what --set says" if typed else file.name
         raise ConfigError(
-            f"{file.name} has {len(problems)} error{'s' * (len(problems) > 1)}:\n  "
+            f"{where} has {len(problems)} error{'s' * (len(problems) > 1)}:\n  "
             + "\n  ".join(problems)
         )
     return config
@@ -263,7 +287,7 @@ def _set(document: _Document, override: str) -> None:
         if not isinstance(target, dict):
             raise ConfigError(f"--set {key}: {step!r} is not a section")
     target[path[-1]] = value
-    document.places[tuple(path)] = f"--set {key}"
+    document.places[tuple(path)] = f"{_OVERRIDE}{key.strip()}"
 
 
 def _pydantic_problems(error: ValidationError, document: _Document) -> Iterator[str]:
@@ -280,7 +304,13 @@ def _pydantic_problems(error: ValidationError, document: _Document) -> Iterator[
         name = ".".join(map(str, location)) or "the study"
         if name not in seen:
             seen.add(name)
-            yield f"{document.place_of(location)}: {name}: {message}"
+            place = document.place_of(location)
+            # An override's place is the name of what it sets.
+            yield (
+                f"{place}: {message}"
+                if place == _OVERRIDE + name
+                else f"{place}: {name}: {message}"
+            )
 
 
 def _is_ours(part: str | int) -> bool:
@@ -291,6 +321,7 @@ def _is_ours(part: str | int) -> bool:
 def _say(detail: Any, location: Location) -> str:
     if detail["type"] == "extra_forbidden":
         hint = _did_you_mean(str(location[-1]), _known_keys(location[:-1]))
+        hint = hint or _did_you_mean_elsewhere(str(location[-1]))
         return "unknown key" + (f"; {hint}" if hint else "")
     if detail["type"] == "missing":
         return "is missing"
@@ -308,6 +339,15 @@ def _known_keys(section: Location) -> list[str]:
         if not hasattr(model, "model_fields"):
             return []
     return list(model.model_fields)
+
+
+def _did_you_mean_elsewhere(key: str) -> str | None:
+    """A full name for a key that lacks its section, such as ``space.`` of a hyperparameter."""
+    if "/" in key:
+        return f"did you mean 'space.{key}'?"
+    full = [f"{section}.{name}" for section in _known_keys(()) for name in _known_keys((section,))]
+    same = [name for name in full if name.partition(".")[2] == key]
+    return f"did you mean {same[0]!r}?" if same else _did_you_mean(key, full)
 
 
 def _did_you_mean(word: str, known: Sequence[str]) -> str | None:

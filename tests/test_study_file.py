@@ -124,7 +124,32 @@ def test_off_and_dates_are_text(study):
 
 def test_an_error_in_an_override_names_the_override(study):
     message = errors_of(study, MINIMAL, overrides=["search.trials=many"])
-    assert "--set search.trials: search.trials" in message
+    assert message.startswith(
+        "mine.yaml with what --set says has 1 error:\n  --set search.trials: input should be"
+    )
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("data.magnificaton=100", "data.magnificaton: unknown key; did you mean 'magnification'?"),
+        ("datamagnification=100", "unknown key; did you mean 'data.magnification'?"),
+        ("model/architecture=vgg16", "unknown key; did you mean 'space.model/architecture'?"),
+        ("max_epochs=3", "unknown key; did you mean 'training.max_epochs'?"),
+    ],
+)
+def test_an_override_without_its_section_is_recognised(study, override, says):
+    message = errors_of(study, MINIMAL, overrides=[override])
+    assert f"--set {override.partition('=')[0]}: unknown key" in message
+    assert says in message
+
+
+def test_overrides_that_contradict_each_other_are_both_named(study):
+    overrides = ["training.head_epochs=9", "training.max_epochs=3"]
+    message = errors_of(study, MINIMAL, overrides=overrides)
+    assert "--set training.max_epochs, --set training.head_epochs: training: head_epochs (9)" in (
+        message
+    )
 
 
 def test_a_key_given_twice_is_an_error(study):

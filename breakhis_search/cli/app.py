@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal, cast
 
 import typer
 
@@ -28,16 +28,28 @@ app = typer.Typer(
 app.add_typer(data_app, name="data")
 
 
-class DeviceOption(StrEnum):
-    """Values of ``--device``."""
-
-    auto = "auto"
-    gpu = "gpu"
-    cpu = "cpu"
+_DEVICES = ("auto", "gpu", "cpu")
 
 
 Study = Annotated[str, typer.Option("--study", "-s", help="Name in experiments/, or a YAML file.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON only.")]
+
+
+def _at_least_one(number: int | None) -> int | None:
+    if number is not None and number < 1:
+        raise typer.BadParameter(f"1 or more is expected, received {number}")
+    return number
+
+
+def _known_device(name: str) -> str:
+    if name not in _DEVICES:
+        raise typer.BadParameter(f"one of {', '.join(_DEVICES)} is expected, received {name!r}")
+    return name
+
+
+def _without_version(study: str) -> str:
+    """The study's name alone: its registered model holds the winners of all its versions."""
+    return re.sub(r"@v\d+$", "", study)
 
 
 def _version(wanted: bool) -> None:
@@ -69,12 +81,15 @@ def run(
         str | None, typer.Option(help="Profile of the study file: full, quick, demo.")
     ] = None,
     trials: Annotated[
-        int | None, typer.Option(min=1, help="Budget of the study in trials.")
+        int | None,
+        typer.Option(callback=_at_least_one, help="Budget of the study in trials, 1 or more."),
     ] = None,
     timeout: Annotated[
         str | None, typer.Option(help="Stop asking for new trials after, such as 2h or 90m.")
     ] = None,
-    device: Annotated[DeviceOption, typer.Option(help="Where to train.")] = DeviceOption.auto,
+    device: Annotated[
+        str, typer.Option(metavar="auto|gpu|cpu", callback=_known_device, help="Where to train.")
+    ] = "auto",
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="Override section.key=value; repeatable.")
     ] = None,
@@ -95,7 +110,7 @@ def run(
         profile=profile,
         trials=trials,
         timeout=timeout,
-        device=device.value,
+        device=cast("Literal['auto', 'gpu', 'cpu']", device),
         overrides=tuple(set_ or ()),
         new=new,
         accepts_leakage=i_know_this_leaks,
@@ -146,7 +161,7 @@ def promote(
     from breakhis_search.cli.models import promote_command
     from breakhis_search.workflow.promotion import PromotionRequest
 
-    promote_command(PromotionRequest(study, version, data, demo, dry_run, force))
+    promote_command(PromotionRequest(_without_version(study), version, data, demo, dry_run, force))
 
 
 @app.command(epilog="Example: python -m breakhis_search rollback --study binary")
@@ -157,7 +172,7 @@ def rollback(
     """Make the previous champion champion again."""
     from breakhis_search.cli.models import rollback_command
 
-    rollback_command(study, demo=demo)
+    rollback_command(_without_version(study), demo=demo)
 
 
 @app.command(epilog="Example: python -m breakhis_search predict --study binary slide.png")
@@ -171,7 +186,7 @@ def predict(
     """Score images with the registered model."""
     from breakhis_search.cli.models import predict_command
 
-    predict_command(study, images, version=version, demo=demo, as_json=as_json)
+    predict_command(_without_version(study), images, version=version, demo=demo, as_json=as_json)
 
 
 @app.command(epilog="Example: python -m breakhis_search status --json")

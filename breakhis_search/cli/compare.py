@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from breakhis_search.cli import console
@@ -35,7 +35,7 @@ def compare_command(studies: Sequence[str], *, top: int, as_json: bool) -> None:
         return
     for study in comparison.studies:
         print_study(study, top=top)
-        for column, best in study.best_by.items():
+        for column, best in _telling(study):
             print_trials(best, study.objective, top=len(best), title=f"Best of every {column}")
     for sentence in comparison.verdicts:
         console.out.print(sentence, soft_wrap=True)
@@ -43,8 +43,18 @@ def compare_command(studies: Sequence[str], *, top: int, as_json: bool) -> None:
         console.out.print(f"[yellow]{warning}[/]")
 
 
+def _telling(study: JudgedStudy) -> Iterator[tuple[str, pd.DataFrame]]:
+    """The tables of best trials that say more than the table of all trials."""
+    scored = int(study.trials["score"].notna().sum())
+    for column, best in study.best_by.items():
+        if 1 < len(best) < scored:
+            yield column, best
+
+
 def print_study(study: JudgedStudy, *, top: int) -> None:
     """Print finalists, search trials, magnifications, the choice and its optimism."""
+    if study.is_demo:
+        console.print_demo_banner()
     print_finalists(study)
     title = f"{study.name}: trials of the search (one seed each, not ranked)"
     print_trials(study.trials, study.objective, top=top, title=title)
@@ -128,6 +138,7 @@ def print_by_magnification(study: JudgedStudy) -> None:
 def _as_json(study: JudgedStudy) -> dict[str, object]:
     return {
         "study": study.name,
+        "demo": study.is_demo,
         "objective": study.objective,
         "why": study.why,
         "selected": study.selection.selected if study.selection else None,

@@ -24,6 +24,25 @@ def say(text: str) -> None:
     out.print(escape(text), style="dim", soft_wrap=True)
 
 
+def tell(text: str) -> None:
+    """Print a sentence of the answer as it stands: no line is broken, so all can be copied."""
+    out.print(escape(text), soft_wrap=True)
+
+
+def print_demo_banner() -> None:
+    """Say that what follows is the synthetic demo, on the screen of every command that shows it."""
+    out.print(
+        "[bold yellow]SYNTHETIC DEMO: drawn pictures. It shows the way and means nothing for"
+        " tissue.[/]",
+        soft_wrap=True,
+    )
+
+
+def warn(text: str) -> None:
+    """Print a warning."""
+    out.print(f"[yellow]warning:[/] {escape(text)}", soft_wrap=True)
+
+
 def print_error(text: str) -> None:
     """Print one error."""
     err.print(f"[bold red]error:[/] {escape(text)}")

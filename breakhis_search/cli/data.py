@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from breakhis_search.cli import console
 from breakhis_search.errors import BadImagesError
 from breakhis_search.settings import read_settings
+
+if TYPE_CHECKING:
+    from breakhis_search.data.catalog import Catalog
+    from breakhis_search.workflow.dataset import DataChoice
 
 data_app = typer.Typer(
     help="Look at the images: check, describe, splits, demo, download.",
@@ -29,35 +33,37 @@ def check(data: DataOption = None, as_json: AsJson = False) -> None:
     """Print every problem with its file and a remedy; exit 1 if an image cannot be used."""
     from dataclasses import asdict
 
-    from breakhis_search.workflow.dataset import open_catalog
+    from breakhis_search.workflow.dataset import open_catalog, problems_worth_telling
 
     catalog, choice = open_catalog(data, read_settings())
-    errors = [p for p in catalog.problems if p.severity == "error"]
+    problems = problems_worth_telling(catalog, choice)
+    errors = catalog.errors
     if as_json:
         console.print_json(
             {
                 "root": str(catalog.root),
+                "demo": choice.is_demo,
                 "images": len(catalog.table),
                 "fingerprint": catalog.fingerprint,
                 "is_full_set": catalog.is_full_set,
-                "problems": [asdict(p) for p in catalog.problems],
+                "problems": [asdict(p) for p in problems],
             }
         )
     else:
-        console.say(f"{catalog.root} ({choice.source})")
-        for problem in catalog.problems:
+        _print_source(catalog, choice)
+        for problem in problems:
             color = "red" if problem.severity == "error" else "yellow"
             console.print_problem(
                 color, problem.severity, problem.path, problem.detail, problem.remedy
             )
-        console.out.print(
-            f"{len(catalog.table)} usable images, {len(errors)} errors,"
-            f" {len(catalog.problems) - len(errors)} notices;"
-            f" fingerprint {catalog.fingerprint[:16]}"
+        notices = len(problems) - len(errors)
+        console.tell(
+            f"{len(catalog.table)} usable images, {_count(len(errors), 'error')},"
+            f" {_count(notices, 'notice')}; fingerprint {catalog.fingerprint[:16]}"
         )
     if errors:
         raise BadImagesError(
-            f"{len(errors)} problems keep this data set from being used as it is",
+            f"{_count(len(errors), 'problem')} in the way of using this data set as it is",
             remedy="mend them, or search with --set data.on_bad_image=skip",
         )
     catalog.require_usable("skip")  # a tree without images has no bad ones either
@@ -85,9 +91,9 @@ def describe(
         console.err.print(f"wrote {len(catalog.table)} rows to {csv}")
     frame = summary.reset_index()
     if as_json:
-        console.print_json(frame.to_dict("records"))
+        console.print_json({"demo": choice.is_demo, "rows": frame.to_dict("records")})
         return
-    console.say(f"{catalog.root} ({choice.source})")
+    _print_source(catalog, choice)
     columns = [str(c) for c in frame.columns]
     console.print_table("Images", columns, frame.itertuples(index=False), right=columns[1:])
 
@@ -124,6 +130,8 @@ def splits(
         console.print_json(report.as_json())
         return
     protocol, split = report.config.protocol, report.split
+    if report.is_demo:
+        console.print_demo_banner()
     console.say(report.source)
     console.say(f"study {report.config.name}, protocol {protocol.kind}, split {split.digest}")
     console.say(f"sealed test: {', '.join(report.sealed) or split.sealed.absent_because}")
@@ -167,3 +175,13 @@ def download(
         f"{len(catalog.table)} images in {catalog.root}"
         + ("" if catalog.is_full_set else " (not the full set: see `data check`)")
     )
+
+
+def _print_source(catalog: Catalog, choice: DataChoice) -> None:
+    if choice.is_demo:
+        console.print_demo_banner()
+    console.say(f"{catalog.root} ({choice.source})")
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"

@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from breakhis_search.cli import console
-from breakhis_search.errors import DataError
 from breakhis_search.settings import read_settings
 
 if TYPE_CHECKING:
+    from breakhis_search.workflow.prediction import Answer
     from breakhis_search.workflow.promotion import PromotionRequest
+
+_PROBABILITY = "probability_"
+_NO_CLASS = ("image", "label")
+_LABEL_NOTE = (
+    "label: decided as the model was scored out-of-fold (by a locked threshold, or before"
+    " calibration), so it need not be the most probable class"
+)
 
 
 def promote_command(request: PromotionRequest) -> None:
     """Ask the gate, move the champion alias and say what was found."""
     from breakhis_search.workflow.promotion import promote
 
+    if request.demo:
+        console.print_demo_banner()
     outcome = promote(request, read_settings(), console.say)
     for reason in outcome.decision.reasons:
         console.say(f"  {reason}")
@@ -38,6 +47,8 @@ def rollback_command(study: str, *, demo: bool) -> None:
     """Move the champion alias back and say to what."""
     from breakhis_search.workflow.promotion import rollback
 
+    if demo:
+        console.print_demo_banner()
     name, change = rollback(study, read_settings(), demo=demo)
     console.out.print(
         f"[bold]{name} version {change.version}[/] is champion again; it replaces version"
@@ -57,10 +68,17 @@ def history_command(studies: Sequence[str], *, as_json: bool) -> None:
         names = registered_names_of(client, studies)
         histories = {name: read_history(client, name) for name in names}
     if as_json:
-        console.print_json({name: [asdict(c) for c in h] for name, h in histories.items()})
+        console.print_json(
+            {
+                name: [{**asdict(c), "demo": name.endswith("-demo")} for c in changes]
+                for name, changes in histories.items()
+            }
+        )
         return
     columns = ["when (UTC)", "champion", "before", "action", "scores", "why"]
     for name, changes in histories.items():
+        if name.endswith("-demo"):
+            console.print_demo_banner()
         rows = [
             [
                 change.when.removesuffix("+00:00"),
@@ -81,29 +99,75 @@ def predict_command(
     study: str, images: Sequence[Path], *, version: str | None, demo: bool, as_json: bool
 ) -> None:
     """Score images; bad ones are named and make the exit code 1, the others are scored."""
-    from breakhis_search.workflow.prediction import predict_images
+    from breakhis_search.workflow.prediction import not_scored, predict_images
 
     answer = predict_images(study, images, read_settings(), version=version, demo=demo)
-    records = answer.table.to_dict("records")
     if as_json:
-        console.print_json({"model": answer.model, "predictions": records, "bad": answer.bad})
+        console.print_json(_answer_as_json(answer))
     else:
-        columns = [str(c) for c in answer.table.columns]
-        shown = [c.removeprefix("probability_") for c in columns]
-        rows = [[record[c] for c in columns] for record in records]
-        console.print_table(answer.model, shown, rows, right=shown[2:])
+        _print_answer(answer)
     if answer.bad:
-        first = next(iter(answer.bad.items()))
-        raise DataError(
-            f"{len(answer.bad)} of {len(answer.bad) + len(records)} images were not scored,"
-            f" such as {first[0]} ({first[1]})",
-            expected="8-bit RGB image files",
-            remedy="mend or leave them out",
-        )
+        raise not_scored(answer.bad, of=len(answer.bad) + len(answer.table))
+
+
+def _answer_as_json(answer: Answer) -> dict[str, object]:
+    return {
+        "model": f"{answer.model.name} version {answer.model.version}",
+        "demo": answer.model.demo,
+        "facts": asdict(answer.model),
+        "notice": "not a medical device",
+        "predictions": [
+            {**record, "doubts": list(answer.doubts.get(record["image"], ()))}
+            for record in answer.table.to_dict("records")
+        ],
+        "bad": answer.bad,
+    }
+
+
+def _print_answer(answer: Answer) -> None:
+    if answer.model.demo:
+        console.print_demo_banner()
+    names = [str(c).removeprefix(_PROBABILITY) for c in answer.table if str(c) not in _NO_CLASS]
+    chances = answer.table[[_PROBABILITY + n for n in names]].to_numpy()
+    labels = answer.table["label"].tolist()
+    if len(names) == 2:
+        columns, cells = names, [list(row) for row in chances]
+    else:
+        columns = ["most probable", "second", "third"]
+        best = (-chances).argsort(axis=1, kind="stable")[:, : len(columns)]
+        cells = [
+            [f"{names[k]} {row[k]:.4f}" for k in ranks]
+            for row, ranks in zip(chances, best, strict=True)
+        ]
+    files = _short_names(answer.table["image"].tolist())
+    rows = [[f, label, *c] for f, label, c in zip(files, labels, cells, strict=True)]
+    right = names if columns is names else ()
+    notes = [_LABEL_NOTE] if labels != [names[k] for k in chances.argmax(axis=1)] else []
+    console.print_table(
+        answer.model.in_words(), ["image", "label", *columns], rows, right=right, notes=notes
+    )
+    for doubt, paths in _by_doubt(answer.doubts).items():
+        few = f"{paths[0]} and {len(paths) - 1} more" if len(paths) > 1 else paths[0]
+        console.warn(f"{few}: {doubt}")
+
+
+def _short_names(paths: list[str]) -> list[str]:
+    """File names, or whole paths where two files have one name."""
+    names = [Path(path).name for path in paths]
+    return names if len(set(names)) == len(names) else paths
+
+
+def _by_doubt(doubts: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+    """Names of the files, by what is doubted of them."""
+    found: dict[str, list[str]] = {}
+    for path, reasons in doubts.items():
+        for reason in reasons:
+            found.setdefault(reason, []).append(Path(path).name)
+    return found
 
 
 def ui_command(port: int) -> None:
     """Serve the MLflow UI until Ctrl-C."""
     from breakhis_search.workflow.ui import serve_ui
 
-    serve_ui(read_settings(), port=port, say=console.out.print)
+    serve_ui(read_settings(), port=port, say=console.tell)

@@ -42,11 +42,15 @@ class TerminalObserver:
         self._name = f"{values.get('model/architecture')}, {values.get('sampling/strategy')}"
         self._show(f"trial {number}: {self._name}")
 
+    def features_computed(self, architecture: str, done: int, total: int) -> None:
+        """Show how far a backbone is with the images it is asked about once."""
+        self._show(f"features of {architecture}: {done}/{total} images (once, then kept)")
+
     def epoch_finished(self, *, fold: int, epoch: int, score: float | None) -> None:
         """Show how far the running trial is."""
         now = f" score {score:.3f}" if score is not None else ""
         self._show(
-            f"trial {self._number} ({self._finished + 1}/{self._trials}) {self._name}:"
+            f"{self._finished + 1}/{self._trials} trial {self._number} {self._name}:"
             f" fold {fold + 1}/{self._folds} epoch {epoch + 1}/{self._epochs}{now}"
             f"{self._best_so_far()}{self._time_left()}"
         )
@@ -62,12 +66,16 @@ class TerminalObserver:
         reason = f" ({summary.reason})" if summary.reason else ""
         out.print(
             escape(
-                f"trial {summary.number:>3} {self._finished}/{self._trials}  {result}"
+                f"{self._finished}/{self._trials} trial {summary.number:<3}  {result}"
                 f"  {self._name}  {summary.seconds:.0f} s{reason}"
                 f"{self._best_so_far()}{self._time_left()}"
             ),
             soft_wrap=True,
         )
+
+    def done_in_words(self) -> str:
+        """Return how many trials of the budget are done; nothing before a search began."""
+        return f": {self._finished} of {self._trials} trials done" if self._trials else ""
 
     def close(self) -> None:
         """Take the live line away."""

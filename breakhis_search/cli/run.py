@@ -42,7 +42,9 @@ def run_command(request: RunRequest, *, assume_yes: bool) -> None:
         outcome = _import_search()(prepared, watcher)
     except KeyboardInterrupt:
         console.out.print(
-            "Stopped. What is finished is kept; the same command goes on where this ended."
+            f"Stopped{observer.done_in_words()}. What is finished is kept; the same command goes on"
+            " where this ended.",
+            soft_wrap=True,
         )
         raise typer.Exit(EXIT_INTERRUPTED) from None
     finally:
@@ -84,6 +86,7 @@ def _confirm_slow(context: StudyContext) -> None:
     from breakhis_search.errors import ConfigError
     from breakhis_search.study.estimate import estimate_hours
 
+    console.say("estimating how long the full profile takes on this CPU …")
     hours, basis = estimate_hours(context)
     console.out.print(f"There is no GPU. The whole search may take {hours:,.1f} hours ({basis}).")
     console.out.print("The profile quick is made for a CPU: add --profile quick.")
@@ -113,10 +116,7 @@ def _print_outcome(request: RunRequest, outcome: RunOutcome) -> None:
     else:
         console.out.print(f"Nothing new was registered: {outcome.not_registered}.")
     if outcome.is_demo:
-        console.out.print(
-            "[bold yellow]All of this is the synthetic demo: it shows the way and means nothing"
-            " for tissue.[/]"
-        )
+        console.print_demo_banner()
     _print_next(request, outcome)
 
 
@@ -141,3 +141,4 @@ def _print_next(request: RunRequest, outcome: RunOutcome) -> None:
         f" {shlex.quote(outcome.example)}",
         soft_wrap=True,
     )
+    console.say("                          (this image was learned from: take one of your own)")

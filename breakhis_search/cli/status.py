@@ -2,33 +2,81 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from breakhis_search.cli import console
 from breakhis_search.errors import BreakhisSearchError
 from breakhis_search.settings import read_settings
 
+if TYPE_CHECKING:
+    from breakhis_search.comparison.version_facts import VersionFacts
+    from breakhis_search.workflow.overview import StudyStatus
+
 
 def status_command(*, as_json: bool) -> None:
     """Print studies, registered models and undelivered records."""
-    from breakhis_search.workflow.overview import read_overview
+    from breakhis_search.workflow.overview import Overview, read_overview
 
-    overview = read_overview(read_settings())
+    settings = read_settings()
+    # Looking must not create the databases.
+    overview = Overview([], [], 0) if settings.is_unused else read_overview(settings)
     if as_json:
         console.print_json(asdict(overview))
         return
-    rows = [
-        [s.name, s.complete, s.pruned, s.failed, s.running, s.queued, s.best]
-        for s in overview.studies
-    ]
-    columns = ["study", "complete", "pruned", "failed", "running", "queued", "best"]
-    console.print_table("Studies", columns, rows, right=columns[1:])
-    models = [[m.name, m.version, m.aliases, m.study, m.score] for m in overview.models]
-    console.print_table(
-        "Registered models", ["model", "version", "alias", "study", "score"], models
-    )
+    if not overview.studies and not overview.models:
+        console.tell(f"Nothing was searched here yet: looked in {settings.state_dir}.")
+        if not (settings.home / "experiments").is_dir():
+            console.tell("This folder has no experiments/ either: cd to the clone first.")
+        return
+    _print_studies(overview.studies)
+    _print_models(overview.models)
     console.out.print(f"runs with records that wait for delivery: {overview.undelivered}")
+
+
+def _print_studies(studies: Sequence[StudyStatus]) -> None:
+    columns = ["study", "complete", "pruned", "failed", "interrupted", "running", "queued"]
+    columns += ["objective", "best"]
+    rows = [
+        [
+            s.name,
+            s.complete,
+            s.pruned,
+            s.failed,
+            s.interrupted,
+            s.running,
+            s.queued,
+            s.objective or None,
+            s.best,
+        ]
+        for s in studies
+    ]
+    right = [column for column in columns[1:] if column != "objective"]
+    note = "best: pooled out-of-fold objective of images, by one seed, so chosen by luck too"
+    console.print_table("Studies", columns, rows, right=right, notes=[note])
+
+
+def _print_models(models: Sequence[VersionFacts]) -> None:
+    columns = ["model", "version", "alias", "study", "objective", "score"]
+    rows = [
+        [m.name, m.version, ", ".join(m.aliases), m.study, m.objective or None, m.score]
+        for m in models
+    ]
+    notes = [
+        f"{m.name} version {m.version}: {'; '.join(remarks)}"
+        for m in models
+        if (remarks := list(_remarks(m)))
+    ]
+    console.print_table("Registered models", columns, rows, right=["score"], notes=notes)
+
+
+def _remarks(model: VersionFacts) -> Iterator[str]:
+    if model.forced:
+        yield "FORCED past the gate"
+    if model.below_floors:
+        yield f"BELOW ITS FLOORS ({', '.join(model.below_floors)})"
 
 
 def doctor_command(data: Path | None, weights_dir: Path | None, *, as_json: bool) -> None:

@@ -14,23 +14,26 @@ from breakhis_search.evaluation.predictions import read_parquet
 from breakhis_search.tracking import keys
 
 
-def read_predictions(client: Any, run_id: str) -> pd.DataFrame:
+def read_predictions(
+    client: Any, run_id: str, artifact: str = keys.ARTIFACT_PREDICTIONS
+) -> pd.DataFrame:
     """Return the predictions table of a complete run.
 
     Args:
         client: An MLflow client.
         run_id: A trial's or a finalist's run.
+        artifact: Where in the run they are.
 
     Raises:
         RegistryError: The run has none (any more).
     """
     with tempfile.TemporaryDirectory() as folder:
         try:
-            file = Path(client.download_artifacts(run_id, keys.ARTIFACT_PREDICTIONS, folder))
+            file = Path(client.download_artifacts(run_id, artifact, folder))
         except (MlflowException, OSError) as error:
             raise RegistryError(
                 f"the predictions of run {run_id} cannot be read",
-                expected=f"its artifact {keys.ARTIFACT_PREDICTIONS}",
+                expected=f"its artifact {artifact}",
                 received=str(error).splitlines()[0][:200],
                 remedy="keep the artifacts of finalists; search again with --new",
             ) from error

@@ -70,6 +70,12 @@ def read_history(client: Any, name: str) -> list[ChampionChange]:
     return [ChampionChange(**json.loads(text)) for _, text in entries]
 
 
+def openings_of(version: Any) -> list[dict[str, Any]]:
+    """Return every recorded opening of the sealed test for a version, oldest first."""
+    tags = sorted((k, v) for k, v in version.tags.items() if k.startswith(keys.SEALED_OPENING))
+    return [json.loads(text) for _, text in tags]
+
+
 def change_champion(
     client: Any,
     name: str,

@@ -41,6 +41,7 @@ _STUDY_COLUMNS = (
     "optimism",
     "hard_patients",
     "leak_alarm",
+    "demo",
     "state",
     "started_ms",
     "run_id",
@@ -60,6 +61,7 @@ def list_studies(client: Any) -> pd.DataFrame:
             "optimism": run.data.tags.get(keys.OPTIMISM, ""),
             "hard_patients": run.data.tags.get(keys.HARD_PATIENTS, ""),
             "leak_alarm": run.data.tags.get(keys.LEAK_ALARM, ""),
+            "demo": run.data.tags.get(keys.DEMO) == "true",
             "state": run.info.status,
             "started_ms": run.info.start_time,
             "run_id": run.info.run_id,
@@ -81,10 +83,14 @@ def resolve_studies(client: Any, names: Sequence[str]) -> list[str]:
     for name in names:
         matches = [s for s in known if s == name or s.rpartition("@v")[0] == name]
         if not matches:
+            base = name.partition("@")[0]
+            demo = [s for s in known if s.rpartition("@v")[0] == f"{base}-demo"]
             raise TrackingError(
                 f"no study {name!r} in the MLflow store",
                 expected=f"one of {', '.join(known)}" if known else "a study that has run",
-                remedy=f"run it first: python -m breakhis_search run --study {name.split('@')[0]}",
+                remedy=f"--study {base}-demo is its run on the demo"
+                if demo
+                else f"run it first: python -m breakhis_search run --study {base}",
             )
         resolved.append(max(matches, key=_version_of))
     return list(dict.fromkeys(resolved))

@@ -92,10 +92,14 @@ def find_version(client: Any, name: str, version: str | None) -> Any:
     if version is None:
         target = version_of_alias(client, name, CHALLENGER)
         if target is None:
+            champion = version_of_alias(client, name, CHAMPION)
             raise RegistryError(
                 f"{name} has no challenger",
                 expected="a challenger, or --version N",
-                remedy="run the study first, or name a version (`status` lists them)",
+                remedy="run the study first, or name a version (`status` lists them)"
+                if champion is None
+                else f"run another search for one; --version {champion.version} asks about the"
+                " champion itself and opens the sealed test for it",
             )
         return target
     try:

@@ -32,6 +32,11 @@ MAX_STAIN_SCALE = 0.2
 MAX_STAIN_SHIFT = 0.05  # optical density
 
 
+_NUMBERS = {"flip": 3, "geometry": 2, "stain": 6, "light": 2}
+NUMBERS_PER_IMAGE = sum(_NUMBERS.values())
+"""How many numbers in [−1, 1] say how one image is changed."""
+
+
 def augment(images: Any, strength: Any, seed_generator: Any) -> Any:
     """Return randomly changed images, float32 [n, h, w, 3] in 0–255.
 
@@ -40,28 +45,37 @@ def augment(images: Any, strength: Any, seed_generator: Any) -> Any:
         strength: Scalar in [0, 1] (a number, or a variable of the compiled step).
         seed_generator: A ``keras.random.SeedGenerator``.
     """
-    images = _flip(images, seed_generator)
-    images = _rotate_and_zoom(images, strength, seed_generator)
-    images = _jitter_stain(images, strength, seed_generator)
-    return _jitter_light(images, strength, seed_generator)
-
-
-def _uniform(images: Any, columns: int, seed_generator: Any) -> Any:
-    """One row of numbers in [−1, 1] per image, float32 [n, columns]."""
     import keras
 
-    n = keras.ops.shape(images)[0]
-    return keras.random.uniform((n, columns), -1.0, 1.0, seed=seed_generator)
+    shape = (keras.ops.shape(images)[0], NUMBERS_PER_IMAGE)
+    return transform(images, strength, keras.random.uniform(shape, -1.0, 1.0, seed=seed_generator))
 
 
-def _flip(images: Any, seed_generator: Any) -> Any:
+def transform(images: Any, strength: Any, numbers: Any) -> Any:
+    """Return images changed as ``numbers`` say: the same numbers change an image the same way.
+
+    Args:
+        images: RGB images, float32 [n, h, w, 3] in 0–255.
+        strength: Scalar in [0, 1].
+        numbers: float32 [n, ``NUMBERS_PER_IMAGE``] in [−1, 1].
+    """
+    parts, start = {}, 0
+    for name, columns in _NUMBERS.items():
+        parts[name] = numbers[:, start : start + columns]
+        start += columns
+    images = _flip(images, parts["flip"])
+    images = _rotate_and_zoom(images, parts["geometry"] * strength)
+    images = _jitter_stain(images, parts["stain"] * strength)
+    return _jitter_light(images, parts["light"] * strength)
+
+
+def _flip(images: Any, coin: Any) -> Any:
     """Mirror left–right and up–down, each with probability ½ (together: half turns).
 
     Square images are also transposed (with the mirrors: quarter turns).
     """
     from keras import ops
 
-    coin = _uniform(images, 3, seed_generator)
     images = ops.where(_per_image(coin[:, 0]) > 0, ops.flip(images, axis=2), images)
     images = ops.where(_per_image(coin[:, 1]) > 0, ops.flip(images, axis=1), images)
     if images.shape[1] == images.shape[2]:
@@ -77,12 +91,11 @@ def _per_image(values: Any) -> Any:
     return ops.reshape(values, (-1, 1, 1, 1))
 
 
-def _rotate_and_zoom(images: Any, strength: Any, seed_generator: Any) -> Any:
+def _rotate_and_zoom(images: Any, numbers: Any) -> Any:
     """Rotate about the centre and zoom, with mirrored borders."""
     from keras import ops
 
     height, width = images.shape[1:3]
-    numbers = _uniform(images, 2, seed_generator) * strength
     angle = numbers[:, 0] * math.radians(MAX_ROTATION_DEGREES)
     scale = 1.0 / (1.0 + numbers[:, 1] * MAX_ZOOM)
     cos, sin = scale * ops.cos(angle), scale * ops.sin(angle)
@@ -102,24 +115,22 @@ def _rotate_and_zoom(images: Any, strength: Any, seed_generator: Any) -> Any:
     )
 
 
-def _jitter_stain(images: Any, strength: Any, seed_generator: Any) -> Any:
+def _jitter_stain(images: Any, numbers: Any) -> Any:
     """Scale and shift haematoxylin, eosin and the rest in optical density."""
     from keras import ops
 
     density = -ops.log((ops.clip(images, 0.0, 255.0) + 1.0) / 256.0)
     stains = ops.matmul(density, _HED_FROM_RGB)
-    numbers = _uniform(images, 6, seed_generator) * strength
     scale = 1.0 + MAX_STAIN_SCALE * ops.reshape(numbers[:, :3], (-1, 1, 1, 3))
     shift = MAX_STAIN_SHIFT * ops.reshape(numbers[:, 3:], (-1, 1, 1, 3))
     density = ops.matmul(stains * scale + shift, _RGB_FROM_HED)
     return ops.clip(256.0 * ops.exp(-density) - 1.0, 0.0, 255.0)
 
 
-def _jitter_light(images: Any, strength: Any, seed_generator: Any) -> Any:
+def _jitter_light(images: Any, numbers: Any) -> Any:
     """Contrast about the mean of the image, then brightness."""
     from keras import ops
 
-    numbers = _uniform(images, 2, seed_generator) * strength
     mean = ops.mean(images, axis=(1, 2, 3), keepdims=True)
     contrast = _per_image(1.0 + MAX_CONTRAST * numbers[:, 0])
     shift = _per_image(255.0 * MAX_BRIGHTNESS * numbers[:, 1])

@@ -38,6 +38,12 @@ def attach_head(features: Any, hp: HyperParameters, n_classes: int) -> Any:
     return layers.Dense(n_classes, name="logits", dtype="float32")(features)
 
 
+def feature_width(model: Any) -> int:
+    """Return the length d of the features of a model of ours."""
+    extractor, _ = split_at_features(model)
+    return int(extractor.output.shape[-1])
+
+
 def split_at_features(model: Any) -> tuple[Any, Any]:
     """Return a model of ours as two that share its layers: images → features, features → logits.
 

@@ -42,7 +42,8 @@ from breakhis_search.models.saliency import grad_cam
 from breakhis_search.study.candidate import Candidate, prior_shift, seen_images
 from breakhis_search.study.context import StudyContext
 from breakhis_search.tracking import keys
-from breakhis_search.training.trainer import IntArray, predict_logits
+from breakhis_search.training.phases import predict_logits
+from breakhis_search.training.trainer import IntArray
 
 
 @dataclass(frozen=True)
@@ -120,8 +121,10 @@ class FinalistAnalysis:
         self, model: Any, images: npt.NDArray[np.uint8], predictions: pd.DataFrame, seed: int
     ) -> None:
         """Keep a map of each mistake that the gallery may show."""
-        mistakes = mistakes_of_fold(  # more than one seed may show: the mean over them decides later
-            predictions, count=2 * GALLERY_IMAGES, per_patient=2 * IMAGES_PER_PATIENT
+        mistakes = (
+            mistakes_of_fold(  # more than one seed may show: the mean over them decides later
+                predictions, count=2 * GALLERY_IMAGES, per_patient=2 * IMAGES_PER_PATIENT
+            )
         )
         paths = self._context.split.table["path"]
         position = pd.Series(np.arange(len(paths)), index=paths)

@@ -11,19 +11,23 @@ import numpy as np
 import numpy.typing as npt
 from optuna.trial import BaseTrial
 
+from breakhis_search.data.feature_store import StoredFeatures
 from breakhis_search.data.leaks import check_training
 from breakhis_search.data.sampling import TrainingRows, prior_correction
 from breakhis_search.data.stain import StainReference
 from breakhis_search.data.stain_cache import NormalizedImages, StainTable, open_stain_cache
+from breakhis_search.data.views import ViewPolicy
 from breakhis_search.models.building import build_model
 from breakhis_search.models.space import ARCHITECTURE, declare_space
 from breakhis_search.models.trainability import set_trainable
 from breakhis_search.study.context import StudyContext
+from breakhis_search.study.features import stored_features
 from breakhis_search.study.hyperparameters import TrialHyperParameters
 from breakhis_search.training.plan import TrainingPlan, read_plan
 from breakhis_search.training.trainer import (
     FoldResult,
     FoldTrainer,
+    FrozenFeatures,
     IntArray,
     Timer,
     TrainingData,
@@ -162,6 +166,7 @@ class _Trainer(FoldTrainer):
             config=context.config.training,
             device=context.device,
             timer=timer,
+            features=frozen_features(candidate, context),
         )
         self._candidate = candidate
         self._context = context
@@ -170,6 +175,28 @@ class _Trainer(FoldTrainer):
         """Train and validate on the images as they are seen after training on ``data.train``."""
         images = seen_images(self._candidate, self._context, data.train)
         return super().fit(replace(data, images=images), **options)
+
+
+def frozen_features(candidate: Candidate, context: StudyContext) -> FrozenFeatures | None:
+    """Return where the features of the candidate's backbone are, if they are ever the same.
+
+    ``None`` without a backbone, for one that starts from random weights (which differ from seed to
+    seed), and where the study wants newly augmented images in every epoch.
+    """
+    views = context.config.training.features
+    if candidate.plan.trainable is None or views is None:
+        return None
+    if context.weights[candidate.architecture].sha256 is None:
+        return None
+    policy = ViewPolicy(views.levels, views.per_level)
+
+    def open_(data: TrainingData) -> StoredFeatures:
+        reference = stain_reference(candidate, context, data.train)
+        return stored_features(
+            candidate.model, candidate.architecture, context, data.images, reference, policy
+        )
+
+    return FrozenFeatures(policy, open_)
 
 
 def trainer_of(candidate: Candidate, context: StudyContext, *, timer: Timer) -> FoldTrainer:

@@ -37,6 +37,9 @@ class SearchObserver(Protocol):
     def trial_started(self, number: int, values: Mapping[str, Any]) -> None:
         """A trial begins with these hyperparameters."""
 
+    def features_computed(self, architecture: str, done: int, total: int) -> None:
+        """The backbone has been asked about so many of the images it is asked about once."""
+
     def epoch_finished(self, *, fold: int, epoch: int, score: float | None) -> None:
         """The running trial finished an epoch of a fold (both from 0)."""
 
@@ -53,6 +56,9 @@ class SilentObserver:
         """Do nothing."""
 
     def trial_started(self, number: int, values: Mapping[str, Any]) -> None:
+        """Do nothing."""
+
+    def features_computed(self, architecture: str, done: int, total: int) -> None:
         """Do nothing."""
 
     def epoch_finished(self, *, fold: int, epoch: int, score: float | None) -> None:

@@ -216,11 +216,11 @@ class TrialRecord:
 def _settings(config: StudyConfig) -> dict[str, Any]:
     """What the study fixes for all its trials, named like hyperparameters: ``data/height_px``."""
     sections = {"data": config.data, "training": config.training}
-    kept_private = {"root", "on_bad_image"}  # places and how broken files are met: no setting
+    left_out = {"root", "on_bad_image"}  # where images are and what broken ones do: no settings
     return {
         f"{section}/{name}": value
         for section, values in sections.items()
-        for name, value in values.model_dump(exclude=kept_private).items()
+        for name, value in values.model_dump(exclude=left_out).items()
     }
 
 

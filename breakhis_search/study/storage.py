@@ -20,18 +20,18 @@ _NETWORK_FILE_SYSTEMS = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "lustre", "beeg
 
 
 @dataclass(frozen=True)
-class OpenedStudy:
-    """An Optuna study with its full name.
+class StudyVersion:
+    """Which version of a study an identity belongs to.
 
     Attributes:
-        study: The study.
         name: Such as ``binary@v2``.
-        is_new: Whether it was made just now.
+        digest: Its identity.
+        is_new: Whether it does not exist yet.
         earlier: Versions of that name that exist beside it.
     """
 
-    study: optuna.Study
     name: str
+    digest: str
     is_new: bool
     earlier: tuple[str, ...]
 
@@ -100,41 +100,59 @@ def storage_errors(uri: str) -> Iterator[None]:
         ) from error
 
 
-def open_study(
-    storage: optuna.storages.BaseStorage,
-    name: str,
-    *,
-    digest: str,
-    fresh: bool,
-    sampler: optuna.samplers.BaseSampler,
-    pruner: optuna.pruners.BasePruner,
-) -> OpenedStudy:
-    """Return the version of a study that has this identity, or a new version.
+def find_version(
+    storage: optuna.storages.BaseStorage, name: str, *, digest: str, fresh: bool
+) -> StudyVersion:
+    """Return the version of a study that has this identity, or the next one; nothing is created.
 
     Args:
         storage: From :func:`open_storage`.
         name: Study name without version.
         digest: Identity of the study.
-        fresh: Start a new version even where one has this identity.
-        sampler: Proposes values.
-        pruner: Stops hopeless trials.
+        fresh: Want a new version even where one has this identity.
     """
     versions = study_versions(storage, name)
     match = None if fresh else next((v for v in reversed(versions) if versions[v] == digest), None)
     number = match or max(versions, default=0) + 1
-    full_name = f"{name}@v{number}"
+    earlier = tuple(f"{name}@v{v}" for v in versions if v != number)
+    return StudyVersion(f"{name}@v{number}", digest, match is None, earlier)
+
+
+def open_study(
+    storage: optuna.storages.BaseStorage,
+    version: StudyVersion,
+    *,
+    sampler: optuna.samplers.BaseSampler,
+    pruner: optuna.pruners.BasePruner,
+) -> optuna.Study:
+    """Return a version of a study, created if it is new.
+
+    Args:
+        storage: From :func:`open_storage`.
+        version: From :func:`find_version`.
+        sampler: Proposes values.
+        pruner: Stops hopeless trials.
+
+    Raises:
+        StudyError: Another run has meanwhile created a study of another identity by that name.
+    """
     study = optuna.create_study(
         storage=storage,
-        study_name=full_name,
+        study_name=version.name,
         direction="maximize",
         sampler=sampler,
         pruner=pruner,
         load_if_exists=True,
     )
-    if match is None:
-        study.set_user_attr(_IDENTITY, digest)
-    earlier = tuple(f"{name}@v{v}" for v in versions if v != number)
-    return OpenedStudy(study, full_name, match is None, earlier)
+    identity = study.user_attrs.get(_IDENTITY)
+    if identity is None:
+        study.set_user_attr(_IDENTITY, version.digest)
+    elif identity != version.digest:
+        raise StudyError(
+            f"another run has just created another study called {version.name}",
+            remedy="run the same command again",
+        )
+    return study
 
 
 def study_versions(storage: optuna.storages.BaseStorage, name: str) -> dict[int, str | None]:

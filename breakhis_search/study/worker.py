@@ -13,6 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from breakhis_search.errors import StudyError, TrackingError, TrialFailure
 from breakhis_search.study import lease
+from breakhis_search.study.budget import INTERRUPTED, counts_towards_budget
 from breakhis_search.study.context import StudyContext
 from breakhis_search.study.interruption import HeldInterrupt
 from breakhis_search.study.objective import run_trial
@@ -20,18 +21,12 @@ from breakhis_search.study.progress import TrialSummary
 
 UID = "trial_uid"
 LEASE = "lease"
-INTERRUPTED = "interrupted"
 REASON = "reason"
 
 SAME_FAILURES_THAT_STOP = 3
 
 UNMARKED_FOR = timedelta(minutes=1)
 """How long a trial may run without the mark of its process; leaving it takes moments."""
-
-
-def counts_towards_budget(trial: FrozenTrial) -> bool:
-    """Tell whether a trial used up a place of the budget: it ended, and not by interruption."""
-    return trial.state.is_finished() and not trial.user_attrs.get(INTERRUPTED)
 
 
 def settle_dead_trials(study: optuna.Study, context: StudyContext) -> list[int]:

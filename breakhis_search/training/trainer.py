@@ -13,10 +13,13 @@ import numpy as np
 import numpy.typing as npt
 
 from breakhis_search.config import TrainingConfig
+from breakhis_search.data.feature_store import StoredFeatures
 from breakhis_search.data.sampling import TrainingRows, class_weights, epoch_stream, steps_per_epoch
+from breakhis_search.data.views import ViewPolicy
 from breakhis_search.errors import TrialFailure
 from breakhis_search.training.compilation import CompiledPhase, learning_rates
 from breakhis_search.training.devices import Device
+from breakhis_search.training.phases import HeadPhase, ImagePhase, Phase
 from breakhis_search.training.plan import TrainingPlan
 
 FloatArray = npt.NDArray[np.float32]
@@ -100,12 +103,27 @@ class TrainingData:
 
 
 @dataclass(frozen=True)
-class _Phase:
+class _Span:
+    """A phase, its epochs and its peak learning rate."""
+
     name: str
     part: str | None
     first_epoch: int
     last_epoch: int
     peak_rate: float
+
+
+@dataclass(frozen=True)
+class FrozenFeatures:
+    """Where the features of a frozen backbone come from.
+
+    Attributes:
+        policy: The views of each image that are stored.
+        open: A fold → the features of all images as they are seen after training on it.
+    """
+
+    policy: ViewPolicy
+    open: Callable[[TrainingData], StoredFeatures]
 
 
 class FoldTrainer:
@@ -118,6 +136,8 @@ class FoldTrainer:
         config: Epochs, patience, batch size.
         device: Where it trains.
         timer: Collects seconds by phase.
+        features: What a frozen backbone says of the images, where that is stored: the phase that
+            trains the head alone then works on it.
     """
 
     def __init__(
@@ -129,6 +149,7 @@ class FoldTrainer:
         config: TrainingConfig,
         device: Device,
         timer: Timer,
+        features: FrozenFeatures | None = None,
     ) -> None:
         self._core = core
         self._set_trainable = set_trainable
@@ -136,6 +157,7 @@ class FoldTrainer:
         self._config = config
         self._device = device
         self._timer = timer
+        self._features = features
         # All variables, not only weights: the seeds of dropout layers start anew as well.
         self._initial = [np.array(variable) for variable in core.variables]
         self._compiled: dict[str, CompiledPhase] = {}
@@ -176,7 +198,7 @@ class FoldTrainer:
         for variable, value in zip(self._core.variables, self._initial, strict=True):
             variable.assign(value)
         stopper = _EarlyStopping(self._config.patience)
-        last_phase = self._phases(epochs)[-1]
+        last_phase = self._spans(epochs)[-1]
         history: list[EpochReport] = []
         stream = epoch_stream(
             data.rows,
@@ -202,17 +224,17 @@ class FoldTrainer:
             raise
         return FoldResult(tuple(history), *stopper.restore(self._core))
 
-    def _phases(self, epochs: int) -> list[_Phase]:
+    def _spans(self, epochs: int) -> list[_Span]:
         plan = self._plan
         if plan.trainable is None:
-            return [_Phase("all", None, 0, epochs, plan.learning_rate)]
+            return [_Span("all", None, 0, epochs, plan.learning_rate)]
         if not plan.fine_tunes:
-            return [_Phase("head", "head", 0, epochs, plan.learning_rate)]
+            return [_Span("head", "head", 0, epochs, plan.learning_rate)]
         switch = min(self._config.head_epochs, epochs)
         fine_rate = plan.backbone_learning_rate or plan.learning_rate
         phases = [
-            _Phase("head", "head", 0, switch, plan.learning_rate),
-            _Phase("fine_tune", plan.trainable, switch, epochs, fine_rate),
+            _Span("head", "head", 0, switch, plan.learning_rate),
+            _Span("fine_tune", plan.trainable, switch, epochs, fine_rate),
         ]
         return [p for p in phases if p.last_epoch > p.first_epoch]
 
@@ -225,28 +247,31 @@ class FoldTrainer:
         score: Score | None,
     ) -> Iterator[tuple[EpochReport, FloatArray | None]]:
         steps = steps_per_epoch(data.rows, self._plan.sampling_strategy, self._config.batch_size)
-        for phase in self._phases(epochs):
-            compiled = self._enter(phase, seed)
+        for phase in self._spans(epochs):
+            engine = self._enter(phase, data, seed)
             length = phase.last_epoch - phase.first_epoch
             rates = learning_rates(peak=phase.peak_rate, steps=steps * length).reshape(length, -1)
             for epoch, epoch_rates in enumerate(rates, start=phase.first_epoch):
                 with self._timer.measure("train"):
-                    loss = self._train_epoch(compiled, data, next(stream), epoch_rates)
+                    loss = self._train_epoch(engine, data, next(stream), epoch_rates)
                 logits = None
                 # Without a score nothing is chosen by epoch: only the last answer counts.
                 if len(data.validation) and (score or epoch + 1 == epochs):
                     with self._timer.measure("validate"):
-                        logits = predict_logits(
-                            compiled.model, data.images, data.validation, self._config.batch_size
-                        )
+                        logits = engine.predict(data.validation)
                 val_loss, value = _validate(data, logits, score)
                 rate = float(epoch_rates[-1])
                 yield EpochReport(epoch, phase.name, loss, val_loss, value, rate), logits
 
-    def _enter(self, phase: _Phase, seed: int) -> CompiledPhase:
-        """The compiled step of a phase, new or started again."""
+    def _enter(self, phase: _Span, data: TrainingData, seed: int) -> Phase:
+        """What trains in a phase, started anew."""
         if phase.part is not None:
             self._set_trainable(self._core, phase.part)
+        if phase.part == "head" and self._features is not None:
+            with self._timer.measure("features"):
+                stored = self._features.open(data)
+            policy = self._features.policy
+            return HeadPhase(self._core, stored, policy, self._plan, seed=seed)
         if phase.name not in self._compiled:
             with self._timer.measure("compile"):
                 self._compiled[phase.name] = CompiledPhase(
@@ -254,10 +279,10 @@ class FoldTrainer:
                 )
         compiled = self._compiled[phase.name]
         compiled.restart(seed + phase.first_epoch)
-        return compiled
+        return ImagePhase(compiled, data.images, self._config.batch_size)
 
     def _train_epoch(
-        self, compiled: CompiledPhase, data: TrainingData, order: IntArray, rates: FloatArray
+        self, phase: Phase, data: TrainingData, order: IntArray, rates: FloatArray
     ) -> float:
         plan, size = self._plan, self._config.batch_size
         targets = np.eye(data.n_classes, dtype=np.float32)
@@ -268,13 +293,14 @@ class FoldTrainer:
         for step, rate in enumerate(rates):
             rows = order[step * size : (step + 1) * size]
             y = data.rows.y[rows]
-            loss = compiled.step(
-                data.images[data.train[rows]],
+            loss = phase.step(
+                data.train[rows],
                 targets[y],
                 None if weights is None else weights[y],
-                learning_rate=float(rate),
+                rate=float(rate),
             )
             losses.append(loss)
+        phase.end_epoch()
         loss = float(np.mean(losses))
         if not math.isfinite(loss):
             raise TrialFailure(
@@ -309,25 +335,6 @@ def negative_log_likelihood(y: IntArray, logits: FloatArray) -> float:
     shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
     log_total = np.log(np.exp(shifted).sum(axis=1))
     return float((log_total - shifted[np.arange(len(y)), y]).mean())
-
-
-def predict_logits(
-    model: Any, images: npt.NDArray[np.uint8], rows: IntArray, batch_size: int
-) -> FloatArray:
-    """Return the logits of the given rows, float32 [n, K]; full batches only reach the device.
-
-    Args:
-        model: A Keras model, RGB 0–255 → logits.
-        images: uint8 [n, h, w, 3].
-        rows: Rows to score.
-        batch_size: Images per step; the last batch is padded, because a partial one retraces.
-    """
-    padded = np.resize(rows, -(-len(rows) // batch_size) * batch_size)
-    parts = [
-        np.asarray(model.predict_on_batch(images[padded[i : i + batch_size]]), dtype=np.float32)
-        for i in range(0, len(padded), batch_size)
-    ]
-    return np.concatenate(parts)[: len(rows)]
 
 
 class _EarlyStopping:

@@ -40,6 +40,7 @@ class JudgedStudy:
         optimism: The best score of the search for having been chosen, in words.
         hard_patients: Whom every trial of the search gets wrong, in words.
         leak_alarm: Why its scores are too good to be believed, in words; mostly empty.
+        is_demo: Whether it is about synthetic images.
     """
 
     name: str
@@ -52,6 +53,7 @@ class JudgedStudy:
     optimism: str
     hard_patients: str
     leak_alarm: str
+    is_demo: bool
 
     @property
     def why(self) -> str:
@@ -138,6 +140,7 @@ def _judge(client: Any, name: str, study: dict[Any, Any]) -> JudgedStudy:
         optimism=study["optimism"],
         hard_patients=study["hard_patients"],
         leak_alarm=study["leak_alarm"],
+        is_demo=study["demo"],
     )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from breakhis_search.data.catalog import Catalog, read_catalog
+from breakhis_search.data.checks import Problem
 from breakhis_search.data.demo import is_demo, make_demo
 from breakhis_search.data.download import SOURCE_URL, download_archive
 from breakhis_search.data.location import find_dataset_root
@@ -64,6 +65,11 @@ def open_catalog(given: Path | None, settings: Settings) -> tuple[Catalog, DataC
     """Return the catalog of the data in use, and how that was found."""
     choice = choose_data(given, settings)
     return read_catalog(choice.folder, cache_dir=settings.cache_dir), choice
+
+
+def problems_worth_telling(catalog: Catalog, choice: DataChoice) -> tuple[Problem, ...]:
+    """Return what is wrong with the data or worth knowing; a demo need not be the full set."""
+    return tuple(p for p in catalog.problems if not (choice.is_demo and p.kind == "partial_set"))
 
 
 def describe_accessions(table: pd.DataFrame) -> pd.DataFrame:

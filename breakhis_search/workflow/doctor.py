@@ -14,8 +14,19 @@ from packaging.requirements import Requirement
 
 from breakhis_search.errors import BreakhisSearchError
 from breakhis_search.settings import Settings, mask_password
+from breakhis_search.study_file import (
+    available_studies,
+    find_study_file,
+    load_study,
+    profile_names,
+)
+from breakhis_search.workflow.request import architectures_of
 
 _ENOUGH_DISK_GB = 10  # decoded cache of the full set at 224 x 336 is 1.8 GB; models take the rest
+
+_WITHOUT_WEIGHTS = (
+    "a run fetches them where the network lets it; else --weights-dir, or --set model.weights=none"
+)
 
 
 @dataclass(frozen=True)
@@ -35,14 +46,15 @@ class Finding:
 
 def examine(settings: Settings, *, data: Path | None, weights_dir: Path | None) -> list[Finding]:
     """Look at everything a run needs; nothing is changed but empty databases are created."""
+    device = _guarded("device", _device)
     return [
         *_versions(),
-        _guarded("device", _device),
+        device,
         _guarded("MLflow store", lambda: _store(settings)),
         _guarded("study storage", lambda: _studies(settings)),
         _guarded("disk", lambda: _disk(settings)),
         _guarded("data", lambda: _data(settings, data)),
-        *_weights(weights_dir, settings),
+        *_weights(weights_dir, settings, "full" if device.state == "ok" else "quick"),
     ]
 
 
@@ -114,23 +126,53 @@ def _data(settings: Settings, data: Path | None) -> Finding:
     return Finding("data", "ok", text)
 
 
-def _weights(weights_dir: Path | None, settings: Settings) -> Iterator[Finding]:
-    """Which architectures could start from pretrained weights now, without a download."""
+def _weights(
+    weights_dir: Path | None, settings: Settings, profile: Literal["full", "quick"]
+) -> Iterator[Finding]:
+    """Which architectures could start from pretrained weights now, without a download.
+
+    Those that the profile searches have a line each, the others one line for all.
+    """
     from breakhis_search.models.architectures import ARCHITECTURES
+
+    names = [a.name for a in ARCHITECTURES.values() if a.family == "transfer"]
+    try:
+        needed = _architectures_of(profile, settings) or set(names)
+    except BreakhisSearchError as error:
+        yield Finding("study files", "error", str(error))
+        needed = set(names)
+    others = []
+    for name in names:
+        file, why = _find_weights(name, weights_dir, settings)
+        if name in needed:
+            detail = str(file) if file else f"{why}; to do: {_WITHOUT_WEIGHTS}"
+            yield Finding(f"weights of {name}", "ok" if file else "note", detail)
+        else:
+            others.append(f"{name} {'there' if file else 'absent'}")
+    if others:
+        detail = f"{', '.join(others)}: the profile {profile} does not search them"
+        yield Finding("other weights", "ok", detail)
+
+
+def _find_weights(
+    name: str, weights_dir: Path | None, settings: Settings
+) -> tuple[Path | None, str]:
+    """The weights file of an architecture, or why there is none, in a few words."""
     from breakhis_search.models.weights import find_local_weights
 
-    for architecture in ARCHITECTURES.values():
-        if architecture.family != "transfer":
-            continue
-        subject = f"weights of {architecture.name}"
-        try:
-            file = find_local_weights(
-                architecture.name, weights_dir=weights_dir, keras_home=settings.keras_home
-            )
-        except BreakhisSearchError as error:
-            yield Finding(subject, "note", str(error))
-            continue
-        if file:
-            yield Finding(subject, "ok", str(file))
-        else:
-            yield Finding(subject, "note", "not on this machine; a run would download them")
+    try:
+        file = find_local_weights(name, weights_dir=weights_dir, keras_home=settings.keras_home)
+    except BreakhisSearchError as error:
+        return None, error.what
+    return file, "" if file else "not on this machine"
+
+
+def _architectures_of(profile: str, settings: Settings) -> set[str]:
+    """The architectures that the studies of this folder search with a profile."""
+    folder = settings.home / "experiments"
+    found: set[str] = set()
+    for study in available_studies(folder):
+        file = find_study_file(study, folder)
+        if profile in profile_names(file):
+            found.update(architectures_of(load_study(file, profile=profile)))
+    return found

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from breakhis_search.comparison.history import CHAMPION
+from breakhis_search.comparison.history import CHALLENGER, CHAMPION, version_of_alias
+from breakhis_search.comparison.version_facts import VersionFacts, read_facts
 from breakhis_search.data.images import ImageDecodeError, decode_rgb
+from breakhis_search.data.suitability import doubts_about
 from breakhis_search.errors import DataError, RegistryError, TrackingError
 from breakhis_search.settings import Settings
 from breakhis_search.study_file import find_study_file, load_study
@@ -27,13 +29,15 @@ class Answer:
     """What a model said.
 
     Attributes:
-        model: Registered model, version and alias, in words.
+        model: What the model is.
         table: ``image``, ``label`` and ``probability_<class>`` of every image that was scored.
-        bad: Why, by path, for every image that was not.
+        doubts: By path, why a scored image may be none that the model is made for.
+        bad: Why, by path, for every image that was not scored.
     """
 
-    model: str
+    model: VersionFacts
     table: pd.DataFrame
+    doubts: dict[str, tuple[str, ...]]
     bad: dict[str, str]
 
 
@@ -53,23 +57,42 @@ def predict_images(
 ) -> Answer:
     """Score image files, and all images in folders, with the champion (or a named version).
 
+    Whatever can be wrong with the files or the version is found before Keras is loaded.
+
     Raises:
         RegistryError: There is no such model or version.
-        DataError: A path does not exist, or there is no image.
+        DataError: A path does not exist, or no image can be scored.
     """
     name = model_name_of(study, settings, demo=demo)
     files = list(_files(places))
     if not files:
         raise DataError("there is no image to score", expected=", ".join(sorted(_SUFFIXES)))
     good, bad = _readable(files)
-    model, label = _load(name, version, settings)
-    parts = [
-        model.predict(pd.DataFrame({"image": [f.read_bytes() for f in good[i : i + _BATCH]]}))
-        for i in range(0, len(good), _BATCH)
-    ]
-    table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame({"label": []})
-    table.insert(0, "image", [str(f) for f in good])
-    return Answer(label, table, bad)
+    if not good:
+        raise not_scored(bad, of=len(files))
+    client = open_store(settings)
+    with tracking_errors(settings.tracking_uri):
+        found = _find(client, name, version, study)
+        facts = read_facts(client, found, client.get_registered_model(name).aliases)
+    doubts = {str(f): _doubts(f, facts) for f in good}
+    table = _score(good, f"models:/{name}/{facts.version}", settings)
+    return Answer(facts, table, {path: d for path, d in doubts.items() if d}, bad)
+
+
+def not_scored(bad: Mapping[str, str], *, of: int) -> DataError:
+    """Return the error that names images which cannot be scored.
+
+    Args:
+        bad: Why, by path.
+        of: How many images were given.
+    """
+    path, why = next(iter(bad.items()))
+    few = ", such as " if len(bad) > 1 else ": "
+    return DataError(
+        f"{len(bad)} of {of} image{'s' * (of > 1)} could not be scored{few}{path} ({why})",
+        expected="8-bit RGB image files",
+        remedy="mend or leave them out",
+    )
 
 
 def _files(places: Sequence[Path]) -> Iterator[Path]:
@@ -93,13 +116,32 @@ def _readable(files: Sequence[Path]) -> tuple[list[Path], dict[str, str]]:
     return good, bad
 
 
-def _load(name: str, version: str | None, settings: Settings) -> tuple[Any, str]:
-    client = open_store(settings)
+def _doubts(file: Path, facts: VersionFacts) -> tuple[str, ...]:
+    image = decode_rgb(file.read_bytes())
+    return doubts_about(image, file.name, magnification=facts.magnification_x)
+
+
+def _score(files: Sequence[Path], address: str, settings: Settings) -> pd.DataFrame:
     import mlflow.pyfunc
+
+    import_keras()  # without the start-up messages of its backend
+    with tracking_errors(settings.tracking_uri):
+        model = mlflow.pyfunc.load_model(address)
+    batches = (files[i : i + _BATCH] for i in range(0, len(files), _BATCH))
+    parts: list[pd.DataFrame] = [
+        model.predict(pd.DataFrame({"image": [f.read_bytes() for f in batch]})) for batch in batches
+    ]
+    table = pd.concat(parts, ignore_index=True)
+    table.insert(0, "image", [str(f) for f in files])
+    return table
+
+
+def _find(client: Any, name: str, version: str | None, study: str) -> Any:
+    """The version that was asked for, or the champion."""
     from mlflow.exceptions import MlflowException
 
     try:
-        found = (
+        return (
             client.get_model_version(name, version)
             if version
             else client.get_model_version_by_alias(name, CHAMPION)
@@ -107,12 +149,33 @@ def _load(name: str, version: str | None, settings: Settings) -> tuple[Any, str]
     except MlflowException as error:
         if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             raise TrackingError(f"MLflow refused ({str(error).splitlines()[0]})") from error
-        raise RegistryError(
-            f"{name} has no {'version ' + version if version else 'champion'}",
+        raise _no_such_version(client, name, version, study) from error
+
+
+def _no_such_version(client: Any, name: str, version: str | None, study: str) -> RegistryError:
+    """The error that names what there is instead."""
+    what = f"{name} has no {'version ' + version if version else 'champion'}"
+    known = sorted(
+        (str(v.version) for v in client.search_model_versions(f"name = '{name}'")), key=int
+    )
+    if not known:
+        demo = _is_in_demo(client, name)
+        return RegistryError(
+            what,
             expected="a registered model (`status` lists them)",
-            remedy="run the study, or `promote` a version",
-        ) from error
-    import_keras()  # without the start-up messages of its backend
-    with tracking_errors(settings.tracking_uri):
-        model = mlflow.pyfunc.load_model(f"models:/{name}/{found.version}")
-    return model, f"{name} version {found.version}"
+            remedy="add --demo for the model of the demo" if demo else f"run --study {study}",
+        )
+    challenger = version_of_alias(client, name, CHALLENGER)
+    chosen = str(challenger.version) if challenger is not None else known[-1]
+    role = "a challenger" if challenger is not None else "no champion"
+    return RegistryError(
+        what,
+        expected=f"one of its versions: {', '.join(known)}",
+        received=f"version {chosen}, which is {role}" if version is None else None,
+        remedy=f"add --version {chosen}, or ask `promote` to make it champion",
+    )
+
+
+def _is_in_demo(client: Any, name: str) -> bool:
+    """Tell whether the demo's model of the same task is registered."""
+    return bool(client.search_model_versions(f"name = '{name}-demo'"))

@@ -12,9 +12,10 @@ from breakhis_search.data.catalog import Catalog, read_catalog
 from breakhis_search.data.splits import Split
 from breakhis_search.models.weights import ResolvedWeights, resolve_weights
 from breakhis_search.settings import Settings
+from breakhis_search.study.budget import budget_in_words
 from breakhis_search.study.identity import study_digest
 from breakhis_search.study.progress import SearchObserver, SilentObserver
-from breakhis_search.study.storage import OpenedStudy, open_storage, open_study
+from breakhis_search.study.storage import StudyVersion, find_version, open_storage, open_study
 from breakhis_search.study.strategy import build_pruner, build_sampler
 from breakhis_search.tracking.store import open_store
 from breakhis_search.workflow.request import (
@@ -61,7 +62,8 @@ class PreparedRun:
         split: Who is trained, validated and sealed.
         weights: Pretrained weights by architecture, on disk.
         client: MLflow client.
-        opened: The Optuna study.
+        storage: Of Optuna's studies.
+        version: Which study it is; a new one is not created before it may start.
     """
 
     request: RunRequest
@@ -71,11 +73,24 @@ class PreparedRun:
     split: Split
     weights: dict[str, ResolvedWeights]
     client: Any
-    opened: OpenedStudy
+    storage: optuna.storages.BaseStorage
+    version: StudyVersion
+
+    def open_study(self) -> optuna.Study:
+        """Return the Optuna study, created if it is new."""
+        config = self.resolved.config
+        study = open_study(
+            self.storage,
+            self.version,
+            sampler=optuna.samplers.RandomSampler(seed=0),  # replaced, once the size is known
+            pruner=build_pruner(config),
+        )
+        study.sampler = build_sampler(config, finished=len(study.get_trials(deepcopy=False)))
+        return study
 
 
 def prepare_run(request: RunRequest, settings: Settings, watcher: Watcher) -> PreparedRun:
-    """Check study file, data, split, weights and stores, in this order, and open the study.
+    """Check study file, data, split, weights and stores, in this order, and find the study.
 
     Raises:
         BreakhisSearchError: The first thing that is wrong, with its remedy.
@@ -93,9 +108,12 @@ def prepare_run(request: RunRequest, settings: Settings, watcher: Watcher) -> Pr
     weights = _weights(resolved, request, settings)
     client = open_store(settings)
     storage = open_storage(settings.studies_uri)
-    opened = _open_study(storage, resolved, catalog, split, weights, fresh=request.new)
-    _announce(opened, watcher, fresh=request.new)
-    return PreparedRun(request, resolved, settings, catalog, split, weights, client, opened)
+    version = _find_study(storage, resolved, catalog, split, weights, fresh=request.new)
+    run = PreparedRun(
+        request, resolved, settings, catalog, split, weights, client, storage, version
+    )
+    _announce(run, watcher)
+    return run
 
 
 def _catalog(resolved: ResolvedRequest, settings: Settings, watcher: Watcher) -> Catalog:
@@ -119,7 +137,7 @@ def _weights(
     }
 
 
-def _open_study(
+def _find_study(
     storage: optuna.storages.BaseStorage,
     resolved: ResolvedRequest,
     catalog: Catalog,
@@ -127,35 +145,26 @@ def _open_study(
     weights: dict[str, ResolvedWeights],
     *,
     fresh: bool,
-) -> OpenedStudy:
-    config = resolved.config
-    opened = open_study(
-        storage,
-        resolved.study_name,
-        digest=study_digest(
-            config,
-            data_fingerprint=catalog.fingerprint,
-            split_digest=split.digest,
-            weights={name: found.sha256 for name, found in weights.items()},
-        ),
-        fresh=fresh,
-        sampler=optuna.samplers.RandomSampler(seed=0),  # replaced below, once its size is known
-        pruner=build_pruner(config),
+) -> StudyVersion:
+    digest = study_digest(
+        resolved.config,
+        data_fingerprint=catalog.fingerprint,
+        split_digest=split.digest,
+        weights={name: found.sha256 for name, found in weights.items()},
     )
-    opened.study.sampler = build_sampler(
-        config, finished=len(opened.study.get_trials(deepcopy=False))
-    )
-    return opened
+    return find_version(storage, resolved.study_name, digest=digest, fresh=fresh)
 
 
-def _announce(opened: OpenedStudy, watcher: Watcher, *, fresh: bool) -> None:
-    trials = len(opened.study.get_trials(deepcopy=False))
-    if not opened.is_new:
-        watcher.say(f"continuing {opened.name}, which has {trials} trials")
-    elif opened.earlier and not fresh:
+def _announce(run: PreparedRun, watcher: Watcher) -> None:
+    version = run.version
+    if not version.is_new:
+        trials = run.open_study().get_trials(deepcopy=False)
+        budget = run.resolved.config.search.trials
+        watcher.say(f"continuing {version.name}: {budget_in_words(trials, budget=budget)}")
+    elif version.earlier and not run.request.new:
         watcher.say(
-            f"new study {opened.name}: data, split, protocol, weights, space or training differ"
-            f" from {opened.earlier[-1]}"
+            f"new study {version.name}: data, split, protocol, weights, space or training differ"
+            f" from {version.earlier[-1]}"
         )
     else:
-        watcher.say(f"new study {opened.name}")
+        watcher.say(f"new study {version.name}")

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from breakhis_search.comparison.history import openings_of
 from breakhis_search.data.catalog import Catalog
 from breakhis_search.data.cohort import restrict_magnification, select_cohort
 from breakhis_search.data.sealing import choose_sealed_test
@@ -26,7 +27,6 @@ from breakhis_search.evaluation.thresholds import Thresholds, locked_metrics
 from breakhis_search.tracking import keys
 from breakhis_search.training.devices import import_keras
 
-ARTIFACT_FOLDER = "sealed_test"
 _BATCH = 64
 
 
@@ -104,12 +104,6 @@ def open_sealed_test(
     return metrics
 
 
-def openings_of(version: Any) -> list[dict[str, Any]]:
-    """Return every recorded opening of the sealed test for a version, oldest first."""
-    tags = sorted((k, v) for k, v in version.tags.items() if k.startswith(keys.SEALED_OPENING))
-    return [json.loads(text) for _, text in tags]
-
-
 def _score(version: Any, images: SealedImages) -> pd.DataFrame:
     """The predictions table of a registered classifier, from image files.
 
@@ -174,6 +168,6 @@ def _keep(client: Any, version: Any, table: pd.DataFrame, metrics: Mapping[str, 
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "predictions.parquet"
         write_parquet(table, file)
-        client.log_artifact(version.run_id, str(file), ARTIFACT_FOLDER)
+        client.log_artifact(version.run_id, str(file), keys.ARTIFACT_SEALED)
     for name, value in metrics.items():
-        client.log_metric(version.run_id, f"{ARTIFACT_FOLDER}/{name}", value)
+        client.log_metric(version.run_id, f"{keys.ARTIFACT_SEALED}/{name}", value)

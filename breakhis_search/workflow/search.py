@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from breakhis_search.data.taxonomy import formulation
 from breakhis_search.study.claims import settle_dead_claims
 from breakhis_search.study.context import StudyContext
 from breakhis_search.study.records import protocol_in_words
-from breakhis_search.study.storage import OpenedStudy, storage_errors
+from breakhis_search.study.storage import storage_errors
 from breakhis_search.study.worker import enqueue_first_trials, run_search, settle_dead_trials
 from breakhis_search.tracking import keys
 from breakhis_search.tracking.delivery import Delivery
@@ -61,12 +62,16 @@ class RunOutcome:
 def search_and_register(run: PreparedRun, watcher: Watcher) -> RunOutcome:
     """Search, select, refit, verify and register; running it again continues."""
     context = _context(run, watcher)
+    if context.device.kind == "cpu" and run.resolved.profile == "full":
+        watcher.confirm_slow(context)  # who declines leaves no study behind
     with storage_errors(run.settings.studies_uri):
-        return _search_and_register(context, run, watcher)
+        study = run.open_study()
+        context = _identified(context, study)
+        return _search_and_register(context, study, run, watcher)
 
 
 def _context(run: PreparedRun, watcher: Watcher) -> StudyContext:
-    """Everything trials share; from here on Keras is loaded."""
+    """Everything trials share but the study's uid; from here on Keras is loaded."""
     config = run.resolved.config
     device = prepare_device(
         run.request.device,
@@ -75,7 +80,7 @@ def _context(run: PreparedRun, watcher: Watcher) -> StudyContext:
     )
     watcher.say(f"training on {device.kind} ({device.name}), {device.precision}")
     split = run.split.development_only()
-    context = StudyContext(
+    return StudyContext(
         config=config,
         split=split,
         images=_images(split, run, watcher),
@@ -84,15 +89,12 @@ def _context(run: PreparedRun, watcher: Watcher) -> StudyContext:
         device=device,
         settings=run.settings,
         delivery=Delivery(run.client, run.settings),
-        name=run.opened.name,
-        uid=_uid(run.opened),
+        name=run.version.name,
+        uid="",
         experiment=keys.experiment_name(config.task, demo=run.resolved.data.is_demo),
         tags=_tags(run, device),
         observer=watcher.search,
     )
-    if device.kind == "cpu" and run.resolved.profile == "full":
-        watcher.confirm_slow(context)
-    return context
 
 
 def _images(split: Split, run: PreparedRun, watcher: Watcher) -> npt.NDArray[np.uint8]:
@@ -110,13 +112,13 @@ def _images(split: Split, run: PreparedRun, watcher: Watcher) -> npt.NDArray[np.
     )
 
 
-def _uid(opened: OpenedStudy) -> str:
-    """Identity of the study's own run, kept with the study."""
-    uid = opened.study.user_attrs.get("uid")
+def _identified(context: StudyContext, study: optuna.Study) -> StudyContext:
+    """The context with the identity of the study's own run, which is kept with the study."""
+    uid = study.user_attrs.get("uid")
     if uid is None:
         uid = uuid.uuid4().hex
-        opened.study.set_user_attr("uid", uid)
-    return str(uid)
+        study.set_user_attr("uid", uid)
+    return replace(context, uid=str(uid), tags={**context.tags, keys.STUDY_UID: str(uid)})
 
 
 def _tags(run: PreparedRun, device: Device) -> dict[str, str]:
@@ -124,13 +126,13 @@ def _tags(run: PreparedRun, device: Device) -> dict[str, str]:
     config, sealed = run.resolved.config, run.split.sealed
     return {
         **provenance_tags(),
-        keys.STUDY: run.opened.name,
-        keys.STUDY_UID: _uid(run.opened),
+        keys.STUDY: run.version.name,
         keys.TASK: config.task,
         keys.OBJECTIVE: config.objective,
         keys.PROTOCOL: config.protocol.kind,
         keys.FORMULATION: formulation(config.task, config.magnification),
         **_official_leaks(run),
+        keys.SPLIT_NOTES: json.dumps(list(run.split.notes)),
         keys.LEAKY: str(config.protocol.leaks).lower(),
         keys.DEMO: str(run.resolved.data.is_demo).lower(),
         keys.MAGNIFICATION: str(config.data.magnification),
@@ -159,8 +161,9 @@ def _official_leaks(run: PreparedRun) -> dict[str, str]:
     return {keys.OFFICIAL_LEAKS: leaks} if leaks else {}
 
 
-def _search_and_register(context: StudyContext, run: PreparedRun, watcher: Watcher) -> RunOutcome:
-    study = run.opened.study
+def _search_and_register(
+    context: StudyContext, study: optuna.Study, run: PreparedRun, watcher: Watcher
+) -> RunOutcome:
     parent = _begin_parent(context)  # from here on no other process here runs this study
     status = "KILLED"
     try:

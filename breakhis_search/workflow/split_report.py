@@ -31,6 +31,7 @@ class SplitReport:
         split: Their split.
         patients: Accessions per side and type.
         images: Images per side and type.
+        is_demo: Whether they are synthetic.
     """
 
     config: StudyConfig
@@ -38,6 +39,7 @@ class SplitReport:
     split: Split
     patients: pd.DataFrame
     images: pd.DataFrame
+    is_demo: bool
 
     @property
     def sealed(self) -> list[str]:
@@ -54,6 +56,7 @@ class SplitReport:
         return {
             "study": self.config.name,
             "source": self.source,
+            "demo": self.is_demo,
             "task": self.config.task,
             "formulation": formulation(self.config.task, self.config.magnification),
             "protocol": self.config.protocol.model_dump(mode="json"),
@@ -99,6 +102,7 @@ def report_split(
         table = table_from_names(_read_names(names))
         split = split_table(table, config, places=[names.resolve().parent])
         source = f"{names.name}, {len(table):,} names without pixels"
+        is_demo = False
     else:
         request = RunRequest(
             study, data=data, profile=profile, overrides=tuple(overrides), accepts_leakage=True
@@ -109,7 +113,8 @@ def report_split(
         catalog = catalog.require_usable(config.data.on_bad_image)
         split = split_catalog(catalog, config, folder=resolved.data.folder)
         source = f"{catalog.root}, {len(catalog.table):,} images ({resolved.data.source})"
-    return SplitReport(config, source, split, count_patients(split), count_images(split))
+        is_demo = resolved.data.is_demo
+    return SplitReport(config, source, split, count_patients(split), count_images(split), is_demo)
 
 
 def _config(

@@ -12,6 +12,7 @@ import pytest
 
 from breakhis_search.cli.app import run_app
 from breakhis_search.data.demo import make_demo
+from breakhis_search.study.storage import open_storage
 
 EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
 
@@ -221,8 +222,11 @@ def test_the_full_profile_on_a_cpu_asks_first(place, capsys):
     small = ["--set", "data.height_px=32", "--set", "data.width_px=48"]
     assert run_app(["run", "--study", "binary", *options, *small]) == 1
     out = capsys.readouterr()
+    assert "estimating" in out.out
     assert "hours" in out.out
     assert "--yes" in out.err
+    storage = open_storage(f"sqlite:///{place / 'mlruns' / 'studies.db'}")
+    assert storage.get_all_studies() == [], "who declines leaves no study behind"
 
 
 @pytest.mark.parametrize(
@@ -230,6 +234,40 @@ def test_the_full_profile_on_a_cpu_asks_first(place, capsys):
 )
 def test_wrong_usage_is_exit_code_2(place, capsys, arguments):
     error_of(capsys, *arguments, code=2)
+
+
+@pytest.mark.parametrize(
+    ("option", "says"),
+    [(("--trials", "0"), "1 or more is expected"), (("--device", "tpu"), "one of auto, gpu, cpu")],
+)
+def test_a_wrong_option_says_what_is_expected(place, capsys, option, says):
+    message = error_of(capsys, "run", *option, code=2)
+    assert says in message
+    assert "Value error" not in message
+
+
+@pytest.mark.parametrize(
+    ("study", "says"),
+    [
+        ("binary@v1", "name it without its version: binary"),
+        ("binary-demo@v2", "name it without -demo: binary"),
+    ],
+)
+def test_the_full_name_of_a_study_is_no_study_file(place, capsys, study, says):
+    assert says in error_of(capsys, "run", "--study", study)
+
+
+def test_outside_the_clone_the_way_there_is_told(place, capsys):
+    (place / "experiments").unlink()
+    message = error_of(capsys, "run", "--study", "binary")
+    assert f"study files in {place / 'experiments'} (there is no such folder)" in message
+    assert "cd to the clone" in message
+
+
+@pytest.mark.parametrize("study", ["binary", "binary@v3"])
+def test_predict_takes_a_study_with_its_version(place, capsys, study):
+    message = error_of(capsys, "predict", "--study", study, str(an_image(place)))
+    assert "breakhis-binary has no champion" in message
 
 
 def test_predict_without_a_model(place, capsys):

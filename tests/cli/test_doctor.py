@@ -12,6 +12,8 @@ from breakhis_search.cli.app import run_app
 from breakhis_search.data.demo import make_demo
 from breakhis_search.training.devices import Device
 
+EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
+
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory) -> Path:
@@ -111,6 +113,31 @@ def test_data_a_search_would_refuse(place, capsys, broken):
 def test_data_that_is_not_there(place, capsys):
     finding = examine(capsys, "--data", "nowhere", code=1)["data"]
     assert "no such folder: nowhere" in finding["detail"]
+
+
+def test_weights_that_no_study_here_searches_share_a_line(place, capsys, monkeypatch):
+    (place / "experiments").symlink_to(EXPERIMENTS)
+    cpu = Device("cpu", "a test", "tensorflow", "float32")
+    monkeypatch.setattr(
+        "breakhis_search.training.devices.prepare_device", lambda *_a, **_k: cpu, raising=True
+    )
+    monkeypatch.setenv("KERAS_HOME", str(place / "keras"))
+    findings = examine(capsys)
+    assert [s for s in findings if "weights" in s] == [
+        "weights of densenet121",
+        "weights of mobilenet",
+        "other weights",
+    ]
+    assert "--weights-dir" in findings["weights of mobilenet"]["detail"]
+    assert "vgg16 absent" in findings["other weights"]["detail"]
+    assert all(len(f["detail"]) < 250 for f in findings.values() if "weights" in f["subject"])
+
+
+def test_a_study_file_that_is_broken_is_named(place, capsys):
+    (place / "experiments").mkdir()
+    (place / "experiments" / "mine.yaml").write_text("name: [unclosed")
+    finding = examine(capsys, code=1)["study files"]
+    assert "mine.yaml" in finding["detail"]
 
 
 def test_weights_that_are_there_are_named(place, capsys, real_weights):

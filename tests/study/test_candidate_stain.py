@@ -19,8 +19,9 @@ from breakhis_search.study.candidate import (
     trainer_of,
 )
 from breakhis_search.training.devices import Device
+from breakhis_search.training.phases import predict_logits
 from breakhis_search.training.plan import TrainingPlan
-from breakhis_search.training.trainer import Timer, TrainingData, predict_logits
+from breakhis_search.training.trainer import Timer, TrainingData
 
 TRAIN, VALIDATION = np.arange(0, 8), np.arange(8, 12)
 NAMES = [f"sha-{row}" for row in range(12)]

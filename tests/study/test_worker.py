@@ -14,7 +14,7 @@ from optuna.trial import TrialState
 
 from breakhis_search.errors import TrackingError
 from breakhis_search.settings import Settings, read_settings
-from breakhis_search.study import worker
+from breakhis_search.study import budget, worker
 from breakhis_search.study.progress import SilentObserver
 from breakhis_search.tracking import keys
 from breakhis_search.tracking.delivery import Delivery
@@ -94,7 +94,7 @@ def test_ctrl_c_between_asking_and_the_mark_leaves_no_trial_without_an_owner(
     with pytest.raises(KeyboardInterrupt):
         worker._run_one(study, context)
     assert states(study) == [TrialState.FAIL, TrialState.WAITING]
-    assert study.trials[0].user_attrs[worker.INTERRUPTED]
+    assert study.trials[0].user_attrs[budget.INTERRUPTED]
     assert study.trials[1].system_attrs["fixed_params"] == PICKED
     assert signal.getsignal(signal.SIGINT) is handler
 
@@ -141,7 +141,7 @@ def test_an_interrupted_trial_whose_end_found_no_disk_space_is_ended_later(
 ):
     trial = cut_off(study, "no-end")
     begun(context, "no-end").release()
-    trial.set_user_attr(worker.INTERRUPTED, True)
+    trial.set_user_attr(budget.INTERRUPTED, True)
     study.tell(trial, state=TrialState.FAIL)
     for _ in range(2):
         assert worker.settle_dead_trials(study, context) == []
@@ -181,4 +181,4 @@ def test_what_stopped_a_trial_from_outside_is_tried_again(study, context, monkey
     with pytest.raises(type(error), match=str(error)):
         worker._run_one(study, context)
     assert states(study) == left
-    assert not worker.counts_towards_budget(study.trials[0])
+    assert not budget.counts_towards_budget(study.trials[0])

@@ -26,7 +26,8 @@ from breakhis_search.models.trainability import set_trainable
 from breakhis_search.models.weights import ResolvedWeights
 from breakhis_search.training.devices import peak_memory_mb, prepare_device, reset_peak_memory
 from breakhis_search.training.plan import TrainingPlan
-from breakhis_search.training.trainer import FoldTrainer, Timer, TrainingData, predict_logits
+from breakhis_search.training.phases import predict_logits
+from breakhis_search.training.trainer import FoldTrainer, Timer, TrainingData
 
 device = prepare_device("cpu", deterministic=True)
 reset_peak_memory(device)

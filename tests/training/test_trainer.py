@@ -17,8 +17,9 @@ from breakhis_search.models.trainability import set_trainable
 from breakhis_search.models.weights import ResolvedWeights, resolve_weights
 from breakhis_search.training.compilation import build_loss, learning_rates
 from breakhis_search.training.devices import Device
+from breakhis_search.training.phases import predict_logits
 from breakhis_search.training.plan import TrainingPlan
-from breakhis_search.training.trainer import FoldTrainer, Timer, TrainingData, predict_logits
+from breakhis_search.training.trainer import FoldTrainer, Timer, TrainingData
 
 CPU = Device("cpu", "test", "tensorflow", "float32")
 PLAN = TrainingPlan(

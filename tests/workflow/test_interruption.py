@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 
 import optuna
@@ -57,13 +58,21 @@ def plant(monkeypatch):
 def test_ctrl_c_keeps_what_is_finished_and_the_same_command_goes_on(home, plant, capsys):
     plant(KeyboardInterrupt(), at=6)  # 2 folds × 2 epochs a trial: in the second trial
     assert home.search("binary", 2) == 130
-    assert "the same command goes on" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "Stopped: 1 of 2 trials done" in told
+    assert "the same command goes on" in told
     states = [t.state for t in study_of(home).trials]
     assert states == [TrialState.COMPLETE, TrialState.FAIL, TrialState.WAITING]
     assert {r.info.status for r in runs_of(home)} == {"FINISHED", "FAILED"}
     interrupted = study_of(home).trials[1].params
+    assert home.run("status", "--json") == 0
+    [status] = json.loads(capsys.readouterr().out)["studies"]
+    assert [status[k] for k in ("complete", "failed", "interrupted", "queued")] == [1, 0, 1, 1]
 
     assert home.search("binary", 2) == 0
+    told = capsys.readouterr().out
+    assert "continuing binary-demo@v1: 1 of 2 trials done, 1 queued" in told
+    assert "\n2/2 trial 2 " in told
     trials = study_of(home).trials
     assert [t.state for t in trials] == [TrialState.COMPLETE, TrialState.FAIL, TrialState.COMPLETE]
     assert trials[2].params == interrupted

@@ -167,7 +167,7 @@ def no_space(*_args: object, **_kwargs: object) -> None:
     "place",
     [
         "breakhis_search.tracking.journal.os.fsync",
-        "breakhis_search.study.records.write_parquet",
+        "breakhis_search.study.artifacts.write_parquet",
         "breakhis_search.study.records.save_keras_model",
     ],
     ids=["journal", "predictions", "model"],

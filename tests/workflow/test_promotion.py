@@ -12,10 +12,9 @@ import numpy as np
 import pytest
 
 from breakhis_search.comparison.evidence import read_predictions
-from breakhis_search.comparison.history import champion_of, read_history
+from breakhis_search.comparison.history import champion_of, openings_of, read_history
 from breakhis_search.evaluation.predictions import LOGIT_PREFIX, write_parquet
 from breakhis_search.tracking import keys
-from breakhis_search.workflow.sealed import openings_of
 
 NAME = "breakhis-binary-demo"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import cv2
 import mlflow
 import numpy as np
 import optuna
@@ -62,6 +63,12 @@ def test_mlflow_says_what_optuna_says(searched):
         assert run.data.metrics["objective/auroc"] == pytest.approx(trial.value)
         for name, value in trial.params.items():
             assert run.data.params[name] == str(value)
+
+
+def test_a_trial_logs_what_the_study_fixes_for_all(trial_run):
+    params = trial_run.data.params
+    fixed = ("data/height_px", "data/magnification", "training/max_epochs", "training/batch_size")
+    assert [params[name] for name in fixed] == ["32", "all", "2", "16"]
 
 
 def test_a_trial_says_where_it_came_from(trial_run):
@@ -185,7 +192,7 @@ def test_the_same_command_again_trains_nothing(searched, capsys):
     before = len(runs(searched, "trial"))
     assert searched.search("binary", 3) == 0
     assert len(runs(searched, "trial")) == before
-    assert "continuing binary-demo@v1, which has 3 trials" in capsys.readouterr().out
+    assert "continuing binary-demo@v1: 3 of 3 trials done" in capsys.readouterr().out
     assert len(searched.client.search_model_versions(f"name = '{MODEL}'")) == 1
 
 
@@ -207,7 +214,8 @@ def test_compare_ranks_from_mlflow_alone(searched, capsys):
 def test_compare_prints_the_leaderboard(searched, capsys):
     assert searched.run("compare", "--study", "binary-demo") == 0
     out = capsys.readouterr().out
-    assert "Best of every sampling" in out
+    assert "Best of every architecture" not in out, "there is only one"
+    assert out.startswith("SYNTHETIC DEMO")
     assert "Selected finalist, auroc by magnification" in out
     assert "small_cnn" in out
 
@@ -226,6 +234,20 @@ def test_predict_answers_like_the_model_in_the_fresh_process(searched, capsys):
     assert total == pytest.approx(1.0)
 
 
+def test_predict_tells_what_the_model_is_and_doubts_a_plot(searched, capsys, tmp_path):
+    image = next(searched.demo.rglob("*.png"))
+    plot = tmp_path / "plot.png"
+    cv2.imwrite(str(plot), np.full((40, 60, 3), 250, np.uint8))
+    arguments = ["predict", "--study", "binary@v1", "--demo", str(image), str(plot)]
+    assert searched.run(*arguments) == 0
+    out = capsys.readouterr().out
+    assert "SYNTHETIC DEMO: drawn pictures" in out
+    assert "version 1 (champion): trained at all magnifications in binary-demo@v1" in out
+    assert "not a medical device" in out
+    assert "warning: plot.png: hardly anything in it is stained" in out
+    assert str(image.parent) not in out
+
+
 def test_predict_names_a_bad_image_and_scores_the_others(searched, capsys, tmp_path):
     good, bad = next(searched.demo.rglob("*.png")), tmp_path / "bad.png"
     bad.write_text("not an image")
@@ -241,10 +263,17 @@ def test_status_shows_studies_and_models(searched, capsys):
     overview = json.loads(capsys.readouterr().out)
     assert overview["studies"][0]["name"] == STUDY
     assert overview["studies"][0]["complete"] == 3
-    assert overview["models"][0]["aliases"] == "champion"
+    assert overview["studies"][0]["objective"] == "auroc"
+    assert overview["models"][0]["aliases"] == ["champion"]
+    assert overview["models"][0]["score"] == pytest.approx(
+        float(searched.client.get_model_version(MODEL, "1").tags["score_out_of_fold"])
+    )
+    assert overview["models"][0]["demo"] is True
     assert overview["undelivered"] == 0
 
 
 def test_promote_without_a_challenger_says_so(searched, capsys):
     assert searched.run("promote", "--study", "binary", "--demo") == 1
-    assert "has no challenger" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "has no challenger" in told
+    assert "--version 1 asks about the champion itself" in told

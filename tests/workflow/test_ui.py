@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -30,35 +34,46 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium: apt-get i
 
 
 @pytest.fixture(scope="module")
-def address(searched) -> Iterator[str]:
-    """The UI as `breakhis_search ui` serves it."""
+def served(searched, tmp_path_factory) -> Iterator[str]:
+    """What `breakhis_search ui` prints once its server answers; at the end it is told to end."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "breakhis_search", "ui", "--port", str(port)]
-    with subprocess.Popen(
-        command, cwd=searched.folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    ) as server:
+    told = tmp_path_factory.mktemp("ui") / "told.txt"
+    with (
+        told.open("w") as out,
+        subprocess.Popen(command, cwd=searched.folder, stdout=out, stderr=out) as server,
+    ):
         try:
-            wait_for(f"http://127.0.0.1:{port}/health", server)
-            yield f"http://127.0.0.1:{port}"
+            wait_for("registered models", told, server)
+            yield told.read_text()
         finally:
-            server.send_signal(2)  # as Ctrl-C does
+            server.send_signal(signal.SIGTERM)
             try:
-                server.wait(20)
-            except subprocess.TimeoutExpired:
+                assert server.wait(30) == 0
+            finally:
                 server.kill()
+    assert "Traceback" not in told.read_text()
+    with pytest.raises(urllib.error.URLError, match="refused"):
+        urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1)
 
 
-def wait_for(url: str, server: subprocess.Popen) -> None:
-    for _ in range(240):
-        assert server.poll() is None, "the server ended"
-        try:
-            with urllib.request.urlopen(url, timeout=1):
-                return
-        except OSError:
-            time.sleep(0.25)
-    pytest.fail(f"{url} did not answer within a minute")
+@pytest.fixture(scope="module")
+def address(served) -> str:
+    """Where the UI is, as it says itself: it answers there from that moment on."""
+    [found] = re.findall(r"MLflow UI on (\S+)", served)
+    with urllib.request.urlopen(f"{found}/health", timeout=5):
+        return found
+
+
+def wait_for(words: str, told: Path, server: subprocess.Popen) -> None:
+    for _ in range(480):
+        assert server.poll() is None, told.read_text()
+        if words in told.read_text():
+            return
+        time.sleep(0.25)
+    pytest.fail(f"{words!r} was not said within two minutes")
 
 
 @pytest.fixture(scope="module")
@@ -112,3 +127,11 @@ def test_the_trial_page_draws_the_roc_curve(page, address, first_trial):
 def test_the_model_page_shows_the_champion(page, address):
     page.goto(f"{address}/#/models/breakhis-binary-demo")
     page.get_by_text("champion").first.wait_for()
+
+
+def test_the_links_it_prints_open_the_newest_runs_and_the_models(page, served):
+    runs, models = re.findall(r": (http\S+workflowType=machine_learning)", served)
+    page.goto(runs)
+    page.get_by_text("binary-demo@v1").first.wait_for()
+    page.goto(models)
+    page.get_by_text("breakhis-binary-demo").first.wait_for()

@@ -1,0 +1,117 @@
+"""What a registered version is: read from its tags, for everybody who shows one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mlflow.exceptions import MlflowException
+
+from breakhis_search.comparison.gate import GateRules, broken_floors
+from breakhis_search.comparison.history import read_history
+from breakhis_search.tracking import keys
+
+SCORE = "score_out_of_fold"
+
+
+@dataclass(frozen=True)
+class VersionFacts:
+    """One registered version.
+
+    Attributes:
+        name: Registered model.
+        version: Its number.
+        aliases: Its aliases, such as ``champion``.
+        study: The study it came from.
+        objective: What ``score`` is, such as ``auroc`` (of images).
+        score: Pooled out-of-fold; ``None`` where it is not written down.
+        magnification: ``all``, or the one it was trained at.
+        below_floors: Every floor it does not hold out-of-fold, in words.
+        forced: Whether it last became champion against the gate.
+        demo: Whether it learned from synthetic images.
+    """
+
+    name: str
+    version: str
+    aliases: tuple[str, ...]
+    study: str
+    objective: str
+    score: float | None
+    magnification: str
+    below_floors: tuple[str, ...]
+    forced: bool
+    demo: bool
+
+    @property
+    def magnification_x(self) -> int | None:
+        """The one magnification it was trained at, or ``None`` for all."""
+        return int(self.magnification) if self.magnification.isdigit() else None
+
+    def in_words(self) -> str:
+        """Return what somebody who reads its answers must know, in one line."""
+        alias = f" ({', '.join(self.aliases)})" if self.aliases else ""
+        return f"{self.name} version {self.version}{alias}: " + "; ".join(self._facts())
+
+    def _facts(self) -> Iterator[str]:
+        trained = f"{self.magnification}X" if self.magnification_x else "all magnifications"
+        yield f"trained at {trained} in {self.study or 'an unknown study'}"
+        if self.score is not None:
+            yield f"out-of-fold {self.objective} {self.score:.4f} of images"
+        if self.below_floors:
+            yield f"BELOW ITS FLOORS ({', '.join(self.below_floors)})"
+        if self.forced:
+            yield "FORCED past the gate"
+        if self.demo:
+            yield "SYNTHETIC DEMO"
+        yield "not a medical device"
+
+
+def read_facts(client: Any, version: Any, aliases: Mapping[str, str]) -> VersionFacts:
+    """Return the facts of a version.
+
+    Args:
+        client: An MLflow client.
+        version: MLflow's model version.
+        aliases: All aliases of its registered model, alias → version.
+    """
+    tags, number = version.tags, str(version.version)
+    return VersionFacts(
+        name=version.name,
+        version=number,
+        aliases=tuple(sorted(a for a, v in aliases.items() if str(v) == number)),
+        study=tags.get(keys.STUDY, ""),
+        objective=tags.get(keys.OBJECTIVE, ""),
+        score=_number(tags.get(SCORE)),
+        magnification=tags.get(keys.MAGNIFICATION, "all"),
+        below_floors=tuple(_below_floors(client, tags)),
+        forced=_is_forced(client, version.name, number),
+        demo=tags.get(keys.DEMO) == "true",
+    )
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        return float(text or "")
+    except ValueError:
+        return None
+
+
+def _below_floors(client: Any, tags: Mapping[str, str]) -> list[str]:
+    """Every floor that the version's finalist did not hold; nothing where that is not known."""
+    rules, run_id = tags.get(keys.GATE_RULES), tags.get(keys.EVIDENCE_RUN)
+    if rules is None or run_id is None:
+        return []
+    try:
+        metrics = client.get_run(run_id).data.metrics
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return []
+        raise
+    return broken_floors(metrics, GateRules.from_json(rules).floors)
+
+
+def _is_forced(client: Any, name: str, version: str) -> bool:
+    moves = [change for change in read_history(client, name) if change.version == version]
+    made = [change.action for change in moves if change.action != "rolled back"]
+    return bool(made) and made[-1] == "forced"

@@ -1,0 +1,159 @@
+"""A frozen backbone is asked once; its head trains on what it said, to the same answers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+
+from breakhis_search.config import TrainingConfig
+from breakhis_search.data.sampling import TrainingRows
+from breakhis_search.models.space import ARCHITECTURE
+from breakhis_search.models.trainability import set_trainable
+from breakhis_search.study.candidate import Candidate, frozen_features, trainer_of
+from breakhis_search.study.progress import SilentObserver
+from breakhis_search.training.devices import Device
+from breakhis_search.training.phases import predict_logits
+from breakhis_search.training.plan import TrainingPlan
+from breakhis_search.training.trainer import Timer, TrainingData
+
+N = 24
+TRAIN, VALIDATION = np.arange(0, 16), np.arange(16, N)
+PLAN = TrainingPlan(
+    learning_rate=3e-2,
+    weight_decay=1e-3,
+    label_smoothing=0.05,
+    augmentation_strength=0.5,
+    sampling_strategy="none",
+    trainable="frozen",
+)
+
+
+@pytest.fixture
+def context(tmp_path):
+    rng = np.random.default_rng(0)
+    dark = rng.integers(0, 90, (N, 16, 24, 3))
+    bright = (np.arange(N) % 2)[:, None, None, None] * np.array([120, 10, 60])
+    return SimpleNamespace(
+        images=(dark + bright).astype(np.uint8),
+        split=SimpleNamespace(table=pd.DataFrame({"sha256": [f"sha-{row}" for row in range(N)]})),
+        settings=SimpleNamespace(cache_dir=tmp_path),
+        config=SimpleNamespace(training=TrainingConfig(max_epochs=4, head_epochs=2, batch_size=8)),
+        device=Device("cpu", "test", "tensorflow", "float32"),
+        weights={"mobilenet": SimpleNamespace(sha256="0" * 64)},
+        input_shape=(16, 24, 3),
+        observer=SilentObserver(),
+    )
+
+
+def candidate_of(plan: TrainingPlan = PLAN, *, units: int = 6, seed: int = 0) -> Candidate:
+    """A model with the layer names of a transfer model and a backbone of one convolution."""
+    keras.utils.set_random_seed(7)  # the backbone is pretrained: the same in every candidate
+    image = keras.Input((16, 24, 3))
+    backbone = keras.Sequential(
+        [keras.Input((16, 24, 3)), keras.layers.Conv2D(5, 3, activation="relu")], name="backbone"
+    )
+    scaled = keras.layers.Rescaling(1 / 25)(image)
+    pool = keras.layers.GlobalAveragePooling2D(name="mobilenet_features")
+    features = pool(backbone(scaled))
+    keras.utils.set_random_seed(seed)
+    if units:
+        features = keras.layers.Dense(units, activation="relu", name="head_dense")(features)
+    features = keras.layers.Dropout(0.2, name="head_dropout")(features)
+    logits = keras.layers.Dense(2, name="logits")(features)
+    return Candidate({ARCHITECTURE: "mobilenet"}, keras.Model(image, logits), plan, seed, ())
+
+
+def data_of(context) -> TrainingData:
+    y = np.arange(N) % 2
+    rows = TrainingRows(y[TRAIN], np.full(16, "x"), np.full(16, "g"))
+    return TrainingData(context.images, TRAIN, rows, VALIDATION, y[VALIDATION], 2)
+
+
+def score(y, logits):
+    return float((logits.argmax(axis=1) == y).mean())
+
+
+@pytest.mark.parametrize("units", [0, 6])
+def test_the_model_answers_what_its_head_answered_on_features(context, units):
+    candidate = candidate_of(units=units)
+    result = trainer_of(candidate, context, timer=Timer()).fit(
+        data_of(context), epochs=4, seed=0, score=score
+    )
+    expected = predict_logits(candidate.model, context.images, VALIDATION, 8)
+    np.testing.assert_allclose(result.logits, expected, atol=1e-5)
+
+
+def test_the_head_learns(context):
+    plan = replace(PLAN, augmentation_strength=0.0, learning_rate=0.3)
+    result = trainer_of(candidate_of(plan, units=0), context, timer=Timer()).fit(
+        data_of(context), epochs=60, seed=0
+    )
+    assert result.history[-1].loss < 0.8 * result.history[0].loss
+    assert score(data_of(context).validation_y, result.logits) == 1.0
+
+
+def test_the_backbone_is_asked_once_for_all_trials(context, monkeypatch):
+    asked = []
+    computed = SilentObserver.features_computed
+    monkeypatch.setattr(
+        SilentObserver,
+        "features_computed",
+        lambda self, *args: asked.append(args) or computed(self, *args),
+    )
+    for seed in (0, 1):
+        trainer = trainer_of(candidate_of(seed=seed), context, timer=Timer())
+        for _ in range(2):
+            trainer.fit(data_of(context), epochs=1, seed=0)
+    assert [done for _, done, _ in asked] == [8, 16, 24]
+
+
+def test_nothing_is_compiled_for_a_frozen_backbone(context):
+    timer = Timer()
+    trainer_of(candidate_of(), context, timer=timer).fit(data_of(context), epochs=2, seed=0)
+    assert "compile" not in timer.seconds
+    assert "features" in timer.seconds
+
+
+def test_fine_tuning_begins_with_the_head_that_features_trained(context):
+    plan = replace(PLAN, trainable="whole", backbone_learning_rate=1e-4)
+    candidate = candidate_of(plan)
+    timer = Timer()
+    result = trainer_of(candidate, context, timer=timer).fit(data_of(context), epochs=3, seed=0)
+    assert [report.phase for report in result.history] == ["head", "head", "fine_tune"]
+    assert set(timer.seconds) >= {"features", "compile"}
+    expected = predict_logits(candidate.model, context.images, VALIDATION, 8)
+    np.testing.assert_allclose(result.logits, expected, atol=1e-5)
+
+
+def test_the_same_seed_gives_the_same_head_whatever_is_stored(context, tmp_path):
+    first = trainer_of(candidate_of(), context, timer=Timer()).fit(
+        data_of(context), epochs=3, seed=5
+    )
+    other = SimpleNamespace(
+        **{**vars(context), "settings": SimpleNamespace(cache_dir=tmp_path / "other")}
+    )
+    again = trainer_of(candidate_of(), other, timer=Timer()).fit(data_of(context), epochs=3, seed=5)
+    np.testing.assert_array_equal(first.logits, again.logits)
+
+
+@pytest.mark.parametrize("reason", ["no backbone", "random weights", "not wanted"])
+def test_without_lasting_features_images_are_trained_on(context, reason):
+    plan = PLAN
+    if reason == "no backbone":
+        plan = replace(PLAN, trainable=None)
+    elif reason == "random weights":
+        context.weights = {"mobilenet": SimpleNamespace(sha256=None)}
+    else:
+        context.config.training = TrainingConfig(max_epochs=4, head_epochs=2, features=None)
+    assert frozen_features(candidate_of(plan), context) is None
+
+
+def test_backbone_of_the_stand_in_can_be_frozen_like_a_real_one():
+    model = candidate_of().model
+    set_trainable(model, "head")
+    assert {w.path.split("/")[0] for w in model.trainable_weights} == {"head_dense", "logits"}
