@@ -175,6 +175,22 @@ def rollback(
     rollback_command(_without_version(study), demo=demo)
 
 
+@app.command(epilog="Example: python -m breakhis_search card --study binary --out paper_trail")
+def card(
+    study: Study,
+    version: Annotated[
+        str | None, typer.Option(help="Version (default: the champion, else the challenger).")
+    ] = None,
+    demo: Annotated[bool, typer.Option("--demo", help="The demo's registered model.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Folder to write the two files to.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write the model card and the decision log of a registered version, in Markdown."""
+    from breakhis_search.cli.card import card_command
+
+    card_command(_without_version(study), version=version, demo=demo, out=out, as_json=as_json)
+
+
 @app.command(epilog="Example: python -m breakhis_search predict --study binary slide.png")
 def predict(
     study: Study,

@@ -61,6 +61,11 @@ def print_json(value: Any) -> None:
     out.file.write(json.dumps(value, indent=2, default=str, allow_nan=False) + "\n")
 
 
+def print_document(text: str) -> None:
+    """Print Markdown as it is, to be read or piped into a file."""
+    out.file.write(text + "\n")
+
+
 def print_table(
     title: str,
     columns: Sequence[str],

@@ -49,7 +49,7 @@ def rollback_command(study: str, *, demo: bool) -> None:
 
     if demo:
         console.print_demo_banner()
-    name, change = rollback(study, read_settings(), demo=demo)
+    name, change = rollback(study, read_settings(), console.say, demo=demo)
     console.out.print(
         f"[bold]{name} version {change.version}[/] is champion again; it replaces version"
         f" {change.previous}."

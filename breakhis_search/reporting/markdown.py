@@ -10,7 +10,8 @@ NOTHING = "–"
 
 _SPECIAL = re.compile(r"([\\`*\[\]<>|~&])")
 _EDGE_UNDERSCORE = re.compile(r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
-_START_OF_BLOCK = re.compile(r"^([#+=-]|\d+(?=[.)]))")
+_START_OF_BLOCK = re.compile(r"^([#+=-])")
+_START_OF_LIST = re.compile(r"^(\d+)([.)])(?=\s|$)")
 _FREE_PIPE = re.compile(r"(?<!\\)\|")
 
 
@@ -21,14 +22,12 @@ def escape(text: object) -> str:
 
     >>> print(escape("*14_a* | <b> no_change _x"))
     \*14_a\* \| \<b\> no_change \_x
-    >>> print(escape("# 1"), escape("1. a"), escape("- b"))
-    \# 1 1\. a \- b
+    >>> print(escape("# 1"), escape("1. a"), escape("1.5"), escape("- b"))
+    \# 1 1\. a 1.5 \- b
     """
     line = " ".join(str(text).split())
     line = _EDGE_UNDERSCORE.sub(r"\\_", _SPECIAL.sub(r"\\\1", line))
-    if re.match(r"^\d+[.)]", line):
-        return re.sub(r"^(\d+)([.)])", r"\1\\\2", line)
-    return _START_OF_BLOCK.sub(r"\\\1", line)
+    return _START_OF_LIST.sub(r"\1\\\2", _START_OF_BLOCK.sub(r"\\\1", line))
 
 
 def code(text: object) -> str:

@@ -217,11 +217,14 @@ def _settings(config: StudyConfig) -> dict[str, Any]:
     """What the study fixes for all its trials, named like hyperparameters: ``data/height_px``."""
     sections = {"data": config.data, "training": config.training}
     left_out = {"root", "on_bad_image"}  # where images are and what broken ones do: no settings
-    return {
-        f"{section}/{name}": value
-        for section, values in sections.items()
-        for name, value in values.model_dump(exclude=left_out).items()
-    }
+    settings: dict[str, Any] = {}
+    for section, values in sections.items():
+        for name, value in values.model_dump(exclude=left_out).items():
+            if isinstance(value, dict):
+                settings |= {f"{section}/{name}_{part}": number for part, number in value.items()}
+            else:
+                settings[f"{section}/{name}"] = value
+    return settings
 
 
 def _headline_intervals(intervals: Intervals, objective: str) -> dict[str, float]:

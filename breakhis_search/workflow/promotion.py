@@ -25,6 +25,7 @@ from breakhis_search.comparison.registry import drop_challenger, find_version
 from breakhis_search.data.catalog import read_catalog
 from breakhis_search.errors import RegistryError
 from breakhis_search.evaluation.metrics import compute_metrics
+from breakhis_search.reporting.attach import attach_paper_trail
 from breakhis_search.settings import Settings
 from breakhis_search.study_file import find_study_file, load_study
 from breakhis_search.tracking import keys
@@ -91,6 +92,7 @@ def promote(request: PromotionRequest, settings: Settings, say: Say) -> Promotio
         if not decision.passed and not request.force:
             raise _refusal(name, version, decision, is_confirmation=is_confirmation)
         if is_confirmation:
+            attach_paper_trail(client, name, version, say)
             return PromotionOutcome(name, version, decision, None)
         change = change_champion(
             client,
@@ -102,10 +104,11 @@ def promote(request: PromotionRequest, settings: Settings, say: Say) -> Promotio
             scores=scores,
         )
         drop_challenger(client, name, version)
+        attach_paper_trail(client, name, version, say)
     return PromotionOutcome(name, version, decision, change)
 
 
-def rollback(study: str, settings: Settings, *, demo: bool) -> tuple[str, ChampionChange]:
+def rollback(study: str, settings: Settings, say: Say, *, demo: bool) -> tuple[str, ChampionChange]:
     """Make the previous champion champion again; return the registered model and the move.
 
     Raises:
@@ -125,6 +128,7 @@ def rollback(study: str, settings: Settings, *, demo: bool) -> tuple[str, Champi
             action="rolled back",
             why="rolled back on purpose",
         )
+        attach_paper_trail(client, name, version, say)
     return name, change
 
 

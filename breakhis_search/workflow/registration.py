@@ -26,6 +26,7 @@ from breakhis_search.evaluation.calibration import (
 )
 from breakhis_search.evaluation.metrics import compute_metrics
 from breakhis_search.evaluation.thresholds import Thresholds, lock_thresholds
+from breakhis_search.reporting.attach import attach_paper_trail
 from breakhis_search.serving.package import Packaged, package_classifier
 from breakhis_search.serving.verification import verify_in_fresh_process
 from breakhis_search.study.candidate import Candidate, prior_shift, stain_reference
@@ -37,7 +38,6 @@ from breakhis_search.tracking import keys
 from breakhis_search.tracking.store import tracking_errors
 from breakhis_search.training.trainer import Timer
 
-_SELECTED_TRIAL = keys.PREFIX + "selected_trial"
 _REFIT_OF = "refit_of"
 
 
@@ -97,6 +97,7 @@ def refit_and_register(
             study.set_user_attr(_REFIT_OF, mark)
     finally:
         release(study, keys.ROLE_REFIT)
+    attach_paper_trail(client, registered.name, registered.version, say)
     return registered, None
 
 
@@ -212,7 +213,7 @@ class _RefitRun:
             keys.GATE_RULES: rules.to_json(),
             keys.MODEL_SHA256: packaged.model_sha256,
             keys.WHY_SELECTED: self._winner.why,
-            _SELECTED_TRIAL: str(self._winner.trial.number),
+            keys.SELECTED_TRIAL: str(self._winner.trial.number),
             "score_out_of_fold": f"{metrics[f'image/{config.objective}']:.4f}",
         }
 

@@ -1,0 +1,70 @@
+"""What was decided about a registered version, when and why: one dated line after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+from breakhis_search.reporting.facts import Facts
+from breakhis_search.reporting.markdown import escape, table
+from breakhis_search.reporting.model_card import DEMO_BANNER
+from breakhis_search.tracking import keys
+
+Entry = tuple[datetime, str, str]
+
+
+def decision_log(facts: Facts) -> str:
+    """Return the log, oldest first, in Markdown."""
+    version = facts.version
+    rows = [
+        [when.strftime("%Y-%m-%d %H:%M:%S"), escape(what), escape(why)]
+        for when, what, why in sorted(_entries(facts), key=lambda e: e[0].replace(microsecond=0))
+    ]
+    parts = [
+        f"# Decision log: {escape(version.name)} version {version.version}",
+        DEMO_BANNER if version.demo else "",
+        (
+            "Times are UTC. Moves of the alias that concern other versions are listed too, since"
+            " each was made against what was champion then."
+        ),
+        table(["when", "what", "why"], rows),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _entries(facts: Facts) -> Iterator[Entry]:
+    study = facts.tags[keys.STUDY]
+    if facts.begun is not None:
+        objective = facts.rules.objective
+        yield facts.begun, f"study {study} begun", f"objective {objective}, pooled out-of-fold"
+    if not facts.trials.empty:
+        last = _at(facts.trials["started_ms"].max())
+        yield last, "last trial of the search begun", _counts(facts)
+    finalists = facts.board[facts.board["stage"] == keys.STAGE_FINALISTS]
+    if not finalists.empty:
+        trials = ", ".join(str(t) for t in sorted(finalists["trial"]))
+        seeds = facts.config.get("finalists", {}).get("seeds", "several")
+        why = f"trials {trials}: the best of the search; {seeds} seeds, all folds"
+        yield _at(finalists["started_ms"].min()), "finalists begun", why
+    trial = facts.tags.get(keys.SELECTED_TRIAL, "?")
+    why = facts.tags.get(keys.WHY_SELECTED, "not recorded")
+    yield facts.registered, f"trial {trial} selected, registered as {facts.version.version}", why
+    for opening in facts.openings:
+        again = opening.get("opened_before", 0)
+        what = "sealed test opened" + (f" AGAIN (number {again + 1})" if again else "")
+        against = opening.get("against")
+        why = f"against champion version {against}" if against else "without a rival"
+        yield datetime.fromisoformat(opening["when"]), what, why
+    for change in facts.history:
+        before = f" instead of {change.previous}" if change.previous else ""
+        what = f"version {change.version} champion{before} ({change.action})"
+        yield datetime.fromisoformat(change.when), what, change.why
+
+
+def _counts(facts: Facts) -> str:
+    states = facts.trials["state"].value_counts().to_dict()
+    return ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
+
+
+def _at(milliseconds: float) -> datetime:
+    return datetime.fromtimestamp(milliseconds / 1000, UTC)

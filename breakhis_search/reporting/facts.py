@@ -1,0 +1,195 @@
+"""Everything that is recorded of a registered version, gathered once for what is written of it."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+from mlflow.exceptions import MlflowException
+
+from breakhis_search.comparison.evidence import read_predictions
+from breakhis_search.comparison.gate import GateRules
+from breakhis_search.comparison.history import ChampionChange, openings_of, read_history
+from breakhis_search.comparison.leaderboard import read_leaderboard
+from breakhis_search.comparison.version_facts import VersionFacts, read_facts
+from breakhis_search.errors import RegistryError
+from breakhis_search.evaluation.calibration import Calibration
+from breakhis_search.evaluation.thresholds import Thresholds
+from breakhis_search.reporting.measured import Measured, measure_out_of_fold, measure_sealed
+from breakhis_search.tracking import keys
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of a registered version.
+
+    Attributes:
+        version: Name, number, aliases, score, floors.
+        registered: When it was registered, UTC.
+        tags: Of the version.
+        params: Hyperparameters of the selected configuration.
+        parameters: Weights of the model; ``None`` where it was not recorded.
+        config: The study as it was run (``study.yaml``).
+        study_tags: Of the study's own run.
+        begun: When the study was begun, UTC.
+        board: Its leaderboard: finalists, then search trials.
+        selection: One row per finalist with difference, interval, p and tied; may be empty.
+        rules: What the gate asks of it.
+        history: Every recorded move of the champion's alias of its registered model.
+        openings: Every opening of the sealed test for it.
+        out_of_fold: What its finalist's predictions say.
+        sealed: What the sealed test said, if it was opened and its predictions are there.
+    """
+
+    version: VersionFacts
+    registered: datetime
+    tags: Mapping[str, str]
+    params: Mapping[str, str]
+    parameters: int | None
+    config: Mapping[str, Any]
+    study_tags: Mapping[str, str]
+    begun: datetime | None
+    board: pd.DataFrame
+    selection: pd.DataFrame
+    rules: GateRules
+    history: tuple[ChampionChange, ...]
+    openings: tuple[Mapping[str, Any], ...]
+    out_of_fold: Measured
+    sealed: Measured | None
+
+    @property
+    def split_notes(self) -> list[str]:
+        """What a reader must know of the split, in words."""
+        notes: list[str] = json.loads(self.study_tags.get(keys.SPLIT_NOTES, "[]"))
+        return notes
+
+    @property
+    def trials(self) -> pd.DataFrame:
+        """The trials of the search."""
+        return self.board[self.board["stage"] == keys.STAGE_SEARCH]
+
+
+def gather_facts(client: Any, version: Any, *, resamples: int = 2000) -> Facts:
+    """Return what MLflow holds about a version.
+
+    Args:
+        client: An MLflow client.
+        version: MLflow's model version.
+        resamples: Draws of patients behind the intervals.
+
+    Raises:
+        RegistryError: It was registered by something else, or its evidence is gone.
+    """
+    tags = version.tags
+    missing = [key for key in (keys.GATE_RULES, keys.EVIDENCE_RUN, keys.STUDY) if key not in tags]
+    if missing:
+        raise RegistryError(
+            f"version {version.version} of {version.name} says nothing of how it was made",
+            expected=f"a version with the tags {', '.join(missing)}",
+            remedy="name a version that `run` registered",
+        )
+    evidence = client.get_run(tags[keys.EVIDENCE_RUN])
+    study = _study_run(client, evidence)
+    calibration, thresholds = _calibration_of(tags), _thresholds_of(tags)
+    table = read_predictions(client, evidence.info.run_id)
+    aliases = client.get_registered_model(version.name).aliases
+    return Facts(
+        version=read_facts(client, version, aliases),
+        registered=_utc(version.creation_timestamp),
+        tags=tags,
+        params=evidence.data.params,
+        parameters=_parameters(evidence),
+        config=_config(client, evidence.info.run_id),
+        study_tags=study.data.tags if study else {},
+        begun=_utc(study.info.start_time) if study else None,
+        board=read_leaderboard(
+            client, [tags[keys.STUDY]], study_uid=evidence.data.tags.get(keys.STUDY_UID)
+        ),
+        selection=_selection(client, study),
+        rules=GateRules.from_json(tags[keys.GATE_RULES]),
+        history=tuple(read_history(client, version.name)),
+        openings=tuple(openings_of(version)),
+        out_of_fold=measure_out_of_fold(table, calibration, thresholds, resamples=resamples),
+        sealed=_sealed(client, version, calibration, thresholds, resamples),
+    )
+
+
+def _study_run(client: Any, evidence: Any) -> Any | None:
+    """The study's own run: the parent of the finalist."""
+    parent = evidence.data.tags.get(keys.MLFLOW_PARENT)
+    try:
+        return client.get_run(parent) if parent else None
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return None
+        raise
+
+
+def _calibration_of(tags: Mapping[str, str]) -> Calibration | None:
+    text = tags.get(keys.CALIBRATION)
+    return Calibration.from_dict(json.loads(text)) if text else None
+
+
+def _thresholds_of(tags: Mapping[str, str]) -> Thresholds | None:
+    text = tags.get(keys.THRESHOLDS)
+    return Thresholds.from_dict(json.loads(text)) if text else None
+
+
+def _parameters(evidence: Any) -> int | None:
+    count = evidence.data.metrics.get(keys.METRIC_PARAMETERS)
+    return None if count is None else int(count)
+
+
+def _config(client: Any, run_id: str) -> Mapping[str, Any]:
+    text = _artifact(client, run_id, keys.ARTIFACT_CONFIG)
+    loaded: Mapping[str, Any] = yaml.safe_load(text) if text else {}
+    return loaded
+
+
+def _selection(client: Any, study: Any | None) -> pd.DataFrame:
+    if study is not None:
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                file = client.download_artifacts(study.info.run_id, keys.ARTIFACT_SELECTION, folder)
+                return pd.read_csv(file)
+            except (MlflowException, OSError):  # an older study: the leaderboard is still there
+                pass
+    return pd.DataFrame(columns=["trial", "name", "score", "difference", "low", "high", "p_holm"])
+
+
+def _artifact(client: Any, run_id: str, name: str) -> str:
+    """Text of an artifact; empty where the run has none."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            return Path(client.download_artifacts(run_id, name, folder)).read_text("utf-8")
+        except (MlflowException, OSError):
+            return ""
+
+
+def _sealed(
+    client: Any,
+    version: Any,
+    calibration: Calibration | None,
+    thresholds: Thresholds | None,
+    resamples: int,
+) -> Measured | None:
+    if not openings_of(version):
+        return None
+    try:
+        table = read_predictions(
+            client, version.run_id, f"{keys.ARTIFACT_SEALED}/predictions.parquet"
+        )
+    except RegistryError:  # it was opened, but scoring was cut off: the openings tell
+        return None
+    return measure_sealed(table, calibration, thresholds, resamples=resamples)
+
+
+def _utc(milliseconds: int) -> datetime:
+    return datetime.fromtimestamp(milliseconds / 1000, UTC)

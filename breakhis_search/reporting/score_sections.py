@@ -1,0 +1,207 @@
+"""The parts of a model card that are tables of scores."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from breakhis_search.evaluation.intervals import Intervals
+from breakhis_search.evaluation.metrics import RECOGNITION_RATE
+from breakhis_search.evaluation.page_tables import HEADLINE_LABELS
+from breakhis_search.evaluation.reliability import RULE_NAMES
+from breakhis_search.evaluation.samples import DRAWN_LEVELS, LEVELS
+from breakhis_search.evaluation.thresholds import Proportion
+from breakhis_search.reporting.markdown import NOTHING, Footnotes, bullets, escape, spoken, table
+from breakhis_search.reporting.measured import LockedPoint, Measured
+
+_LEVEL_HEADS = {
+    "image": "image",
+    "patient": "patient, mean probability",
+    "patient_mean_logit": "patient, mean logit",
+    "patient_majority_vote": "patient, majority vote",
+}
+_CALIBRATION_LABELS = {
+    "nll": "negative log-likelihood",
+    "brier": "Brier score",
+    "ece": "expected calibration error",
+    "ece_classwise": "the same, by class",
+}
+
+
+def score_section(measured: Measured) -> str:
+    """Return the headline scores at all levels and the recognition rates, with intervals."""
+    notes = Footnotes()
+    rows = [
+        [label, *(_score(measured.intervals, f"{level}/{name}", notes) for level in LEVELS)]
+        for name, label in HEADLINE_LABELS.items()
+    ]
+    heads = ["metric", *(_LEVEL_HEADS[level] for level in LEVELS)]
+    rates = [
+        (
+            f"image recognition rate (image/accuracy) "
+            f"{_score(measured.intervals, 'image/accuracy', notes)}"
+        ),
+        (
+            f"patient recognition rate (patient/{RECOGNITION_RATE}) "
+            f"{_score(measured.intervals, f'patient/{RECOGNITION_RATE}', notes)}"
+        ),
+    ]
+    parts = [
+        _size(measured),
+        f"In brackets: {measured.intervals.level:.0%} interval, over patients.",
+        table(heads, rows),
+        "Spanhol's recognition rates, for comparison with the literature:\n\n" + bullets(rates),
+        str(notes),
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def class_section(measured: Measured) -> str:
+    """Return recall, precision and AUROC of every class, with its number of patients."""
+    notes = Footnotes()
+    names = ("recall", "precision", "auroc")
+    rows = [
+        [
+            spoken(name),
+            f"{patients}",
+            *(_score(measured.intervals, f"image/{metric}_{name}", notes) for metric in names),
+            _score(measured.intervals, f"patient/recall_{name}", notes),
+        ]
+        for name, patients in measured.patients_by_class.items()
+    ]
+    heads = ["class", "patients", "recall", "precision", "AUROC", "recall by patient"]
+    text = table(heads, rows, right=["patients"])
+    return "\n\n".join(part for part in (text, str(notes)) if part)
+
+
+def cell_section(measured: Measured) -> str:
+    """Return the share of right images by tumour type and magnification, with counts."""
+    cells = measured.cells
+    magnifications = list(dict.fromkeys(cells["magnification"]))
+    heads = ["type", *(f"{m}X" if m != "all" else "all" for m in magnifications)]
+    rows = [
+        [spoken(str(name)), *(_cell(group, m) for m in magnifications)]
+        for name, group in cells.groupby("type", sort=False)
+    ]
+    return (
+        "Share of images that are right; in brackets images / patients. A share of few patients is"
+        " theirs, not the type's.\n\n" + table(heads, rows)
+    )
+
+
+def calibration_section(measured: Measured) -> str:
+    """Return how far probabilities can be taken at their word, before and after calibration."""
+    scores = measured.calibration
+    if not scores:
+        return "Not measured: too few patients, or the version was registered without it."
+    rows = [
+        [
+            label,
+            *(
+                _number(scores.get(f"calibration/{state}/{level}/{name}"))
+                for level in DRAWN_LEVELS
+                for state in ("before", "after")
+            ),
+        ]
+        for name, label in _CALIBRATION_LABELS.items()
+    ]
+    heads = ["score (lower is better)"]
+    heads += [f"{level}, {state}" for level in DRAWN_LEVELS for state in ("before", "after")]
+    chance = scores.get("calibration/after/patient/ece_by_chance")
+    luck = (
+        f"\n\nWith so few patients, luck alone gives an expected calibration error of"
+        f" {chance:.3f} by patient."
+        if chance is not None
+        else ""
+    )
+    return table(heads, rows, right=heads[1:]) + luck
+
+
+def threshold_section(points: Sequence[LockedPoint]) -> str:
+    """Return what each locked threshold does."""
+    rows = [
+        [
+            point.point["level"],
+            RULE_NAMES[point.rule],
+            f"{point.point['threshold']:.3f}",
+            _proportion(point.point["sensitivity"]),
+            _proportion(point.point["specificity"]),
+            _proportion(point.point["ppv"]),
+            _proportion(point.point["npv"]),
+        ]
+        for point in points
+    ]
+    heads = ["level", "rule", "threshold", "sensitivity", "specificity", "PPV", "NPV"]
+    return (
+        "A case is called malignant from this calibrated probability on. PPV and NPV hold for the"
+        " share of malignant cases in these data only.\n\n" + table(heads, rows)
+    )
+
+
+def confusion_section(measured: Measured) -> str:
+    """Return which type is taken for which class, most first."""
+    if not measured.confused:
+        return "No image was given to a wrong class."
+    return bullets([escape(str(pair)) for pair in measured.confused[:8]])
+
+
+def _size(measured: Measured) -> str:
+    by_class = ", ".join(f"{spoken(k)} {v}" for k, v in measured.patients_by_class.items())
+    seeds = f" Every score is the mean over {measured.seeds} seeds." if measured.seeds > 1 else ""
+    return f"{measured.images:,} images of {measured.patients} patients ({by_class}).{seeds}"
+
+
+def _score(intervals: Intervals, name: str, notes: Footnotes) -> str:
+    """Such as ``0.812 [0.701, 0.890]``, or the value with a letter for why it has no interval."""
+    value = intervals.values.get(name)
+    if value is None:
+        return NOTHING
+    interval = intervals.known.get(name)
+    if interval is not None:
+        return f"{value:.3f} {escape(interval)}"
+    reason = intervals.reasons.get(name)
+    return f"{value:.3f}" + (f" {notes.mark(reason)}" if reason else "")
+
+
+def _cell(group: pd.DataFrame, magnification: str) -> str:
+    rows = group[group["magnification"] == magnification].to_dict("records")
+    if not rows:
+        return NOTHING
+    [row] = rows
+    return f"{row['image_accuracy']:.2f} ({row['images']} / {row['patients']})"
+
+
+def _proportion(share: Proportion) -> str:
+    if share["value"] is None:
+        return NOTHING
+    interval = (
+        rf" \[{share['low']:.2f}, {share['high']:.2f}\]"
+        if share["low"] is not None and share["high"] is not None
+        else ""
+    )
+    return f"{share['value']:.3f}{interval} ({share['right']} of {share['of']})"
+
+
+def _number(value: float | None) -> str:
+    return NOTHING if value is None else f"{value:.3f}"
+
+
+def settings_table(values: Mapping[str, Any]) -> str:
+    """Return names and values as a table."""
+    rows = [[escape(name), escape(_short(value))] for name, value in values.items()]
+    return table(["name", "value"], rows)
+
+
+def _short(value: Any) -> str:
+    """Numbers with four digits, everything else as it is.
+
+    >>> _short("0.8565290047937655"), _short("128"), _short("none")
+    ('0.8565', '128', 'none')
+    """
+    text = str(value)
+    try:
+        return text if text.isdigit() else f"{float(text):.4g}"
+    except ValueError:
+        return text
