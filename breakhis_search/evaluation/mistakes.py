@@ -24,15 +24,12 @@ from breakhis_search.evaluation.predictions import (
     class_names_of,
     probabilities_of,
 )
+from breakhis_search.evaluation.resampled_metrics import MIN_PATIENTS
 
 GALLERY_IMAGES = 24
 IMAGES_PER_PATIENT = 2
 """How many mistakes are shown: as many as one looks through, and none of them a flood of one
 patient, whose pictures tend to be wrong together."""
-
-FEW_PATIENTS = 5
-"""Below this number of patients nothing is said of a type as such; the intervals of this project
-stop at the same number."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +92,7 @@ class ConfusedPair:
             f"of {_counted(self.of_images, 'image')}, from {self.patients} of "
             f"{_counted(self.of_patients, 'patient')}"
         )
-        too_few = self.of_patients < FEW_PATIENTS
+        too_few = self.of_patients < MIN_PATIENTS
         return words + (" (too few patients to speak of the type)" if too_few else "")
 
 

@@ -14,6 +14,7 @@ import pandas as pd
 import yaml
 from mlflow.exceptions import MlflowException
 
+from breakhis_search.comparison.answers import GateAnswer, answers_of
 from breakhis_search.comparison.evidence import read_predictions
 from breakhis_search.comparison.gate import GateRules
 from breakhis_search.comparison.history import ChampionChange, openings_of, read_history
@@ -23,6 +24,7 @@ from breakhis_search.errors import RegistryError
 from breakhis_search.evaluation.calibration import Calibration
 from breakhis_search.evaluation.thresholds import Thresholds
 from breakhis_search.reporting.measured import Measured, measure_out_of_fold, measure_sealed
+from breakhis_search.reporting.search_facts import SearchFacts, read_search_facts
 from breakhis_search.tracking import keys
 
 
@@ -36,13 +38,17 @@ class Facts:
         tags: Of the version.
         params: Hyperparameters of the selected configuration.
         parameters: Weights of the model; ``None`` where it was not recorded.
+        weights: Where its weights started from, in words; may be empty.
         config: The study as it was run (``study.yaml``).
         study_tags: Of the study's own run.
         begun: When the study was begun, UTC.
         board: Its leaderboard: finalists, then search trials.
+        search: What its search tried.
         selection: One row per finalist with difference, interval, p and tied; may be empty.
+        calibration: That of the version; ``None`` if it has none.
         rules: What the gate asks of it.
         history: Every recorded move of the champion's alias of its registered model.
+        answers: What the gate answered about it without moving the alias.
         openings: Every opening of the sealed test for it.
         out_of_fold: What its finalist's predictions say.
         sealed: What the sealed test said, if it was opened and its predictions are there.
@@ -53,13 +59,17 @@ class Facts:
     tags: Mapping[str, str]
     params: Mapping[str, str]
     parameters: int | None
+    weights: str
     config: Mapping[str, Any]
     study_tags: Mapping[str, str]
     begun: datetime | None
     board: pd.DataFrame
+    search: SearchFacts
     selection: pd.DataFrame
+    calibration: Calibration | None
     rules: GateRules
     history: tuple[ChampionChange, ...]
+    answers: tuple[GateAnswer, ...]
     openings: tuple[Mapping[str, Any], ...]
     out_of_fold: Measured
     sealed: Measured | None
@@ -106,15 +116,21 @@ def gather_facts(client: Any, version: Any, *, resamples: int = 2000) -> Facts:
         tags=tags,
         params=evidence.data.params,
         parameters=_parameters(evidence),
+        weights=evidence.data.tags.get(keys.WEIGHTS, ""),
         config=_config(client, evidence.info.run_id),
         study_tags=study.data.tags if study else {},
         begun=_utc(study.info.start_time) if study else None,
         board=read_leaderboard(
             client, [tags[keys.STUDY]], study_uid=evidence.data.tags.get(keys.STUDY_UID)
         ),
+        search=read_search_facts(
+            client, evidence.info.experiment_id, evidence.data.tags.get(keys.STUDY_UID, "")
+        ),
         selection=_selection(client, study),
+        calibration=calibration,
         rules=GateRules.from_json(tags[keys.GATE_RULES]),
         history=tuple(read_history(client, version.name)),
+        answers=tuple(answers_of(client, version)),
         openings=tuple(openings_of(version)),
         out_of_fold=measure_out_of_fold(table, calibration, thresholds, resamples=resamples),
         sealed=_sealed(client, version, calibration, thresholds, resamples),

@@ -7,7 +7,6 @@ from typing import Any
 
 import pandas as pd
 
-from breakhis_search.evaluation.intervals import Intervals
 from breakhis_search.evaluation.metrics import RECOGNITION_RATE
 from breakhis_search.evaluation.page_tables import HEADLINE_LABELS
 from breakhis_search.evaluation.reliability import RULE_NAMES
@@ -22,6 +21,10 @@ _LEVEL_HEADS = {
     "patient_mean_logit": "patient, mean logit",
     "patient_majority_vote": "patient, majority vote",
 }
+_NOT_OF_A_VOTE = {
+    f"patient_majority_vote/{name}": "a majority vote is a class, without a probability"
+    for name in ("auroc", "average_precision", "nll", "brier")
+} | {"patient_majority_vote/precision_macro": "not computed of majority votes"}
 _CALIBRATION_LABELS = {
     "nll": "negative log-likelihood",
     "brier": "Brier score",
@@ -34,23 +37,24 @@ def score_section(measured: Measured) -> str:
     """Return the headline scores at all levels and the recognition rates, with intervals."""
     notes = Footnotes()
     rows = [
-        [label, *(_score(measured.intervals, f"{level}/{name}", notes) for level in LEVELS)]
+        [label, *(_score(measured, f"{level}/{name}", notes) for level in LEVELS)]
         for name, label in HEADLINE_LABELS.items()
     ]
     heads = ["metric", *(_LEVEL_HEADS[level] for level in LEVELS)]
     rates = [
-        (
-            f"image recognition rate (image/accuracy) "
-            f"{_score(measured.intervals, 'image/accuracy', notes)}"
-        ),
+        (f"image recognition rate (image/accuracy) {_score(measured, 'image/accuracy', notes)}"),
         (
             f"patient recognition rate (patient/{RECOGNITION_RATE}) "
-            f"{_score(measured.intervals, f'patient/{RECOGNITION_RATE}', notes)}"
+            f"{_score(measured, f'patient/{RECOGNITION_RATE}', notes)}"
         ),
     ]
     parts = [
         _size(measured),
-        f"In brackets: {measured.intervals.level:.0%} interval, over patients.",
+        (
+            f"In brackets: {measured.intervals.level:.0%} interval, over patients, not images. A"
+            " patient is scored three ways: by the mean of the probabilities of all images, by the"
+            " mean of their logits, and by the class that most images are given to."
+        ),
         table(heads, rows),
         "Spanhol's recognition rates, for comparison with the literature:\n\n" + bullets(rates),
         str(notes),
@@ -66,12 +70,13 @@ def class_section(measured: Measured) -> str:
         [
             spoken(name),
             f"{patients}",
-            *(_score(measured.intervals, f"image/{metric}_{name}", notes) for metric in names),
-            _score(measured.intervals, f"patient/recall_{name}", notes),
+            *(_score(measured, f"image/{metric}_{name}", notes) for metric in names),
+            _score(measured, f"patient/recall_{name}", notes),
         ]
         for name, patients in measured.patients_by_class.items()
     ]
-    heads = ["class", "patients", "recall", "precision", "AUROC", "recall by patient"]
+    heads = ["class", "patients", *(f"{n}, images" for n in ("recall", "precision", "AUROC"))]
+    heads.append("recall, patients (mean probability)")
     text = table(heads, rows, right=["patients"])
     return "\n\n".join(part for part in (text, str(notes)) if part)
 
@@ -134,9 +139,15 @@ def threshold_section(points: Sequence[LockedPoint]) -> str:
         for point in points
     ]
     heads = ["level", "rule", "threshold", "sensitivity", "specificity", "PPV", "NPV"]
+    seeds = max(point.point["seeds"] for point in points)
+    counted = (
+        f" Each image and patient is counted once for each of the {seeds} seeds."
+        if seeds > 1
+        else ""
+    )
     return (
         "A case is called malignant from this calibrated probability on. PPV and NPV hold for the"
-        " share of malignant cases in these data only.\n\n" + table(heads, rows)
+        f" share of malignant cases in these data only.{counted}\n\n" + table(heads, rows)
     )
 
 
@@ -153,11 +164,13 @@ def _size(measured: Measured) -> str:
     return f"{measured.images:,} images of {measured.patients} patients ({by_class}).{seeds}"
 
 
-def _score(intervals: Intervals, name: str, notes: Footnotes) -> str:
-    """Such as ``0.812 [0.701, 0.890]``, or the value with a letter for why it has no interval."""
+def _score(measured: Measured, name: str, notes: Footnotes) -> str:
+    """Such as ``0.812 [0.701, 0.890]``; a letter says why there is no interval, or no value."""
+    intervals = measured.intervals
     value = intervals.values.get(name)
     if value is None:
-        return NOTHING
+        reason = measured.undefined.get(name) or _NOT_OF_A_VOTE.get(name)
+        return f"{NOTHING} {notes.mark(reason)}" if reason else NOTHING
     interval = intervals.known.get(name)
     if interval is not None:
         return f"{value:.3f} {escape(interval)}"
@@ -195,12 +208,12 @@ def settings_table(values: Mapping[str, Any]) -> str:
 
 
 def _short(value: Any) -> str:
-    """Numbers with four digits, everything else as it is.
+    """Numbers with four digits, yes and no, everything else as it is.
 
-    >>> _short("0.8565290047937655"), _short("128"), _short("none")
-    ('0.8565', '128', 'none')
+    >>> _short("0.8565290047937655"), _short("128"), _short("none"), _short(False)
+    ('0.8565', '128', 'none', 'no')
     """
-    text = str(value)
+    text = {"True": "yes", "False": "no"}.get(str(value), str(value))
     try:
         return text if text.isdigit() else f"{float(text):.4g}"
     except ValueError:

@@ -38,6 +38,7 @@ WEIGHTS = PREFIX + "weights"
 BROKEN_FLOORS = PREFIX + "broken_floors"  # of a registered version, in words
 CHAMPION_CHANGE = PREFIX + "champion."  # + number; of a registered model: its history
 GATE_RULES = PREFIX + "gate_rules"  # of a version, as JSON
+GATE_ANSWER = PREFIX + "gate_answer."  # + number; of a version's run: a refusal, as JSON
 SELECTED_TRIAL = PREFIX + "selected_trial"  # of a version
 EVIDENCE_RUN = PREFIX + "evidence_run"  # of a version: the finalist's run with its predictions
 MODEL_SHA256 = PREFIX + "model_sha256"  # of a version: of the model.keras inside
