@@ -159,7 +159,7 @@ class SearchConfig(_Section):
     """Budget, sampler and pruner."""
 
     trials: int = Field(default=40, ge=1, le=100_000)
-    timeout: Annotated[float | None, BeforeValidator(parse_duration), Field(gt=0)] = None
+    timeout: Annotated[Annotated[float, Field(gt=0)] | None, BeforeValidator(parse_duration)] = None
     sampler: Literal["tpe", "random"] = "tpe"
     pruner: Literal["median", "none"] = "median"
     startup_trials: int = Field(default=8, ge=1)

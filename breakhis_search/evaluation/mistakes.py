@@ -165,6 +165,10 @@ class HardPatients:
             return (
                 f"{who} {verb} wrong in the one {noun}. With one {noun} these are its own mistakes."
             )
+        if not count:
+            return (
+                f"No patient of {self.of_patients} is wrong in every one of {self.trials} {noun}s."
+            )
         return (
             f"{who} {verb} wrong in every one of {self.trials} {noun}s. The {noun}s learned from "
             "the same patients, so that they agree is no independent evidence; look at these "

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
+from breakhis_search.evaluation.page_tables import HEADLINE_LABELS
 from breakhis_search.reporting.facts import Facts
 from breakhis_search.reporting.markdown import escape, table
 from breakhis_search.reporting.model_card import DEMO_BANNER
@@ -25,7 +26,8 @@ def decision_log(facts: Facts) -> str:
         DEMO_BANNER if version.demo else "",
         (
             "Times are UTC. Moves of the alias that concern other versions are listed too, since"
-            " each was made against what was champion then."
+            " each was made against what was champion then; refusals only of this version. Dry"
+            " runs of `promote` leave no trace."
         ),
         table(["when", "what", "why"], rows),
     ]
@@ -35,20 +37,25 @@ def decision_log(facts: Facts) -> str:
 def _entries(facts: Facts) -> Iterator[Entry]:
     study = facts.tags[keys.STUDY]
     if facts.begun is not None:
-        objective = facts.rules.objective
-        yield facts.begun, f"study {study} begun", f"objective {objective}, pooled out-of-fold"
-    if not facts.trials.empty:
-        last = _at(facts.trials["started_ms"].max())
-        yield last, "last trial of the search begun", _counts(facts)
+        objective = HEADLINE_LABELS[facts.rules.objective]
+        why = f"objective: {objective} of images, pooled out-of-fold"
+        yield facts.begun, f"study {study} begun", why
+    if facts.search.ended is not None:
+        yield facts.search.ended, "search ended", f"{len(facts.trials)} trials: {_counts(facts)}"
     finalists = facts.board[facts.board["stage"] == keys.STAGE_FINALISTS]
     if not finalists.empty:
         trials = ", ".join(str(t) for t in sorted(finalists["trial"]))
         seeds = facts.config.get("finalists", {}).get("seeds", "several")
-        why = f"trials {trials}: the best of the search; {seeds} seeds, all folds"
+        plural = "" if seeds == 1 else "s"
+        why = f"trials {trials}: the best of the search; {seeds} seed{plural}, all folds"
         yield _at(finalists["started_ms"].min()), "finalists begun", why
     trial = facts.tags.get(keys.SELECTED_TRIAL, "?")
     why = facts.tags.get(keys.WHY_SELECTED, "not recorded")
-    yield facts.registered, f"trial {trial} selected, registered as {facts.version.version}", why
+    yield (
+        facts.registered,
+        f"trial {trial} selected, registered as version {facts.version.version}",
+        why,
+    )
     for opening in facts.openings:
         again = opening.get("opened_before", 0)
         what = "sealed test opened" + (f" AGAIN (number {again + 1})" if again else "")
@@ -59,6 +66,10 @@ def _entries(facts: Facts) -> Iterator[Entry]:
         before = f" instead of {change.previous}" if change.previous else ""
         what = f"version {change.version} champion{before} ({change.action})"
         yield datetime.fromisoformat(change.when), what, change.why
+    for answer in facts.answers:
+        rival = f" (against champion version {answer.against})" if answer.against else ""
+        what = f"version {answer.version} {answer.action} by the gate{rival}; nothing was moved"
+        yield datetime.fromisoformat(answer.when), what, answer.why
 
 
 def _counts(facts: Facts) -> str:

@@ -46,6 +46,7 @@ class Facts:
         search: What its search tried.
         selection: One row per finalist with difference, interval, p and tied; may be empty.
         calibration: That of the version; ``None`` if it has none.
+        thresholds: Its locked thresholds; ``None`` if it has none.
         rules: What the gate asks of it.
         history: Every recorded move of the champion's alias of its registered model.
         answers: What the gate answered about it without moving the alias.
@@ -67,6 +68,7 @@ class Facts:
     search: SearchFacts
     selection: pd.DataFrame
     calibration: Calibration | None
+    thresholds: Thresholds | None
     rules: GateRules
     history: tuple[ChampionChange, ...]
     answers: tuple[GateAnswer, ...]
@@ -77,7 +79,8 @@ class Facts:
     @property
     def split_notes(self) -> list[str]:
         """What a reader must know of the split, in words."""
-        notes: list[str] = json.loads(self.study_tags.get(keys.SPLIT_NOTES, "[]"))
+        recorded = self.tags.get(keys.SPLIT_NOTES) or self.study_tags.get(keys.SPLIT_NOTES, "[]")
+        notes: list[str] = json.loads(recorded)
         return notes
 
     @property
@@ -128,6 +131,7 @@ def gather_facts(client: Any, version: Any, *, resamples: int = 2000) -> Facts:
         ),
         selection=_selection(client, study),
         calibration=calibration,
+        thresholds=thresholds,
         rules=GateRules.from_json(tags[keys.GATE_RULES]),
         history=tuple(read_history(client, version.name)),
         answers=tuple(answers_of(client, version)),

@@ -100,7 +100,7 @@ def measure_out_of_fold(
     if calibration is not None:
         scores = _or_none(lambda: calibration_metrics(table, calibration.prior_correction))
         if thresholds is not None:
-            points = _or_none(lambda: _points_of_others(table, calibration))
+            points = _or_none(lambda: _points_of_others(table, calibration, thresholds))
     return _measure(table, scores, points, resamples)
 
 
@@ -162,13 +162,17 @@ def _measure(
     )
 
 
-def _points_of_others(table: pd.DataFrame, calibration: Calibration) -> tuple[LockedPoint, ...]:
+def _points_of_others(
+    table: pd.DataFrame, calibration: Calibration, thresholds: Thresholds
+) -> tuple[LockedPoint, ...]:
     calibrated = cross_fit(table, calibration.prior_correction)
-    return tuple(
-        LockedPoint(rule, at_threshold_of_others(calibrated, level, rule))
-        for level in DRAWN_LEVELS
-        for rule in RULES
-    )
+    points = []
+    for level in DRAWN_LEVELS:
+        for rule in RULES:
+            point = at_threshold_of_others(calibrated, level, rule)
+            point["threshold"] = thresholds.value(level, rule)  # the one that is packed
+            points.append(LockedPoint(rule, point))
+    return tuple(points)
 
 
 def _or_none(compute: Callable[[], Found]) -> Found | None:

@@ -21,6 +21,7 @@ _LEVEL_HEADS = {
     "patient_mean_logit": "patient, mean logit",
     "patient_majority_vote": "patient, majority vote",
 }
+_CONFUSED_SHOWN = 8
 _NOT_OF_A_VOTE = {
     f"patient_majority_vote/{name}": "a majority vote is a class, without a probability"
     for name in ("auroc", "average_precision", "nll", "brier")
@@ -53,13 +54,24 @@ def score_section(measured: Measured) -> str:
         (
             f"In brackets: {measured.intervals.level:.0%} interval, over patients, not images. A"
             " patient is scored three ways: by the mean of the probabilities of all images, by the"
-            " mean of their logits, and by the class that most images are given to."
+            " mean of their logits, and by the class that most images are given to. Probabilities"
+            " are the network's own, before calibration."
         ),
         table(heads, rows),
         "Spanhol's recognition rates, for comparison with the literature:\n\n" + bullets(rates),
         str(notes),
     ]
     return "\n\n".join(part for part in parts if part)
+
+
+def score_in_words(measured: Measured, name: str) -> str:
+    """Return one score with its interval or the reason for none, in words."""
+    value = measured.intervals.values.get(name)
+    if value is None:
+        return f"{name}: {escape(measured.undefined.get(name, 'not computed'))}"
+    interval = measured.intervals.known.get(name)
+    reason = measured.intervals.reasons.get(name, "no interval")
+    return f"{name} {value:.3f} {escape(interval if interval is not None else f'({reason})')}"
 
 
 def class_section(measured: Measured) -> str:
@@ -94,6 +106,27 @@ def cell_section(measured: Measured) -> str:
         "Share of images that are right; in brackets images / patients. A share of few patients is"
         " theirs, not the type's.\n\n" + table(heads, rows)
     )
+
+
+def magnification_section(measured: Measured) -> str:
+    """Return AUROC and Spanhol's recognition rates of every magnification, with intervals."""
+    names = ("image/auroc", "patient/auroc", "image/accuracy", f"patient/{RECOGNITION_RATE}")
+    cells = measured.cells
+    of_all = cells[(cells["type"] == "all") & (cells["magnification"] != "all")]
+    notes = Footnotes()
+    rows = [
+        [
+            f"{row['magnification']}X",
+            f"{row['images']} / {row['patients']}",
+            *(_score(measured, f"magnification_{row['magnification']}/{n}", notes) for n in names),
+        ]
+        for row in of_all.to_dict("records")
+    ]
+    heads = ["magnification", "images / patients", "AUROC, images"]
+    heads += ["AUROC, patients (mean probability)", "image recognition rate"]
+    heads.append("patient recognition rate")
+    text = table(heads, rows)
+    return "\n\n".join(part for part in (text, str(notes)) if part)
 
 
 def calibration_section(measured: Measured) -> str:
@@ -155,7 +188,9 @@ def confusion_section(measured: Measured) -> str:
     """Return which type is taken for which class, most first."""
     if not measured.confused:
         return "No image was given to a wrong class."
-    return bullets([escape(str(pair)) for pair in measured.confused[:8]])
+    lines = [escape(str(pair)) for pair in measured.confused[:_CONFUSED_SHOWN]]
+    more = len(measured.confused) - len(lines)
+    return bullets([*lines, f"and {more} more, each rarer"] if more else lines)
 
 
 def _size(measured: Measured) -> str:
@@ -170,12 +205,19 @@ def _score(measured: Measured, name: str, notes: Footnotes) -> str:
     value = intervals.values.get(name)
     if value is None:
         reason = measured.undefined.get(name) or _NOT_OF_A_VOTE.get(name)
-        return f"{NOTHING} {notes.mark(reason)}" if reason else NOTHING
+        return f"{NOTHING} {notes.mark(_speak(reason, measured))}" if reason else NOTHING
     interval = intervals.known.get(name)
     if interval is not None:
         return f"{value:.3f} {escape(interval)}"
     reason = intervals.reasons.get(name)
     return f"{value:.3f}" + (f" {notes.mark(reason)}" if reason else "")
+
+
+def _speak(reason: str, measured: Measured) -> str:
+    """A reason with its class names as words."""
+    for name in measured.patients_by_class:
+        reason = reason.replace(name, name.replace("_", " "))
+    return reason
 
 
 def _cell(group: pd.DataFrame, magnification: str) -> str:
@@ -203,14 +245,14 @@ def _number(value: float | None) -> str:
 
 def settings_table(values: Mapping[str, Any]) -> str:
     """Return names and values as a table."""
-    rows = [[escape(name), escape(_short(value))] for name, value in values.items()]
+    rows = [[escape(name), escape(plain(value))] for name, value in values.items()]
     return table(["name", "value"], rows)
 
 
-def _short(value: Any) -> str:
-    """Numbers with four digits, yes and no, everything else as it is.
+def plain(value: Any) -> str:
+    """Return numbers with four digits, yes and no, everything else as it is.
 
-    >>> _short("0.8565290047937655"), _short("128"), _short("none"), _short(False)
+    >>> plain("0.8565290047937655"), plain("128"), plain("none"), plain(False)
     ('0.8565', '128', 'none', 'no')
     """
     text = {"True": "yes", "False": "no"}.get(str(value), str(value))

@@ -56,7 +56,7 @@ def write_artifacts(
         _write_frame(folder / "figures" / name, frame)
     (folder / keys.ARTIFACT_PREDICTIONS).parent.mkdir(parents=True, exist_ok=True)
     write_parquet(table, folder / keys.ARTIFACT_PREDICTIONS)
-    dumped = context.config.model_dump(mode="json", exclude_defaults=False)
+    dumped = context.config.model_dump(mode="json", exclude_none=True)  # can be run again
     _write(folder / keys.ARTIFACT_CONFIG, yaml.safe_dump(dumped, sort_keys=False))
     if findings is not None:
         _write_findings(folder, context, table, findings, title=title, facts=facts)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from breakhis_search.comparison.answers import Action, record_answer
 from breakhis_search.comparison.evidence import read_predictions
 from breakhis_search.comparison.gate import (
     Decision,
@@ -25,7 +26,7 @@ from breakhis_search.comparison.registry import drop_challenger, find_version
 from breakhis_search.data.catalog import read_catalog
 from breakhis_search.errors import RegistryError
 from breakhis_search.evaluation.metrics import compute_metrics
-from breakhis_search.reporting.attach import attach_paper_trail
+from breakhis_search.reporting.attach import attach_after_change, attach_paper_trail
 from breakhis_search.settings import Settings
 from breakhis_search.study_file import find_study_file, load_study
 from breakhis_search.tracking import keys
@@ -89,10 +90,14 @@ def promote(request: PromotionRequest, settings: Settings, say: Say) -> Promotio
         version = str(target.version)
         if request.dry_run:
             return PromotionOutcome(name, version, decision, None)
+        if is_confirmation or not (decision.passed or request.force):
+            _record_answer(client, target, rival, decision, is_confirmation=is_confirmation)
+            for asked_about in (target, rival):  # the rival's sealed test may have been opened too
+                if asked_about is not None:
+                    attach_paper_trail(client, name, str(asked_about.version), say)
         if not decision.passed and not request.force:
             raise _refusal(name, version, decision, is_confirmation=is_confirmation)
         if is_confirmation:
-            attach_paper_trail(client, name, version, say)
             return PromotionOutcome(name, version, decision, None)
         change = change_champion(
             client,
@@ -104,7 +109,7 @@ def promote(request: PromotionRequest, settings: Settings, say: Say) -> Promotio
             scores=scores,
         )
         drop_challenger(client, name, version)
-        attach_paper_trail(client, name, version, say)
+        attach_after_change(client, name, change, say)
     return PromotionOutcome(name, version, decision, change)
 
 
@@ -128,7 +133,7 @@ def rollback(study: str, settings: Settings, say: Say, *, demo: bool) -> tuple[s
             action="rolled back",
             why="rolled back on purpose",
         )
-        attach_paper_trail(client, name, version, say)
+        attach_after_change(client, name, change, say)
     return name, change
 
 
@@ -235,6 +240,17 @@ class _SealedQuestion:
                 remedy="name the data of its study with --data DIR",
             )
         return images
+
+
+def _record_answer(
+    client: Any, target: Any, rival: Any, decision: Decision, *, is_confirmation: bool
+) -> None:
+    """Write down what the gate answered, with the version's run: the registry stays as it is."""
+    action: Action = "refused"
+    if is_confirmation:
+        action = "confirmed" if decision.passed else "not confirmed"
+    against = None if rival is None else str(rival.version)
+    record_answer(client, target, against=against, action=action, reasons=decision.reasons)
 
 
 def _refusal(

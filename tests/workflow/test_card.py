@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from breakhis_search.errors import RegistryError
+from breakhis_search.reporting.attach import attach_paper_trail
+from breakhis_search.study_file import load_study
 from breakhis_search.tracking import keys
 
 NAME = "breakhis-binary-demo"
@@ -26,6 +29,8 @@ def test_run_keeps_both_documents_with_the_version(searched, texts):
     assert set(texts) == {"model_card.md", "decision_log.md"}
     version = searched.client.get_model_version_by_alias(NAME, "champion")
     assert version.run_id in version.tags[keys.MODEL_CARD]
+    assert "never opened" in version.description
+    assert "out-of-fold image/auroc" in version.description
 
 
 def test_card_says_what_was_measured(searched, texts):
@@ -56,16 +61,35 @@ def test_card_of_the_demo_is_marked_and_complete(texts):
 
 def test_log_tells_the_way_to_the_champion_in_order(texts):
     log = texts["decision_log.md"]
-    begun, finalists, selected, champion = (
+    places = [
         log.index(words)
         for words in (
             "study binary-demo@v1 begun",
+            "search ended",
             "finalists begun",
             "selected, registered",
             "1 champion",
         )
-    )
-    assert begun < finalists < selected < champion
+    ]
+    assert places == sorted(places)
+
+
+def test_study_that_was_run_can_be_loaded_again(searched, tmp_path):
+    version = searched.client.get_model_version_by_alias(NAME, "champion")
+    run = version.tags[keys.EVIDENCE_RUN]
+    file = Path(searched.client.download_artifacts(run, keys.ARTIFACT_CONFIG, str(tmp_path)))
+    config = load_study(file)
+    assert (config.data.height_px, config.protocol.folds) == (32, 2)
+    assert config.registration.floors == {"image/auroc": 0.01}
+
+
+def test_card_names_what_the_trials_tried(texts):
+    card = texts["model_card.md"]
+    [row] = [
+        line for line in card.splitlines() if line.startswith("| optimizer/learning_rate | 0.0003")
+    ]
+    assert "0.0003 to 0.003, log" in row
+    assert row.count("(1)") == 3
 
 
 def test_command_writes_the_same_documents(searched, texts, tmp_path, capsys):
@@ -86,12 +110,12 @@ def test_card_without_a_version_is_one_line(home, capsys):
     assert "run the study" in error
 
 
-def test_card_that_cannot_be_kept_undoes_nothing(searched, capsys, monkeypatch):
-    from breakhis_search.errors import RegistryError
-    from breakhis_search.reporting.attach import attach_paper_trail
-
+@pytest.mark.parametrize(
+    "error", [RegistryError("the evidence is gone"), KeyError("breakhis.study"), ValueError()]
+)
+def test_card_that_cannot_be_kept_undoes_nothing(searched, monkeypatch, error):
     def gone(*_args, **_options):
-        raise RegistryError("the evidence is gone", remedy="none")
+        raise error
 
     monkeypatch.setattr("breakhis_search.reporting.attach.gather_facts", gone)
     told: list[str] = []

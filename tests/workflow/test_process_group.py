@@ -28,6 +28,16 @@ time.sleep(60)
 """
 
 
+@pytest.fixture(autouse=True)
+def heeded_signals():
+    """No signal is ignored, although the tests may run under nohup or as a background job."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in numbers}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 def serve(script: str, *arguments: str, is_up=lambda: False, when_up=lambda: None, timeout=30.0):
     serve_group(
         [sys.executable, "-c", script, *arguments],

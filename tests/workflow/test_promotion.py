@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from breakhis_search.comparison.answers import answers_of
 from breakhis_search.comparison.evidence import read_predictions
 from breakhis_search.comparison.history import champion_of, openings_of, read_history
 from breakhis_search.evaluation.predictions import LOGIT_PREFIX, write_parquet
@@ -65,6 +66,11 @@ def promote(home, *more: str) -> int:
     return home.run("promote", "--study", "binary", "--demo", "--data", str(home.demo), *more)
 
 
+def card_of(home, version: str, capsys) -> str:
+    assert home.run("card", "--study", "binary", "--demo", "--version", version) == 0
+    return str(capsys.readouterr().out)
+
+
 def champion(home) -> str:
     return str(champion_of(home.client, NAME).version)
 
@@ -78,7 +84,13 @@ def test_equal_challenger_is_refused_twice_and_nothing_moves(registry, capsys) -
         assert "p = 1" in told
     assert champion(registry) == "1"
     assert len(read_history(registry.client, NAME)) == 1
-    assert openings_of(registry.client.get_model_version(NAME, "2")) == []
+    refused = registry.client.get_model_version(NAME, "2")
+    assert openings_of(refused) == []
+    assert [(a.action, a.against) for a in answers_of(registry.client, refused)] == [
+        ("refused", "1"),
+        ("refused", "1"),
+    ]
+    assert answers_of(registry.client, registry.client.get_model_version(NAME, "1")) == []
 
 
 def test_dry_run_tells_without_opening_the_sealed_test(registry, tmp_path, capsys) -> None:
@@ -90,7 +102,9 @@ def test_dry_run_tells_without_opening_the_sealed_test(registry, tmp_path, capsy
     told = capsys.readouterr().out
     assert "better than the champion" in told
     assert "would be opened now" in told
-    assert openings_of(registry.client.get_model_version(NAME, better)) == []
+    dry = registry.client.get_model_version(NAME, better)
+    assert openings_of(dry) == []
+    assert answers_of(registry.client, dry) == []
     assert champion(registry) == "1"
 
 
@@ -106,6 +120,9 @@ def test_better_challenger_opens_the_sealed_test_and_is_promoted(
     assert champion(registry) == better
     change = read_history(client, NAME)[-1]
     assert (change.version, change.previous, change.action) == (better, "1", "promoted")
+    replaced = card_of(registry, "1", capsys)
+    assert f"replaced by version {better}" in replaced
+    assert "Opened once" in replaced
     assert "sealed_test/image/auroc" in change.scores
     for version, rival in ((better, "1"), ("1", better)):
         [opening] = openings_of(client.get_model_version(NAME, version))
@@ -193,4 +210,7 @@ def test_forced_promotion_is_written_down_as_forced(registry) -> None:
 def test_champion_itself_is_confirmed_on_the_sealed_test(registry, capsys) -> None:
     assert promote(registry, "--version", "1") == 0
     assert "is champion and stays so" in capsys.readouterr().out
+    version = registry.client.get_model_version(NAME, "1")
+    assert [a.action for a in answers_of(registry.client, version)] == ["confirmed"]
+    assert "opened 1 time" in version.description
     assert len(openings_of(registry.client.get_model_version(NAME, "1"))) == 1

@@ -1,0 +1,67 @@
+"""What the gate answered without moving the alias: kept with the run, not in the registry.
+
+A refusal leaves the registry as it is (:mod:`.history` holds the moves only). So that it is not
+forgotten either, it is written to the run that the version came from.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from breakhis_search.tracking import keys
+
+Action = Literal["refused", "confirmed", "not confirmed"]
+
+
+@dataclass(frozen=True)
+class GateAnswer:
+    """One answer of the gate that moved nothing.
+
+    Attributes:
+        version: The version that was asked about.
+        against: The champion at that time; ``None`` if there was none, or it is the version itself.
+        action: ``refused``; of the champion itself, ``confirmed`` or ``not confirmed``.
+        when: UTC, ISO 8601.
+        why: The gate's reasons, in words.
+    """
+
+    version: str
+    against: str | None
+    action: Action
+    when: str
+    why: str
+
+
+def record_answer(
+    client: Any, version: Any, *, against: str | None, action: Action, reasons: Sequence[str]
+) -> GateAnswer:
+    """Write an answer to the run of a version and return it.
+
+    Args:
+        client: An MLflow client.
+        version: The model version that was asked about.
+        against: The champion it was held against.
+        action: What was answered.
+        reasons: All reasons, in words.
+    """
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    answer = GateAnswer(str(version.version), against, action, now, "; ".join(reasons))
+    number = len(_tags(client, version.run_id)) + 1
+    key = f"{keys.GATE_ANSWER}{number:04d}"
+    client.set_tag(version.run_id, key, json.dumps(asdict(answer)))
+    return answer
+
+
+def answers_of(client: Any, version: Any) -> list[GateAnswer]:
+    """Return every recorded answer about a version that moved nothing, oldest first."""
+    answers = [GateAnswer(**json.loads(text)) for text in _tags(client, version.run_id)]
+    return [answer for answer in answers if answer.version == str(version.version)]
+
+
+def _tags(client: Any, run_id: str) -> list[str]:
+    tags = client.get_run(run_id).data.tags
+    return [text for key, text in sorted(tags.items()) if key.startswith(keys.GATE_ANSWER)]
