@@ -13,8 +13,9 @@ PIP := .venv/bin/python -m pip --disable-pip-version-check install --quiet -c re
 run: .venv/run.stamp
 	$(RUN) -m breakhis_search run --study $(STUDY)
 
+# By file: the tests of one share what is slow to make, and few processes import TensorFlow.
 test: .venv/dev.stamp
-	$(RUN) -m pytest
+	$(RUN) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 check: .venv/dev.stamp
 	.venv/bin/ruff format --check .

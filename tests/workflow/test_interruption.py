@@ -29,6 +29,9 @@ def _without_fresh_process(monkeypatch):
     monkeypatch.setattr(
         "breakhis_search.workflow.registration.verify_in_fresh_process", lambda *a, **k: None
     )
+    monkeypatch.setattr(
+        "breakhis_search.workflow.registration.attach_paper_trail", lambda *a, **k: None
+    )
 
 
 class Bomb:
