@@ -11,6 +11,7 @@ from breakhis_search.settings import read_settings
 if TYPE_CHECKING:
     import pandas as pd
 
+    from breakhis_search.evaluation.metrics import Objective
     from breakhis_search.workflow.comparison import JudgedStudy
 
 _NUMBERS = ("#", "trial", "score", "patient", "NLL", "parameters", "seconds", "p", "to the best")
@@ -85,19 +86,19 @@ def print_finalists(study: JudgedStudy) -> None:
             _difference(row),
             _p(row["p_holm"]),
             "selected" if row["selected"] else "tied" if row["tied"] else "no",
-            _whole(row["parameters"]),
+            _millions(row["parameters"]),
         ]
         for row in study.finalists.to_dict("records")
     ]
     note = (
-        f"score: pooled out-of-fold {study.objective} of images, mean of the seeds; patient: the"
-        " same over patients; to the best: with its 95 % interval; p: that the best is no better"
-        " (patient-swap test, Holm)"
+        f"score: pooled out-of-fold {_title(study.objective)} of images, mean of the seeds;"
+        " patient: the same over patients; to the best: with its 95 % interval; p: that the best"
+        " is no better (patient-swap test, Holm)"
     )
     console.print_table(f"{study.name}: finalists", columns, rows, right=_NUMBERS, notes=[note])
 
 
-def print_trials(board: pd.DataFrame, objective: str, *, top: int, title: str) -> None:
+def print_trials(board: pd.DataFrame, objective: Objective, *, top: int, title: str) -> None:
     """Print trials of a search, and how many more there are."""
     columns = ["trial", "architecture", "sampling", "score", "patient", "NLL", "parameters"]
     columns += ["seconds", "state"]
@@ -109,13 +110,15 @@ def print_trials(board: pd.DataFrame, objective: str, *, top: int, title: str) -
             row["score"],
             row["patient_score"],
             row["nll"],
-            _whole(row["parameters"]),
+            _millions(row["parameters"]),
             _whole(row["seconds"]),
             row["state"],
         ]
         for row in board.head(top).to_dict("records")
     ]
-    notes = [f"score: pooled out-of-fold {objective} of images; patient: the same over patients"]
+    notes = [
+        f"score: pooled out-of-fold {_title(objective)} of images; patient: the same over patients"
+    ]
     if len(board) > top:
         notes.append(f"{len(board) - top} more trials (--top)")
     if bool(board["leaky"].any()):
@@ -131,7 +134,7 @@ def print_by_magnification(study: JudgedStudy) -> None:
     rows = [[f"{r['magnification']}X", r["image"], r["patient"]] for r in records]
     columns = ["magnification", "images", "patients"]
     whose = "Selected finalist" if study.selection else "Best trial"
-    title = f"{whose}, {study.objective} by magnification"
+    title = f"{whose}, {_title(study.objective)} by magnification"
     console.print_table(title, columns, rows, right=columns[1:])
 
 
@@ -153,6 +156,12 @@ def _as_json(study: JudgedStudy) -> dict[str, object]:
     }
 
 
+def _title(objective: Objective) -> str:
+    from breakhis_search.evaluation.metrics import OBJECTIVE_TITLES
+
+    return OBJECTIVE_TITLES[objective]
+
+
 def _difference(row: dict[Hashable, Any]) -> str | None:
     """Distance to the best with its 95 % interval, where there are patients enough for one."""
     if row["difference"] == 0:
@@ -164,6 +173,12 @@ def _difference(row: dict[Hashable, Any]) -> str | None:
 
 def _p(value: float) -> str | None:
     return f"{value:.3f}" if value == value else None  # noqa: PLR0124 - NaN
+
+
+def _millions(parameters: float | None) -> str | None:
+    if parameters is None or parameters != parameters:  # noqa: PLR0124 - NaN
+        return None
+    return f"{parameters / 1e6:.2f} M"
 
 
 def _whole(number: float | None) -> str | None:

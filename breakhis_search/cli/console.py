@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-_WIDTH_OF_A_FILE = 120
+_WIDTH_OF_A_FILE = 132
 
 out = Console(highlight=False)
 if not out.is_terminal:  # rich takes 80 columns there, which breaks tables and commands to copy
@@ -79,6 +79,7 @@ def print_table(
     table = Table(
         header_style="bold",
         box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),  # narrow: the widest table nearly fits 120 columns
         pad_edge=False,
     )
     for column in columns:

@@ -15,11 +15,9 @@ from breakhis_search.comparison.resampling import (
     too_few_patients,
 )
 from breakhis_search.evaluation.interval_bounds import expanded_percentile_bounds
-from breakhis_search.evaluation.metrics import Objective
+from breakhis_search.evaluation.metrics import OBJECTIVE_TITLES, Objective
 from breakhis_search.evaluation.pairwise import FloatArray
 from breakhis_search.evaluation.resampled_metrics import MIN_PATIENTS, draw_weights
-
-_TITLES: dict[Objective, str] = {"auroc": "AUROC", "balanced_accuracy": "balanced accuracy"}
 
 
 @dataclass(frozen=True)
@@ -112,7 +110,7 @@ def verdict(
         names: What to call them, in the same order.
         alpha: Level of the test.
     """
-    title, chance = _TITLES[objective], describe_p(test.p_two_sided)
+    title, chance = OBJECTIVE_TITLES[objective], describe_p(test.p_two_sided)
     if test.p_two_sided > alpha:
         of = f"{names[0]} minus {names[1]}"
         return f"no difference can be shown: {title} {interval} ({of}), {chance}"
@@ -131,11 +129,6 @@ def describe_p(p: float) -> str:
     ('p = 0.013', 'p < 0.001')
     """
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
-
-
-def title_of(objective: Objective) -> str:
-    """Return the name of an objective as people read it."""
-    return _TITLES[objective]
 
 
 def _differences(aligned: Aligned, objective: Objective, weights: FloatArray) -> FloatArray:

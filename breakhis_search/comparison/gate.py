@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 import pandas as pd
 
 from breakhis_search.comparison.permutation import TOLERANCE, patient_swap_test
-from breakhis_search.evaluation.metrics import Objective
+from breakhis_search.evaluation.metrics import OBJECTIVE_TITLES, Objective
 
 
 @dataclass(frozen=True)
@@ -127,8 +127,9 @@ def judge_superiority(
     test = patient_swap_test(challenger, champion, rules.objective)
     passed = test.p_greater <= rules.alpha
     found = (
-        f"out-of-fold {rules.objective} {test.difference:+.4f} against the champion, p ="
-        f" {test.p_greater:.3g} (patient-swap permutation test, {test.n_patients} patients)"
+        f"out-of-fold {OBJECTIVE_TITLES[rules.objective]} {test.difference:+.4f} against the"
+        f" champion, p = {test.p_greater:.3g} (patient-swap permutation test, {test.n_patients}"
+        " patients)"
     )
     says = "better than the champion" if passed else "not shown to be better than the champion"
     return Decision.of(passed, f"{says}: {found}; p ≤ {rules.alpha:g} is asked for")

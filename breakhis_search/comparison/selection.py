@@ -18,11 +18,10 @@ import pandas as pd
 from breakhis_search.comparison.difference import (
     describe_p,
     difference_interval,
-    title_of,
 )
 from breakhis_search.comparison.permutation import TOLERANCE, patient_swap_test
 from breakhis_search.errors import ComparisonError
-from breakhis_search.evaluation.metrics import Objective, score
+from breakhis_search.evaluation.metrics import OBJECTIVE_TITLES, Objective, score
 from breakhis_search.evaluation.pairwise import FloatArray
 
 COLUMNS: dict[str, str] = {
@@ -206,7 +205,7 @@ def _explain(
     table: pd.DataFrame, ranked: Sequence[Finalist], objective: Objective, margin: float
 ) -> str:
     """Return the choice in words, for a reader who knows no statistics."""
-    title = title_of(objective)
+    title = OBJECTIVE_TITLES[objective]
     best, tied = ranked[0], table[table["tied"]]
     selected = ranked[int(table["selected"].to_numpy().argmax())]
     reached = f"{title} {table['score'].iloc[0]:.3f}"

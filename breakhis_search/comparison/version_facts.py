@@ -10,6 +10,7 @@ from mlflow.exceptions import MlflowException
 
 from breakhis_search.comparison.gate import GateRules, broken_floors
 from breakhis_search.comparison.history import read_history
+from breakhis_search.evaluation.metrics import OBJECTIVE_TITLES
 from breakhis_search.tracking import keys
 
 SCORE = "score_out_of_fold"
@@ -57,7 +58,7 @@ class VersionFacts:
         trained = f"{self.magnification}X" if self.magnification_x else "all magnifications"
         yield f"trained at {trained} in {self.study or 'an unknown study'}"
         if self.score is not None:
-            yield f"out-of-fold {self.objective} {self.score:.4f} of images"
+            yield f"out-of-fold {_title(self.objective)} {self.score:.4f} of images"
         if self.below_floors:
             yield f"BELOW ITS FLOORS ({', '.join(self.below_floors)})"
         if self.forced:
@@ -65,6 +66,11 @@ class VersionFacts:
         if self.demo:
             yield "SYNTHETIC DEMO"
         yield "not a medical device"
+
+
+def _title(objective: str) -> str:
+    """Return the objective as people read it; a version of another program may name any."""
+    return OBJECTIVE_TITLES.get(objective, objective)
 
 
 def read_facts(client: Any, version: Any, aliases: Mapping[str, str]) -> VersionFacts:

@@ -60,6 +60,12 @@ from breakhis_search.evaluation.samples import (
 
 Objective = Literal["auroc", "balanced_accuracy"]
 
+OBJECTIVE_TITLES: dict[Objective, str] = {
+    "auroc": "AUROC",
+    "balanced_accuracy": "balanced accuracy",
+}
+"""What the objectives are called in sentences."""
+
 HEADLINE_METRICS: tuple[str, ...] = (
     "accuracy",
     "balanced_accuracy",

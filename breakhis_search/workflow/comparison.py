@@ -23,6 +23,7 @@ from breakhis_search.comparison.leaderboard import (
 )
 from breakhis_search.comparison.selection import Selection
 from breakhis_search.config import SelectionConfig
+from breakhis_search.evaluation.metrics import Objective
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class JudgedStudy:
     """
 
     name: str
-    objective: str
+    objective: Objective
     finalists: pd.DataFrame
     trials: pd.DataFrame
     best_by: dict[str, pd.DataFrame]
@@ -107,7 +108,7 @@ def compare_studies(client: Any, names: Sequence[str]) -> Comparison:
         (f"{s.name} trial {s.selection.selected}", _selected_run(s)) for s in studies if s.selection
     ]
     verdicts = (
-        compare_selected(client, selected, studies[0].objective)  # type: ignore[arg-type]
+        compare_selected(client, selected, studies[0].objective)
         if len(selected) > 1 and len(objectives) == 1
         else []
     )
@@ -117,9 +118,8 @@ def compare_studies(client: Any, names: Sequence[str]) -> Comparison:
 def _judge(client: Any, name: str, study: dict[Any, Any]) -> JudgedStudy:
     board = read_leaderboard(client, [name], study_uid=study["study_uid"])
     rules = SelectionConfig(**json.loads(study["selection_rules"]))
-    selection = judge_finalists(
-        client, board, study["objective"], margin=rules.margin, alpha=rules.alpha
-    )
+    objective: Objective = study["objective"]
+    selection = judge_finalists(client, board, objective, margin=rules.margin, alpha=rules.alpha)
     finalists = finalists_of(board)
     if selection is not None:
         judged = selection.table.drop(columns=["name", "score", "parameters"])
@@ -127,11 +127,11 @@ def _judge(client: Any, name: str, study: dict[Any, Any]) -> JudgedStudy:
     trials = board[board["rank"].isna()].reset_index(drop=True)
     shown = finalists[finalists["selected"]] if selection else search_trials_of(trials)
     magnifications = [
-        score_by_magnification(client, run, study["objective"]) for run in shown["run_id"].head(1)
+        score_by_magnification(client, run, objective) for run in shown["run_id"].head(1)
     ]
     return JudgedStudy(
         name=name,
-        objective=study["objective"],
+        objective=objective,
         finalists=finalists,
         trials=trials,
         best_by={column: best_by(trials, column) for column in ("architecture", "sampling")},

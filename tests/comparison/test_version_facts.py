@@ -68,7 +68,7 @@ def facts_of(client: Any, version: str) -> VersionFacts:
 
 def test_the_facts_of_a_version_that_holds_its_floors(client):
     assert facts_of(client, "2").in_words() == (
-        "breakhis-binary version 2 (challenger): trained at 100X in binary@v1; out-of-fold auroc"
+        "breakhis-binary version 2 (challenger): trained at 100X in binary@v1; out-of-fold AUROC"
         " 0.8100 of images; not a medical device"
     )
 

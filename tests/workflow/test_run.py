@@ -216,7 +216,7 @@ def test_compare_prints_the_leaderboard(searched, capsys):
     out = capsys.readouterr().out
     assert "Best of every architecture" not in out, "there is only one"
     assert out.startswith("SYNTHETIC DEMO")
-    assert "Selected finalist, auroc by magnification" in out
+    assert "Selected finalist, AUROC by magnification" in out
     assert "small_cnn" in out
 
 
