@@ -60,7 +60,7 @@ from breakhis_search.evaluation.samples import (
 
 Objective = Literal["auroc", "balanced_accuracy"]
 
-OBJECTIVE_TITLES: dict[Objective, str] = {
+OBJECTIVE_TITLES: dict[str, str] = {
     "auroc": "AUROC",
     "balanced_accuracy": "balanced accuracy",
 }
