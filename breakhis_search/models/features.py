@@ -39,9 +39,9 @@ def feature_computer(
     Returns:
         Row positions → parts of float32 [any, views, d] in their order.
     """
-    extractor, _ = split_at_features(model)
 
     def compute(rows: IntArray) -> Iterator[FloatArray]:
+        extractor, _ = split_at_features(model)
         for start in range(0, len(rows), batch_size):
             batch = rows[start : start + batch_size]
             filled = np.resize(batch, batch_size)

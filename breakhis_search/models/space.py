@@ -35,6 +35,7 @@ __all__ = [
     "declare_small_cnn",
     "declare_space",
     "declare_transfer",
+    "graph_signature",
     "record_space",
 ]
 
@@ -201,6 +202,25 @@ def declare_transfer(hp: HyperParameters) -> None:
     hp.Choice("transfer/trainable", list(TRAINABLE_PARTS), default="frozen")
     with hp.conditional_scope("transfer/trainable", [p for p in TRAINABLE_PARTS if p != "frozen"]):
         hp.Float("optimizer/backbone_learning_rate", 1e-6, 3e-4, sampling="log", default=1e-5)
+
+
+_NOT_OF_THE_GRAPH = ("optimizer/", "augmentation/", "sampling/", "preprocessing/", "transfer/")
+"""Groups whose values change how a model is trained, not what it is."""
+
+
+def graph_signature(values: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
+    """Return what two configurations must have in common to be the same Keras graph.
+
+    A dropout layer differs by whether it drops at all: only then does it hold a seed.
+
+    >>> values = {"model/architecture": "mobilenet", "optimizer/learning_rate": 1e-3}
+    >>> graph_signature(values | {"head/dropout_rate": 0.3})
+    (('head/dropout_rate', True), ('model/architecture', 'mobilenet'))
+    """
+    shared = {k: v for k, v in values.items() if not k.startswith(_NOT_OF_THE_GRAPH)}
+    if "head/dropout_rate" in shared:
+        shared["head/dropout_rate"] = shared["head/dropout_rate"] > 0
+    return tuple(sorted(shared.items()))
 
 
 def record_space(architectures: Sequence[str]) -> dict[str, Declaration]:

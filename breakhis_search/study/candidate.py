@@ -18,11 +18,14 @@ from breakhis_search.data.stain import StainReference
 from breakhis_search.data.stain_cache import NormalizedImages, StainTable, open_stain_cache
 from breakhis_search.data.views import ViewPolicy
 from breakhis_search.models.building import build_model
-from breakhis_search.models.space import ARCHITECTURE, declare_space
+from breakhis_search.models.heads import set_dropout_rate
+from breakhis_search.models.initialisation import can_be_initialised, initialise
+from breakhis_search.models.space import ARCHITECTURE, declare_space, graph_signature
 from breakhis_search.models.trainability import set_trainable
 from breakhis_search.study.context import StudyContext
 from breakhis_search.study.features import stored_features
 from breakhis_search.study.hyperparameters import TrialHyperParameters
+from breakhis_search.training.graphs import TrainingGraph
 from breakhis_search.training.plan import TrainingPlan, read_plan
 from breakhis_search.training.trainer import (
     FoldResult,
@@ -40,17 +43,23 @@ class Candidate:
 
     Attributes:
         values: All active hyperparameters, ``group/name`` → value.
-        model: Keras model with initial weights, images → logits.
+        graph: Its model with initial weights, images → logits, shared with other candidates of
+            the same graph: one of them is trained at a time.
         plan: How it is trained.
         seed: Seed of its weights, sampling and augmentation.
         constants: Names of a foreign model that are not searched, such as its own learning rate.
     """
 
     values: Mapping[str, Any]
-    model: Any
+    graph: TrainingGraph
     plan: TrainingPlan
     seed: int
     constants: tuple[str, ...]
+
+    @property
+    def model(self) -> Any:
+        """Its Keras model."""
+        return self.graph.core
 
     @property
     def architecture(self) -> str:
@@ -59,7 +68,7 @@ class Candidate:
 
 
 def build_candidate(trial: BaseTrial, context: StudyContext, *, seed: int) -> Candidate:
-    """Draw every hyperparameter from the trial and build the model.
+    """Draw every hyperparameter from the trial and set up the model.
 
     Args:
         trial: An Optuna trial, or a ``FixedTrial`` to build a known configuration.
@@ -69,8 +78,37 @@ def build_candidate(trial: BaseTrial, context: StudyContext, *, seed: int) -> Ca
     keras.utils.set_random_seed(seed)
     hp = TrialHyperParameters(trial, context.config.space)
     declare_space(hp, context.architectures)
+    graph = _graph_of(hp, context, seed)
+    constants = {h.name for h in hp.space if type(h).__name__ == "Fixed"}
+    values = {name: value for name, value in hp.values.items() if name not in constants}
+    return Candidate(values, graph, read_plan(values), seed, tuple(sorted(constants)))
+
+
+def _graph_of(hp: TrialHyperParameters, context: StudyContext, seed: int) -> TrainingGraph:
+    """The graph of the values drawn, taken from a former trial where possible, with new weights."""
     architecture = str(hp.get(ARCHITECTURE))
-    model = build_model(
+    weights = context.weights[architecture]
+    if not can_be_initialised(architecture, weights):
+        model = _build(architecture, hp, context)  # a foreign one declares values on the way
+        signature = graph_signature(hp.values)
+        graph = context.graphs.find(signature)
+        if graph is None:
+            return context.graphs.keep(signature, TrainingGraph(model))
+        graph.adopt(model)
+        return graph
+    signature = graph_signature(hp.values)
+    graph = context.graphs.find(signature)
+    if graph is None:
+        graph = TrainingGraph(_build(architecture, hp, context))
+        context.graphs.keep(signature, graph)
+    graph.restore()
+    set_dropout_rate(graph.core, hp.get("head/dropout_rate"))
+    initialise(graph.core, weights, seed)
+    return graph
+
+
+def _build(architecture: str, hp: TrialHyperParameters, context: StudyContext) -> Any:
+    return build_model(
         architecture,
         hp,
         input_shape=context.input_shape,
@@ -78,9 +116,6 @@ def build_candidate(trial: BaseTrial, context: StudyContext, *, seed: int) -> Ca
         weights=context.weights[architecture],
         foreign_arguments=context.config.model.arguments.get(architecture, {}),
     )
-    constants = {h.name for h in hp.space if type(h).__name__ == "Fixed"}
-    values = {name: value for name, value in hp.values.items() if name not in constants}
-    return Candidate(values, model, read_plan(values), seed, tuple(sorted(constants)))
 
 
 def training_data(context: StudyContext, train: IntArray, validation: IntArray) -> TrainingData:
@@ -160,7 +195,7 @@ class _Trainer(FoldTrainer):
 
     def __init__(self, candidate: Candidate, context: StudyContext, timer: Timer) -> None:
         super().__init__(
-            candidate.model,
+            candidate.graph,
             set_trainable=set_trainable,
             plan=candidate.plan,
             config=context.config.training,

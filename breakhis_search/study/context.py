@@ -18,6 +18,7 @@ from breakhis_search.tracking import keys
 from breakhis_search.tracking.delivery import Delivery
 from breakhis_search.tracking.journal import Journal
 from breakhis_search.training.devices import Device
+from breakhis_search.training.graphs import GraphCache
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class StudyContext:
         experiment: MLflow experiment.
         tags: Tags every run of the study carries.
         observer: Whoever watches.
+        graphs: Models and compiled steps, kept from trial to trial.
     """
 
     config: StudyConfig
@@ -53,6 +55,7 @@ class StudyContext:
     experiment: str
     tags: Mapping[str, str]
     observer: SearchObserver = field(default_factory=SilentObserver)
+    graphs: GraphCache = field(default_factory=GraphCache)
 
     @property
     def class_names(self) -> tuple[str, ...]:

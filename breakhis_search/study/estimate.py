@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 
-import keras
 import optuna
 
 from breakhis_search.models.space import ARCHITECTURE
@@ -33,7 +32,6 @@ def estimate_hours(context: StudyContext) -> tuple[float, str]:
         start = time.perf_counter()
         trainer.fit(data, epochs=1, seed=0)
         seconds.append(time.perf_counter() - start)
-    keras.backend.clear_session()
     images = sum(len(f.train) for f in context.split.folds) * config.training.max_epochs
     hours = config.search.trials * images * min(seconds) / len(rows) / 3600
     basis = f"at most, measured on {len(rows)} images with {candidate.values[ARCHITECTURE]}"

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
-import keras
 import optuna
 import pandas as pd
 
@@ -239,7 +238,7 @@ def _headline_intervals(intervals: Intervals, objective: str) -> dict[str, float
 
 @contextmanager
 def recorded(record: TrialRecord, timer: Timer, *, delivers: bool = True) -> Iterator[None]:
-    """Begin a run, see to it that every way out of it is recorded, and free the graph.
+    """Begin a run, and see to it that every way out of it is recorded.
 
     Args:
         record: The run.
@@ -269,7 +268,6 @@ def recorded(record: TrialRecord, timer: Timer, *, delivers: bool = True) -> Ite
     finally:
         timer.seconds["total"] = time.perf_counter() - start
         record.close(timer.seconds)
-        keras.backend.clear_session()
         if delivers:
             record.deliver()
 

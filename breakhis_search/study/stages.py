@@ -116,7 +116,7 @@ def run_finalist(trial: FrozenTrial, context: StudyContext, *, uid: str) -> floa
 
 
 class _Repetitions:
-    """Trains one configuration again and again; its steps are compiled once."""
+    """Trains one configuration again and again."""
 
     def __init__(
         self, trial: FrozenTrial, context: StudyContext, record: TrialRecord, timer: Timer
@@ -125,34 +125,32 @@ class _Repetitions:
         self._context = context
         self._record = record
         self._timer = timer
-        self._first: tuple[Candidate, FoldTrainer] | None = None
+        self._candidate: Candidate | None = None
         self._analysis = FinalistAnalysis(context)
 
     def run(self, seed: int) -> pd.DataFrame:
         """Return the out-of-fold predictions of one seed over all folds."""
-        candidate, trainer = self._begin(seed)
+        candidate = self._begin(seed)
+        trainer = trainer_of(candidate, self._context, timer=self._timer)
         folds = range(len(self._context.split.folds))
         parts = [self._run_fold(seed, fold, candidate, trainer) for fold in folds]
         return pd.concat(parts, ignore_index=True)
 
     def findings(self, table: pd.DataFrame) -> Findings:
         """Return what all repetitions together have shown; ``table`` holds their predictions."""
-        candidate, _ = self._first or self._begin(0)
+        candidate = self._candidate or self._begin(0)
         return self._analysis.findings(candidate, table)
 
-    def _begin(self, seed: int) -> tuple[Candidate, FoldTrainer]:
-        """The candidate with weights of this seed, in the trainer of the first one."""
+    def _begin(self, seed: int) -> Candidate:
+        """The candidate with weights of this seed."""
         fixed = optuna.trial.FixedTrial(self._trial.params, number=self._trial.number)
         draw = seed_of(self._context.config.search.seed, "finalist", self._trial.number, seed)
         with self._timer.measure("build"):
             candidate = build_candidate(fixed, self._context, seed=draw)
-        if self._first is None:
+        if self._candidate is None:
             self._record.describe(candidate)
-            trainer = trainer_of(candidate, self._context, timer=self._timer)
-            self._first = (candidate, trainer)
-        else:
-            self._first[1].start_from(candidate.model)
-        return candidate, self._first[1]
+        self._candidate = candidate
+        return candidate
 
     def _run_fold(
         self, seed: int, number: int, candidate: Candidate, trainer: FoldTrainer

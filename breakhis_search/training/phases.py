@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from breakhis_search.data.feature_store import StoredFeatures
 from breakhis_search.data.views import PLAIN, ViewPolicy
+from breakhis_search.models.heads import dropout_rate_of
 from breakhis_search.training.compilation import CompiledPhase
 from breakhis_search.training.head_batch import HeadBatch, HeadSettings
 from breakhis_search.training.plan import TrainingPlan
@@ -130,7 +131,7 @@ class HeadPhase:
 def head_settings(core: Any, plan: TrainingPlan) -> HeadSettings:
     """Return how the head of a model is trained."""
     return HeadSettings(
-        dropout_rate=float(core.get_layer("head_dropout").rate),
+        dropout_rate=dropout_rate_of(core),
         weight_decay=plan.weight_decay,
         label_smoothing=plan.label_smoothing,
         focal_gamma=plan.focal_gamma if plan.sampling_strategy == "focal" else None,

@@ -17,8 +17,9 @@ from breakhis_search.data.feature_store import StoredFeatures
 from breakhis_search.data.sampling import TrainingRows, class_weights, epoch_stream, steps_per_epoch
 from breakhis_search.data.views import ViewPolicy
 from breakhis_search.errors import TrialFailure
-from breakhis_search.training.compilation import CompiledPhase, learning_rates
+from breakhis_search.training.compilation import learning_rates
 from breakhis_search.training.devices import Device
+from breakhis_search.training.graphs import TrainingGraph
 from breakhis_search.training.phases import HeadPhase, ImagePhase, Phase
 from breakhis_search.training.plan import TrainingPlan
 
@@ -127,10 +128,10 @@ class FrozenFeatures:
 
 
 class FoldTrainer:
-    """Trains a model on one fold after the other; its steps are compiled once.
+    """Trains a model on one fold after the other.
 
     Args:
-        core: The model (logits); its weights now are where every fold starts from.
+        graph: The model, whose weights now are where every fold starts from, and its steps.
         set_trainable: Freezes all of a pretrained model but the named part.
         plan: Hyperparameters of training.
         config: Epochs, patience, batch size.
@@ -142,7 +143,7 @@ class FoldTrainer:
 
     def __init__(
         self,
-        core: Any,
+        graph: TrainingGraph,
         *,
         set_trainable: SetTrainable,
         plan: TrainingPlan,
@@ -151,7 +152,7 @@ class FoldTrainer:
         timer: Timer,
         features: FrozenFeatures | None = None,
     ) -> None:
-        self._core = core
+        self._graph = graph
         self._set_trainable = set_trainable
         self._plan = plan
         self._config = config
@@ -159,20 +160,12 @@ class FoldTrainer:
         self._timer = timer
         self._features = features
         # All variables, not only weights: the seeds of dropout layers start anew as well.
-        self._initial = [np.array(variable) for variable in core.variables]
-        self._compiled: dict[str, CompiledPhase] = {}
+        self._initial = [np.array(variable) for variable in graph.core.variables]
 
     @property
     def core(self) -> Any:
         """The model, with the weights of the fold that was trained last."""
-        return self._core
-
-    def start_from(self, core: Any) -> None:
-        """Let every fold to come start from the weights of another model of the same graph.
-
-        A new seed then costs new weights, not a new compiled step.
-        """
-        self._initial = [np.array(variable) for variable in core.variables]
+        return self._graph.core
 
     def fit(
         self,
@@ -195,7 +188,7 @@ class FoldTrainer:
         Raises:
             TrialFailure: The loss is not finite, or the device is out of memory.
         """
-        for variable, value in zip(self._core.variables, self._initial, strict=True):
+        for variable, value in zip(self.core.variables, self._initial, strict=True):
             variable.assign(value)
         stopper = _EarlyStopping(self._config.patience)
         last_phase = self._spans(epochs)[-1]
@@ -209,7 +202,7 @@ class FoldTrainer:
         try:
             for report, logits in self._epochs(data, epochs, seed, stream, score):
                 history.append(report)
-                stopper.see(report, logits, self._core)
+                stopper.see(report, logits, self.core)
                 on_epoch(report)
                 if report.epoch + 1 == last_phase.first_epoch:
                     stopper.start_again()  # fine-tuning gets its chance whatever the head did
@@ -222,7 +215,7 @@ class FoldTrainer:
                     remedy=f"use a smaller batch than {self._config.batch_size} or smaller images",
                 ) from error
             raise
-        return FoldResult(tuple(history), *stopper.restore(self._core))
+        return FoldResult(tuple(history), *stopper.restore(self.core))
 
     def _spans(self, epochs: int) -> list[_Span]:
         plan = self._plan
@@ -266,19 +259,19 @@ class FoldTrainer:
     def _enter(self, phase: _Span, data: TrainingData, seed: int) -> Phase:
         """What trains in a phase, started anew."""
         if phase.part is not None:
-            self._set_trainable(self._core, phase.part)
+            self._set_trainable(self.core, phase.part)
         if phase.part == "head" and self._features is not None:
             with self._timer.measure("features"):
                 stored = self._features.open(data)
             policy = self._features.policy
-            return HeadPhase(self._core, stored, policy, self._plan, seed=seed)
-        if phase.name not in self._compiled:
-            with self._timer.measure("compile"):
-                self._compiled[phase.name] = CompiledPhase(
-                    self._core, self._plan, xla=self._device.compiles_with_xla
-                )
-        compiled = self._compiled[phase.name]
-        compiled.restart(seed + phase.first_epoch)
+            return HeadPhase(self.core, stored, policy, self._plan, seed=seed)
+        with self._timer.measure("compile"):
+            compiled = self._graph.phase(
+                phase.part or "all",
+                is_focal=self._plan.sampling_strategy == "focal",
+                xla=self._device.compiles_with_xla,
+            )
+        compiled.restart(self._plan, seed + phase.first_epoch)
         return ImagePhase(compiled, data.images, self._config.batch_size)
 
     def _train_epoch(

@@ -19,6 +19,7 @@ from breakhis_search.study.candidate import (
     trainer_of,
 )
 from breakhis_search.training.devices import Device
+from breakhis_search.training.graphs import TrainingGraph
 from breakhis_search.training.phases import predict_logits
 from breakhis_search.training.plan import TrainingPlan
 from breakhis_search.training.trainer import Timer, TrainingData
@@ -65,7 +66,7 @@ def candidate_with(stain: str) -> Candidate:
         sampling_strategy="none",
         stain=stain,
     )
-    return Candidate({}, model, plan, 0, ())
+    return Candidate({}, TrainingGraph(model), plan, 0, ())
 
 
 def expected_images(context):

@@ -17,6 +17,7 @@ from breakhis_search.models.trainability import set_trainable
 from breakhis_search.study.candidate import Candidate, frozen_features, trainer_of
 from breakhis_search.study.progress import SilentObserver
 from breakhis_search.training.devices import Device
+from breakhis_search.training.graphs import TrainingGraph
 from breakhis_search.training.phases import predict_logits
 from breakhis_search.training.plan import TrainingPlan
 from breakhis_search.training.trainer import Timer, TrainingData
@@ -65,7 +66,8 @@ def candidate_of(plan: TrainingPlan = PLAN, *, units: int = 6, seed: int = 0) ->
         features = keras.layers.Dense(units, activation="relu", name="head_dense")(features)
     features = keras.layers.Dropout(0.2, name="head_dropout")(features)
     logits = keras.layers.Dense(2, name="logits")(features)
-    return Candidate({ARCHITECTURE: "mobilenet"}, keras.Model(image, logits), plan, seed, ())
+    graph = TrainingGraph(keras.Model(image, logits))
+    return Candidate({ARCHITECTURE: "mobilenet"}, graph, plan, seed, ())
 
 
 def data_of(context) -> TrainingData:

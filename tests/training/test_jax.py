@@ -27,6 +27,7 @@ from breakhis_search.models.weights import ResolvedWeights
 from breakhis_search.training.devices import peak_memory_mb, prepare_device, reset_peak_memory
 from breakhis_search.training.plan import TrainingPlan
 from breakhis_search.training.phases import predict_logits
+from breakhis_search.training.graphs import TrainingGraph
 from breakhis_search.training.trainer import FoldTrainer, Timer, TrainingData
 
 device = prepare_device("cpu", deterministic=True)
@@ -56,7 +57,7 @@ model = build_model(
     weights=ResolvedWeights("small_cnn", "none"),
 )
 trainer = FoldTrainer(
-    model,
+    TrainingGraph(model),
     set_trainable=set_trainable,
     plan=plan,
     config=TrainingConfig(max_epochs=2, head_epochs=0, patience=9, batch_size=16),

@@ -15,8 +15,9 @@ from breakhis_search.models.building import build_model
 from breakhis_search.models.recorder import SpaceRecorder
 from breakhis_search.models.trainability import set_trainable
 from breakhis_search.models.weights import ResolvedWeights, resolve_weights
-from breakhis_search.training.compilation import build_loss, learning_rates
+from breakhis_search.training.compilation import CompiledPhase, learning_rates
 from breakhis_search.training.devices import Device
+from breakhis_search.training.graphs import TrainingGraph
 from breakhis_search.training.phases import predict_logits
 from breakhis_search.training.plan import TrainingPlan
 from breakhis_search.training.trainer import FoldTrainer, Timer, TrainingData
@@ -58,7 +59,7 @@ def make_model(architecture: str = "small_cnn", weights: ResolvedWeights | None 
 def make_trainer(model, plan: TrainingPlan = PLAN, **config: int) -> FoldTrainer:
     settings = {"max_epochs": 4, "head_epochs": 1, "patience": 9, "batch_size": 16} | config
     return FoldTrainer(
-        model,
+        TrainingGraph(model),
         set_trainable=set_trainable,
         plan=plan,
         config=TrainingConfig(**settings),
@@ -235,5 +236,10 @@ def test_there_is_a_rate_for_every_step(steps):
 def test_focal_loss_by_hand():
     # −(1 − p)^γ log p with p = softmax(0, 0) = ½, γ = 2: ¼ · log 2
     plan = dataclasses.replace(PLAN, sampling_strategy="focal", focal_gamma=2.0)
-    loss = build_loss(plan)(np.array([[1.0, 0.0]]), np.zeros((1, 2)))
-    assert float(loss) == pytest.approx(2 * 0.25 * np.log(2) / 2, rel=1e-4)
+    model = make_model()
+    model.get_layer("logits").kernel.assign(np.zeros(model.get_layer("logits").kernel.shape))
+    phase = CompiledPhase(model, is_focal=True, xla=False)
+    phase.restart(plan, seed=0)
+    images, targets = np.zeros((1, 32, 48, 3), np.uint8), np.array([[1.0, 0.0]], np.float32)
+    loss = phase.step(images, targets, None, learning_rate=1e-9)
+    assert loss == pytest.approx(2 * 0.25 * np.log(2) / 2, rel=1e-4)

@@ -1,0 +1,78 @@
+"""Models and their compiled training steps, kept from trial to trial.
+
+Building and compiling a model costs more than many a trial's training. Trials that differ only in
+rates, strengths and seeds have the same graph: they share one model and its compiled steps, and
+each starts from weights, momenta and seeds of its own.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Hashable
+from typing import Any
+
+import numpy as np
+
+from breakhis_search.training.compilation import CompiledPhase
+
+GRAPHS_KEPT = 4
+"""The least recently used ones are let go: a backbone and its optimizer hold up to some 100 MB."""
+
+
+class TrainingGraph:
+    """A model with the training steps that were compiled for it.
+
+    Args:
+        core: The model (logits).
+    """
+
+    def __init__(self, core: Any) -> None:
+        self.core = core
+        # All variables, not only weights: the seeds of dropout layers start anew as well.
+        self._built = [np.array(variable) for variable in core.variables]
+        self._phases: dict[tuple[str, bool], CompiledPhase] = {}
+
+    def restore(self) -> None:
+        """Give every variable the value that the model was built with."""
+        for variable, value in zip(self.core.variables, self._built, strict=True):
+            variable.assign(value)
+
+    def adopt(self, model: Any) -> None:
+        """Give every variable the value it has in another model of the same graph."""
+        for variable, other in zip(self.core.variables, model.variables, strict=True):
+            variable.assign(np.array(other))
+
+    def phase(self, part: str, *, is_focal: bool, xla: bool) -> CompiledPhase:
+        """Return the training step with a part of the model trainable, compiled at most once.
+
+        Args:
+            part: What is trainable now; ``all`` where nothing is pretrained.
+            is_focal: Whether the loss is the focal one.
+            xla: Whether to compile with XLA.
+        """
+        key = (part, is_focal)
+        if key not in self._phases:
+            self._phases[key] = CompiledPhase(self.core, is_focal=is_focal, xla=xla)
+        return self._phases[key]
+
+
+class GraphCache:
+    """The graphs a process has built, by signature, the least recently used one let go first."""
+
+    def __init__(self, size: int = GRAPHS_KEPT) -> None:
+        self._size = size
+        self._graphs: OrderedDict[Hashable, TrainingGraph] = OrderedDict()
+
+    def find(self, signature: Hashable) -> TrainingGraph | None:
+        """Return the graph of a signature if it is kept."""
+        if signature not in self._graphs:
+            return None
+        self._graphs.move_to_end(signature)
+        return self._graphs[signature]
+
+    def keep(self, signature: Hashable, graph: TrainingGraph) -> TrainingGraph:
+        """Keep a graph, and return it."""
+        self._graphs[signature] = graph
+        while len(self._graphs) > self._size:
+            self._graphs.popitem(last=False)
+        return graph
