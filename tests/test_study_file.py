@@ -43,9 +43,13 @@ def errors_of(file: Path, text: str, **options: object) -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize("name", available_studies(EXPERIMENTS))
+@pytest.mark.parametrize(
+    "name",
+    [*available_studies(EXPERIMENTS), *available_studies(EXPERIMENTS / "reference")],
+)
 def test_every_shipped_study_is_valid_in_every_profile(name):
-    file = find_study_file(name, EXPERIMENTS)
+    folder = EXPERIMENTS if name in available_studies(EXPERIMENTS) else EXPERIMENTS / "reference"
+    file = find_study_file(name, folder)
     for profile in [None, *profile_names(file)]:
         assert load_study(file, profile=profile, check_space=check_space).name == name
 

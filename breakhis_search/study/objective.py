@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import statistics
 
+import numpy as np
+import numpy.typing as npt
 import optuna
 import pandas as pd
 
@@ -17,6 +19,7 @@ from breakhis_search.study.candidate import (
 from breakhis_search.study.context import StudyContext
 from breakhis_search.study.folds import predictions_of_fold
 from breakhis_search.study.records import TrialRecord, recorded
+from breakhis_search.study.retention import is_among_the_best
 from breakhis_search.study.seeding import seed_of
 from breakhis_search.training.trainer import EpochReport, FoldResult, Timer
 
@@ -55,6 +58,8 @@ def run_trial(trial: optuna.Trial, context: StudyContext, *, uid: str) -> float:
             value = score(table, context.config.objective)
             metrics = compute_metrics(table)
         median_epoch = round(statistics.median(fold.best_epoch for fold, _ in results))
+        if is_among_the_best(trial.study, value, context.config.search.models_kept):
+            folds.save_first_model()
         record.complete(value, metrics, table, median_epoch=median_epoch)
         trial.set_user_attr(MEDIAN_EPOCH, median_epoch)
         trial.set_user_attr(NLL, metrics["image/nll"])
@@ -78,6 +83,7 @@ class _FoldRunner:
         self._record = record
         self._timer = timer
         self._trainer = trainer_of(candidate, context, timer=timer)
+        self._first_model: list[npt.NDArray[np.generic]] = []
 
     def run(self, number: int) -> tuple[FoldResult, pd.DataFrame]:
         """Train fold ``number``; return its result and its out-of-fold predictions."""
@@ -91,9 +97,16 @@ class _FoldRunner:
             on_epoch=lambda report: self._after_epoch(number, report),
         )
         if number == 0:
-            with self._timer.measure("model"):
-                self._record.save_model(self._candidate.model)
+            self._first_model = [np.array(variable) for variable in self._candidate.model.variables]
         return result, predictions_of_fold(context, number, data, result)
+
+    def save_first_model(self) -> None:
+        """Save the model as it was after the first fold; the trained one is lost."""
+        model = self._candidate.model
+        with self._timer.measure("model"):
+            for variable, value in zip(model.variables, self._first_model, strict=True):
+                variable.assign(value)
+            self._record.save_model(model)
 
     def _after_epoch(self, fold: int, report: EpochReport) -> None:
         self._record.add_epoch(fold, report)

@@ -65,6 +65,7 @@ class TrialRecord:
         self._epochs: list[dict[str, Any]] = []
         self._state = "running"
         self._facts: dict[str, str] = {}
+        self._has_model = False
 
     @property
     def journal(self) -> Journal:
@@ -138,6 +139,7 @@ class TrialRecord:
                 example=self._context.images[first],
                 class_names=self._context.class_names,
             )
+        self._has_model = True
 
     def complete(
         self,
@@ -148,7 +150,7 @@ class TrialRecord:
         median_epoch: int,
         findings: Findings | None = None,
     ) -> None:
-        """Record the scores, figures and predictions of a finished trial, and its model."""
+        """Record scores, figures and predictions of a finished trial, and its model if saved."""
         intervals = bootstrap_intervals(table)
         with self._journal.disk_errors():
             self._write_artifacts(value, table, intervals, findings)
@@ -162,7 +164,10 @@ class TrialRecord:
             }
         )
         self._journal.log_artifacts()
-        self._journal.log_model("model", tags={keys.ROLE: "fold", keys.STUDY: self._context.name})
+        if self._has_model:
+            self._journal.log_model(
+                "model", tags={keys.ROLE: "fold", keys.STUDY: self._context.name}
+            )
         self._state = "complete"
 
     def complete_refit(self) -> None:

@@ -25,6 +25,7 @@ TINY = [
     "--set=training.max_epochs=2",
     "--set=training.batch_size=16",
     "--set=search.startup_trials=8",
+    "--set=search.models_kept=1",
     "--set=space.small_cnn/blocks=2",
     "--set=space.small_cnn/filters=16",
     "--set=finalists.count=1",

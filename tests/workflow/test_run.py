@@ -133,6 +133,15 @@ def test_the_logged_model_answers_the_logged_predictions(searched, trial_run, ar
     np.testing.assert_allclose(answer, logits_of(first), atol=1e-4)
 
 
+def test_models_are_kept_of_trials_that_were_the_best_at_their_end(searched):
+    complete = [r for r in runs(searched, "trial") if r.info.status == "FINISHED"]
+    best = -1.0
+    for run in sorted(complete, key=lambda r: int(r.data.tags[keys.TRIAL_NUMBER])):
+        score = run.data.metrics["objective/auroc"]
+        assert bool(run.outputs.model_outputs) == (score >= best), run.info.run_name
+        best = max(best, score)
+
+
 def test_the_logged_model_has_signature_and_input_example(searched, trial_run):
     [output] = trial_run.outputs.model_outputs
     uri = f"models:/{output.model_id}"
