@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -64,19 +64,8 @@ def _print_models(models: Sequence[VersionFacts]) -> None:
         [m.name, m.version, ", ".join(m.aliases), m.study, m.objective or None, m.score]
         for m in models
     ]
-    notes = [
-        f"{m.name} version {m.version}: {'; '.join(remarks)}"
-        for m in models
-        if (remarks := list(_remarks(m)))
-    ]
+    notes = [f"{m.name} version {m.version}: {'; '.join(m.remarks)}" for m in models if m.remarks]
     console.print_table("Registered models", columns, rows, right=["score"], notes=notes)
-
-
-def _remarks(model: VersionFacts) -> Iterator[str]:
-    if model.forced:
-        yield "FORCED past the gate"
-    if model.below_floors:
-        yield f"BELOW ITS FLOORS ({', '.join(model.below_floors)})"
 
 
 def doctor_command(data: Path | None, weights_dir: Path | None, *, as_json: bool) -> None:

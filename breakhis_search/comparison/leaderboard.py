@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 from typing import Any
 
@@ -84,12 +85,15 @@ def resolve_studies(client: Any, names: Sequence[str]) -> list[str]:
         matches = [s for s in known if s == name or s.rpartition("@v")[0] == name]
         if not matches:
             base = name.partition("@")[0]
+            [near] = difflib.get_close_matches(name, known, n=1) or [None]
             demo = [s for s in known if s.rpartition("@v")[0] == f"{base}-demo"]
             raise TrackingError(
                 f"no study {name!r} in the MLflow store",
                 expected=f"one of {', '.join(known)}" if known else "a study that has run",
                 remedy=f"--study {base}-demo is its run on the demo"
                 if demo
+                else f"did you mean {near}?"
+                if near
                 else f"run it first: python -m breakhis_search run --study {base}",
             )
         resolved.append(max(matches, key=_version_of))

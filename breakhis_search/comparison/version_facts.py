@@ -8,6 +8,7 @@ from typing import Any
 
 from mlflow.exceptions import MlflowException
 
+from breakhis_search.comparison.answers import answers_of
 from breakhis_search.comparison.gate import GateRules, broken_floors
 from breakhis_search.comparison.history import read_history
 from breakhis_search.evaluation.metrics import OBJECTIVE_TITLES
@@ -30,6 +31,8 @@ class VersionFacts:
         magnification: ``all``, or the one it was trained at.
         below_floors: Every floor it does not hold out-of-fold, in words.
         forced: Whether it last became champion against the gate.
+        fails_sealed: Whether the sealed test was opened for it as champion and it did not hold
+            what is asked of one.
         demo: Whether it learned from synthetic images.
     """
 
@@ -42,6 +45,7 @@ class VersionFacts:
     magnification: str
     below_floors: tuple[str, ...]
     forced: bool
+    fails_sealed: bool
     demo: bool
 
     @property
@@ -54,15 +58,24 @@ class VersionFacts:
         alias = f" ({', '.join(self.aliases)})" if self.aliases else ""
         return f"{self.name} version {self.version}{alias}: " + "; ".join(self._facts())
 
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What speaks against it, in words."""
+        below = f"BELOW ITS FLOORS ({', '.join(self.below_floors)})"
+        sealed = "DOES NOT HOLD THE SEALED TEST (`card` has its scores)"
+        found = (
+            (bool(self.below_floors), below),
+            (self.forced, "FORCED past the gate"),
+            (self.fails_sealed, sealed),
+        )
+        return tuple(remark for applies, remark in found if applies)
+
     def _facts(self) -> Iterator[str]:
         trained = f"{self.magnification}X" if self.magnification_x else "all magnifications"
         yield f"trained at {trained} in {self.study or 'an unknown study'}"
         if self.score is not None:
             yield f"out-of-fold {_title(self.objective)} {self.score:.4f} of images"
-        if self.below_floors:
-            yield f"BELOW ITS FLOORS ({', '.join(self.below_floors)})"
-        if self.forced:
-            yield "FORCED past the gate"
+        yield from self.remarks
         if self.demo:
             yield "SYNTHETIC DEMO"
         yield "not a medical device"
@@ -92,6 +105,7 @@ def read_facts(client: Any, version: Any, aliases: Mapping[str, str]) -> Version
         magnification=tags.get(keys.MAGNIFICATION, "all"),
         below_floors=tuple(_below_floors(client, tags)),
         forced=_is_forced(client, version.name, number),
+        fails_sealed=_fails_sealed(client, version),
         demo=tags.get(keys.DEMO) == "true",
     )
 
@@ -115,6 +129,17 @@ def _below_floors(client: Any, tags: Mapping[str, str]) -> list[str]:
             return []
         raise
     return broken_floors(metrics, GateRules.from_json(rules).floors)
+
+
+def _fails_sealed(client: Any, version: Any) -> bool:
+    """Whether the last confirmation as champion that was asked for was refused."""
+    try:
+        answers = [a.action for a in answers_of(client, version) if a.action != "refused"]
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return False
+        raise
+    return bool(answers) and answers[-1] == "not confirmed"
 
 
 def _is_forced(client: Any, name: str, version: str) -> bool:

@@ -260,7 +260,8 @@ def _refusal(
         return RegistryError(
             f"version {version} of {name} is champion and does not hold what is asked of it",
             received="; ".join(decision.refusals),
-            remedy="`rollback`, or promote a better version",
+            remedy="promote a better version, or go back with `rollback` if there was an earlier"
+            " champion; until then `predict` and `status` say so",
         )
     return RegistryError(
         f"version {version} of {name} is not promoted",

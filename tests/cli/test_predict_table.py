@@ -15,7 +15,7 @@ TWO = {"benign": 0.6, "malignant": 0.4}
 
 def answer(chances: dict[str, float], label: str, *paths: str, demo: bool = False) -> Answer:
     facts = VersionFacts(
-        "breakhis-x", "3", ("champion",), "x@v1", "auroc", 0.8, "100", (), False, demo
+        "breakhis-x", "3", ("champion",), "x@v1", "auroc", 0.8, "100", (), False, False, demo
     )
     columns = {f"probability_{name}": [value] * len(paths) for name, value in chances.items()}
     table = pd.DataFrame({"image": paths, "label": [label] * len(paths), **columns})

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from breakhis_search.comparison.answers import record_answer
 from breakhis_search.comparison.gate import GateRules
 from breakhis_search.comparison.history import change_champion
 from breakhis_search.comparison.leaderboard import resolve_studies
@@ -96,6 +97,15 @@ def test_a_version_below_its_floors_that_was_forced_says_both(client):
     assert facts.forced
     assert facts.below_floors == ("image/auroc 0.580 < 0.700",)
     assert "BELOW ITS FLOORS (image/auroc 0.580 < 0.700); FORCED past the gate" in facts.in_words()
+
+
+def test_a_champion_that_fails_the_sealed_test_says_so_until_it_is_confirmed(client):
+    version = client.get_model_version(NAME, "2")
+    for action, fails in (("not confirmed", True), ("refused", True), ("confirmed", False)):
+        record_answer(client, version, against=None, action=action, reasons=["for a test"])
+        facts = facts_of(client, "2")
+        assert facts.fails_sealed is fails, action
+        assert ("DOES NOT HOLD THE SEALED TEST" in facts.in_words()) is fails
 
 
 def test_status_knows_the_same_with_numbers_as_numbers(client, settings):

@@ -128,6 +128,7 @@ def make_facts(measured: Any) -> Callable[..., Facts]:
             magnification="all",
             below_floors=(),
             forced=False,
+            fails_sealed=False,
             demo=False,
         ),
         registered=datetime(2026, 1, 2, 5, tzinfo=UTC),
