@@ -13,6 +13,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -28,10 +29,17 @@ _FLOOR_METRIC = re.compile(
     r"(image|patient|patient_mean_logit)/(accuracy|balanced_accuracy|mcc"
     r"|(precision|recall|f1)_[a-z_]+|(auroc|average_precision)(_[a-z_]+)?)"
     r"|patient/recognition_rate"
-    r"|(image|patient)/(sensitivity|specificity|ppv|npv)(_at_(half|youden|sensitivity_95))?"
     r"|patient_majority_vote/(accuracy|balanced_accuracy|mcc|f1_macro|recall_[a-z_]+))"
 )
 """Metrics of :mod:`breakhis_search.evaluation.metrics` of which more is better."""
+
+_LOCKED_METRIC = re.compile(
+    r"(image|patient)/(sensitivity|specificity|ppv|npv)(_at_(half|youden|sensitivity_95))?"
+)
+"""Metrics at locked thresholds. They are locked on the out-of-fold predictions, where they would be
+scored on what they were chosen by: the sealed test alone has them."""
+
+_WHERE = {"floors": "out-of-fold", "sealed_floors": "of the sealed test"}
 
 _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -222,12 +230,17 @@ class RegistrationConfig(_Section):
 
     @field_validator("floors", "sealed_floors")
     @classmethod
-    def _metrics_exist(cls, floors: dict[str, float]) -> dict[str, float]:
-        unknown = [name for name in floors if not _FLOOR_METRIC.fullmatch(name)]
+    def _metrics_exist(cls, floors: dict[str, float], info: ValidationInfo) -> dict[str, float]:
+        unknown = [
+            name
+            for name in floors
+            if not _FLOOR_METRIC.fullmatch(name)
+            and not (info.field_name == "sealed_floors" and _LOCKED_METRIC.fullmatch(name))
+        ]
         if unknown:
             message = (
-                f"no metric is called {', '.join(unknown)}; expected such as image/auroc,"
-                " patient/balanced_accuracy, patient/recall_malignant"
+                f"no metric {_WHERE[str(info.field_name)]} is called {', '.join(unknown)}; expected"
+                " such as image/auroc, patient/balanced_accuracy, patient/recall_malignant"
             )
             raise ValueError(message)
         return floors

@@ -105,7 +105,14 @@ def test_all_errors_are_reported_at_once_with_their_lines(study):
         ("  augmentation/strength: {low: .nan, high: 1}", "nan is impossible"),
         ("enqueue: [{optimizer/learnig_rate: 0.1}]", "did you mean 'optimizer/learning_rate'?"),
         ("enqueue: [{sampling/strategy: smote}]", "unknown smote"),
-        ("registration: {floors: {patient/aurok: 0.5}}", "no metric is called patient/aurok"),
+        (
+            "registration: {floors: {patient/aurok: 0.5}}",
+            "no metric out-of-fold is called patient/aurok",
+        ),
+        (
+            "registration: {floors: {image/sensitivity: 0.8}}",
+            "no metric out-of-fold is called image/sensitivity",
+        ),
         ("search: {timeout: -5}", "greater than 0"),
         ("  1: 2", "a key must be a name"),
         ("description: !foo x", "cannot be read"),

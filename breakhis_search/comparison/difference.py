@@ -15,6 +15,7 @@ from breakhis_search.comparison.resampling import (
     too_few_patients,
 )
 from breakhis_search.evaluation.interval_bounds import expanded_percentile_bounds
+from breakhis_search.evaluation.intervals import MAX_UNDEFINED_SHARE
 from breakhis_search.evaluation.metrics import OBJECTIVE_TITLES, Objective
 from breakhis_search.evaluation.pairwise import FloatArray
 from breakhis_search.evaluation.resampled_metrics import MIN_PATIENTS, draw_weights
@@ -45,6 +46,12 @@ class DifferenceInterval:
         if self.low is None or self.high is None:
             return f"{self.difference:+.3f} (no interval: {self.reason})"
         return f"{self.difference:+.3f} [{self.low:+.3f}, {self.high:+.3f}]"
+
+    def in_words(self) -> str:
+        """Return the interval alone, such as ``95 % interval [+0.004, +0.040]``."""
+        if self.low is None or self.high is None:
+            return f"no interval: {self.reason}"
+        return f"{self.level:.0%} interval [{self.low:+.3f}, {self.high:+.3f}]".replace("%", " %")
 
 
 def difference_interval(
@@ -88,8 +95,12 @@ def interval_of_first_two(
         return DifferenceInterval(point, None, None, level, 0, reason)
     weights = draw_weights(aligned.stratum, resamples, np.random.default_rng(seed))
     differences = _differences(aligned, objective, weights)
+    undefined = np.isnan(differences)
+    if undefined.mean() > MAX_UNDEFINED_SHARE:
+        reason = f"undefined in {undefined.sum():,} of {resamples:,} draws of patients"
+        return DifferenceInterval(point, None, None, level, 0, reason)
     scarcest = min(patients_by_class(aligned).values())
-    low, high = expanded_percentile_bounds(differences, scarcest, level)
+    low, high = expanded_percentile_bounds(differences[~undefined], scarcest, level)
     return DifferenceInterval(point, low, high, level, resamples, None)
 
 

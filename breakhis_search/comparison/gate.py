@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 
 import pandas as pd
 
+from breakhis_search.comparison.difference import difference_interval
 from breakhis_search.comparison.permutation import TOLERANCE, patient_swap_test
 from breakhis_search.evaluation.metrics import OBJECTIVE_TITLES, Objective
 
@@ -125,11 +126,12 @@ def judge_superiority(
         ComparisonError: The tables are not about the same images.
     """
     test = patient_swap_test(challenger, champion, rules.objective)
+    interval = difference_interval(challenger, champion, rules.objective)
     passed = test.p_greater <= rules.alpha
     found = (
         f"out-of-fold {OBJECTIVE_TITLES[rules.objective]} {test.difference:+.4f} against the"
-        f" champion, p = {test.p_greater:.3g} (patient-swap permutation test, {test.n_patients}"
-        " patients)"
+        f" champion, {interval.in_words()}, p = {test.p_greater:.3g} (patient-swap permutation"
+        f" test, {test.n_patients} patients)"
     )
     says = "better than the champion" if passed else "not shown to be better than the champion"
     return Decision.of(passed, f"{says}: {found}; p ≤ {rules.alpha:g} is asked for")

@@ -39,6 +39,7 @@ _STUDY_COLUMNS = (
     "task",
     "objective",
     "selection_rules",
+    "finalists",
     "optimism",
     "hard_patients",
     "leak_alarm",
@@ -59,6 +60,7 @@ def list_studies(client: Any) -> pd.DataFrame:
             "task": run.data.tags.get(keys.TASK, ""),
             "objective": run.data.tags.get(keys.OBJECTIVE, ""),
             "selection_rules": run.data.tags.get(keys.SELECTION_RULES, "{}"),
+            "finalists": run.data.tags.get(keys.FINALISTS, ""),
             "optimism": run.data.tags.get(keys.OPTIMISM, ""),
             "hard_patients": run.data.tags.get(keys.HARD_PATIENTS, ""),
             "leak_alarm": run.data.tags.get(keys.LEAK_ALARM, ""),
@@ -163,6 +165,18 @@ def read_leaderboard(
 def finalists_of(leaderboard: pd.DataFrame) -> pd.DataFrame:
     """Return the ranked rows of a leaderboard."""
     return leaderboard[leaderboard["rank"].notna()].reset_index(drop=True)
+
+
+def only_finalists(leaderboard: pd.DataFrame, run_ids: Sequence[str]) -> pd.DataFrame:
+    """Return a leaderboard without finalists other than these runs, ranked anew.
+
+    A study that goes on finds better configurations, which take the place of earlier finalists.
+    """
+    is_other = (leaderboard["stage"] == keys.STAGE_FINALISTS) & ~leaderboard["run_id"].isin(run_ids)
+    kept = leaderboard[~is_other].reset_index(drop=True)
+    ranked = kept["rank"].notna()
+    kept.loc[ranked, "rank"] = range(1, int(ranked.sum()) + 1)
+    return kept
 
 
 def search_trials_of(leaderboard: pd.DataFrame) -> pd.DataFrame:

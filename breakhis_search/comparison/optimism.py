@@ -61,6 +61,11 @@ class Optimism:
             return f"{self.raw_best:.3f} (luck of the choice not estimated: {self.reason})"
         if self.resamples == 0:
             return f"{self.raw_best:.3f} ({self.reason})"
+        if self.optimism <= 0:
+            return (
+                f"{self.raw_best:.3f} as the best of {self.candidates} (no luck of the choice is"
+                " to be seen on these patients)"
+            )
         return (
             f"{self.raw_best:.3f} as the best of {self.candidates}; {self.corrected:.3f} to be"
             f" expected of it on new patients (luck of the choice {self.optimism:+.3f})"

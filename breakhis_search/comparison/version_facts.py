@@ -132,14 +132,22 @@ def _below_floors(client: Any, tags: Mapping[str, str]) -> list[str]:
 
 
 def _fails_sealed(client: Any, version: Any) -> bool:
-    """Whether the last confirmation as champion that was asked for was refused."""
+    """Whether the sealed test spoke against it when it was last asked."""
     try:
-        answers = [a.action for a in answers_of(client, version) if a.action != "refused"]
+        answers = [a for a in answers_of(client, version) if a.action != "refused"]
     except MlflowException as error:
         if error.error_code == "RESOURCE_DOES_NOT_EXIST":
             return False
         raise
-    return bool(answers) and answers[-1] == "not confirmed"
+    if not answers or answers[-1].action != "not confirmed":
+        return False
+    moves = read_history(client, version.name)
+    return not any(
+        move.version == str(version.version)
+        and move.action == "promoted"
+        and move.when > answers[-1].when
+        for move in moves
+    )
 
 
 def _is_forced(client: Any, name: str, version: str) -> bool:

@@ -253,8 +253,9 @@ def groups_needed(name: str, patients: Mapping[str, int]) -> dict[str, int]:
     for group, count in patients.items():
         if metric.endswith(f"_{group}"):
             rest = next(other for other in patients if other != group) if binary else "others"
-            ranked = metric.startswith(("auroc_", "average_precision_"))
-            return {group: count} | ({rest: total - count} if ranked else {})
+            # False positives are the others' patients: recall alone does without them.
+            by_others = not metric.startswith("recall_")
+            return {group: count} | ({rest: total - count} if by_others else {})
     return {group: count for group, count in patients.items() if count}
 
 

@@ -42,7 +42,7 @@ class Facts:
         config: The study as it was run (``study.yaml``).
         study_tags: Of the study's own run.
         begun: When the study was begun, UTC.
-        board: Its leaderboard: finalists, then search trials.
+        board: Its leaderboard when the version was registered: finalists, then search trials.
         search: What its search tried.
         selection: One row per finalist with difference, interval, p and tied; may be empty.
         calibration: That of the version; ``None`` if it has none.
@@ -113,6 +113,9 @@ def gather_facts(client: Any, version: Any, *, resamples: int = 2000) -> Facts:
     calibration, thresholds = _calibration_of(tags), _thresholds_of(tags)
     table = read_predictions(client, evidence.info.run_id)
     aliases = client.get_registered_model(version.name).aliases
+    board = read_leaderboard(
+        client, [tags[keys.STUDY]], study_uid=evidence.data.tags.get(keys.STUDY_UID)
+    )
     return Facts(
         version=read_facts(client, version, aliases),
         registered=_utc(version.creation_timestamp),
@@ -121,15 +124,16 @@ def gather_facts(client: Any, version: Any, *, resamples: int = 2000) -> Facts:
         parameters=_parameters(evidence),
         weights=evidence.data.tags.get(keys.WEIGHTS, ""),
         config=_config(client, evidence.info.run_id),
-        study_tags=study.data.tags if study else {},
+        study_tags={**(study.data.tags if study else {}), **_found_then(tags)},
         begun=_utc(study.info.start_time) if study else None,
-        board=read_leaderboard(
-            client, [tags[keys.STUDY]], study_uid=evidence.data.tags.get(keys.STUDY_UID)
-        ),
+        board=board[board["started_ms"] <= version.creation_timestamp].reset_index(drop=True),
         search=read_search_facts(
-            client, evidence.info.experiment_id, evidence.data.tags.get(keys.STUDY_UID, "")
+            client,
+            evidence.info.experiment_id,
+            evidence.data.tags.get(keys.STUDY_UID, ""),
+            until_ms=version.creation_timestamp,
         ),
-        selection=_selection(client, study),
+        selection=_selection(client, version, study),
         calibration=calibration,
         thresholds=thresholds,
         rules=GateRules.from_json(tags[keys.GATE_RULES]),
@@ -173,11 +177,20 @@ def _config(client: Any, run_id: str) -> Mapping[str, Any]:
     return loaded
 
 
-def _selection(client: Any, study: Any | None) -> pd.DataFrame:
-    if study is not None:
+def _found_then(tags: Mapping[str, str]) -> dict[str, str]:
+    """What was known of the study when the version was registered: it may have gone on since."""
+    names = (keys.OPTIMISM, keys.HARD_PATIENTS, keys.LEAK_ALARM)
+    return {name: tags[name] for name in names if name in tags}
+
+
+def _selection(client: Any, version: Any, study: Any | None) -> pd.DataFrame:
+    """The tied set: the version's own, or that of the study as it is now."""
+    for run_id in (version.run_id, study.info.run_id if study else None):
+        if run_id is None:
+            continue
         with tempfile.TemporaryDirectory() as folder:
             try:
-                file = client.download_artifacts(study.info.run_id, keys.ARTIFACT_SELECTION, folder)
+                file = client.download_artifacts(run_id, keys.ARTIFACT_SELECTION, folder)
                 return pd.read_csv(file)
             except (MlflowException, OSError):  # an older study: the leaderboard is still there
                 pass

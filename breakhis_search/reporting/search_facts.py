@@ -24,19 +24,22 @@ class SearchFacts:
     ended: datetime | None
 
 
-def read_search_facts(client: Any, experiment_id: str, study_uid: str) -> SearchFacts:
+def read_search_facts(
+    client: Any, experiment_id: str, study_uid: str, *, until_ms: int
+) -> SearchFacts:
     """Return what the trials of a study's search were.
 
     Args:
         client: An MLflow client.
         experiment_id: Where they are.
         study_uid: Of the study; nothing is found for an empty one.
+        until_ms: Later trials do not count, milliseconds since 1970: a study may have gone on.
     """
     if not study_uid:
         return SearchFacts({}, None)
     tried: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
     ends: list[int | None] = []
-    for run in _trials(client, experiment_id, study_uid):
+    for run in _trials(client, experiment_id, study_uid, until_ms):
         ends.append(run.info.end_time)
         for name, value in run.data.params.items():
             tried[name][value] += 1
@@ -48,9 +51,10 @@ def read_search_facts(client: Any, experiment_id: str, study_uid: str) -> Search
     )
 
 
-def _trials(client: Any, experiment_id: str, study_uid: str) -> Iterator[Any]:
+def _trials(client: Any, experiment_id: str, study_uid: str, until_ms: int) -> Iterator[Any]:
     condition = (
         f"tags.`{keys.ROLE}` = '{keys.ROLE_TRIAL}' and tags.`{keys.STUDY_UID}` = '{study_uid}'"
+        f" and attributes.start_time <= {until_ms}"
     )
     token = None
     while True:

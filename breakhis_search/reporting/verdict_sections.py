@@ -128,7 +128,9 @@ def sealed_section(facts: Facts) -> str:
     sealed = facts.sealed
     return paragraphs(
         opened + " These are scores of the registered file itself; its calibration and thresholds"
-        " were locked out-of-fold before.",
+        " were locked out-of-fold before. Where no threshold is named, the decision is the class of"
+        " the highest probability before calibration, as in the out-of-fold tables; `predict`"
+        " decides at the locked threshold.",
         score_section(sealed),
         "### Sealed test: by class",
         class_section(sealed),

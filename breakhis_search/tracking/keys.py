@@ -47,6 +47,7 @@ WHY_SELECTED = PREFIX + "why_selected"  # of a study and of a version, in words
 LEAK_ALARM = PREFIX + "leak_alarm"  # of a study: a score that is too good to be true, in words
 HARD_PATIENTS = PREFIX + "hard_patients"  # of a study: whom every trial gets wrong, in words
 OPTIMISM = PREFIX + "optimism"  # of a study: its best score for having been chosen, in words
+FINALISTS = PREFIX + "finalists"  # of a study: the runs its selection was made among, as JSON
 SELECTION_RULES = PREFIX + "selection_rules"  # of a study: margin and alpha, as JSON
 CALIBRATION = PREFIX + "calibration"  # of a version: prior correction and temperature, as JSON
 MODEL_CARD = PREFIX + "model_card"  # of a version: where its card is

@@ -15,6 +15,7 @@ from breakhis_search.comparison.leaderboard import (
     different_splits,
     finalists_of,
     list_studies,
+    only_finalists,
     read_leaderboard,
     resolve_studies,
     score_by_magnification,
@@ -112,11 +113,17 @@ def compare_studies(client: Any, names: Sequence[str]) -> Comparison:
         if len(selected) > 1 and len(objectives) == 1
         else []
     )
+    if len(selected) > 2:
+        warnings.append(
+            "Each pair of studies is tested by itself, with no correction for their number."
+        )
     return Comparison(studies, verdicts, warnings)
 
 
 def _judge(client: Any, name: str, study: dict[Any, Any]) -> JudgedStudy:
     board = read_leaderboard(client, [name], study_uid=study["study_uid"])
+    if study["finalists"]:  # a selection was made: this one, not that of all finalists ever
+        board = only_finalists(board, json.loads(study["finalists"]))
     rules = SelectionConfig(**json.loads(study["selection_rules"]))
     objective: Objective = study["objective"]
     selection = judge_finalists(client, board, objective, margin=rules.margin, alpha=rules.alpha)

@@ -24,7 +24,7 @@ from breakhis_search.comparison.history import (
 )
 from breakhis_search.comparison.registry import drop_challenger, find_version
 from breakhis_search.data.catalog import read_catalog
-from breakhis_search.errors import RegistryError
+from breakhis_search.errors import ComparisonError, RegistryError
 from breakhis_search.evaluation.metrics import compute_metrics
 from breakhis_search.reporting.attach import attach_after_change, attach_paper_trail
 from breakhis_search.settings import Settings
@@ -32,9 +32,19 @@ from breakhis_search.study_file import find_study_file, load_study
 from breakhis_search.tracking import keys
 from breakhis_search.tracking.store import open_store, tracking_errors
 from breakhis_search.workflow.dataset import choose_data
-from breakhis_search.workflow.sealed import SealedImages, open_sealed_test, sealed_images
+from breakhis_search.workflow.sealed import (
+    SealedImages,
+    load_verified,
+    open_sealed_test,
+    sealed_images,
+)
 
 Say = Callable[[str], None]
+
+_NEW_BEGINNING = (
+    "refit the champion's configuration on the new data (`run` with its values in `enqueue`), make"
+    " that version champion with `promote --version N --force`, then ask again"
+)
 
 
 @dataclass(frozen=True)
@@ -156,32 +166,36 @@ def rules_of(version: Any) -> GateRules:
 def _out_of_fold(client: Any, target: Any, rival: Any) -> tuple[Decision, dict[str, float]]:
     """Floors, then superiority over the champion."""
     rules = rules_of(target)
-    _require_same_test(target, rival)
     table = read_predictions(client, target.tags[keys.EVIDENCE_RUN])
     metrics = compute_metrics(table)
     decision = judge_floors(metrics, rules.floors, where="out-of-fold")
     if rival is not None:
-        rules_of(rival)
-        champion = read_predictions(client, rival.tags[keys.EVIDENCE_RUN])
-        decision += judge_superiority(table, champion, rules)
+        decision += _against(client, rival, target, table, rules)
     headline = (f"image/{rules.objective}", f"patient/{rules.objective}")
     return decision, {f"out_of_fold/{k}": metrics[k] for k in headline if k in metrics}
 
 
-def _require_same_test(target: Any, rival: Any) -> None:
-    """Both were kept from the same sealed patients, or one of them may have been trained on."""
-    if rival is None:
-        return
+def _against(client: Any, rival: Any, target: Any, table: Any, rules: GateRules) -> Decision:
+    """Superiority over the champion, where the two can be compared at all.
+
+    One that was kept from other sealed patients may have been trained on those of the other, and
+    predictions of other images have no pairs. Both are refusals, not dead ends: ``--force`` takes
+    the new data as the new beginning, and later versions are compared on it.
+    """
+    rules_of(rival)
     mine, its = (v.tags.get(keys.SEALED_DIGEST, "") for v in (target, rival))
     if mine != its:
-        raise RegistryError(
-            f"version {rival.version} (champion) and version {target.version} were kept from"
-            " different sealed tests",
-            expected=f"sealed test {mine[:12] or 'absent'}",
-            received=f"sealed test {its[:12] or 'absent'}",
-            remedy="refit the champion's configuration on this data (`run` with its values in"
-            " `enqueue`), so that both are judged on the same patients",
+        return Decision.of(
+            False,
+            f"cannot be compared: version {rival.version} (champion) and version {target.version}"
+            f" were kept from different sealed tests ({its[:12] or 'absent'} and"
+            f" {mine[:12] or 'absent'}); {_NEW_BEGINNING}",
         )
+    champion = read_predictions(client, rival.tags[keys.EVIDENCE_RUN])
+    try:
+        return judge_superiority(table, champion, rules)
+    except ComparisonError as error:
+        return Decision.of(False, f"cannot be compared: {error}; {_NEW_BEGINNING}")
 
 
 @dataclass(frozen=True)
@@ -206,17 +220,23 @@ class _SealedQuestion:
             return Decision.of(True, "the sealed test would be opened now (dry run: it was not)")
         images = self._images()
         rules = rules_of(self.target)
-        challenger = self._open(self.target, images, against=self.rival)
-        champion = self._open(self.rival, images, against=self.target) if self.rival else None
+        # Both are loaded before anything is opened: a blind opening is too dear for a broken file.
+        models = [load_verified(v) for v in (self.target, self.rival) if v is not None]
+        challenger = self._open(self.target, models[0], images, against=self.rival)
+        champion = (
+            self._open(self.rival, models[1], images, against=self.target) if self.rival else None
+        )
         name = f"image/{rules.objective}"
         for role, metrics in (("sealed_test", challenger), ("sealed_test_champion", champion)):
             if metrics and name in metrics:
                 scores[f"{role}/{name}"] = metrics[name]
         return judge_sealed(challenger, champion, rules)
 
-    def _open(self, version: Any, images: SealedImages, *, against: Any) -> dict[str, float]:
+    def _open(
+        self, version: Any, model: Any, images: SealedImages, *, against: Any
+    ) -> dict[str, float]:
         number = None if against is None else str(against.version)
-        return open_sealed_test(self.client, version, images, against=number, say=self.say)
+        return open_sealed_test(self.client, version, model, images, against=number, say=self.say)
 
     def _images(self) -> SealedImages:
         """The sealed test the versions were kept from."""

@@ -39,6 +39,7 @@ from breakhis_search.tracking.store import tracking_errors
 from breakhis_search.training.trainer import Timer
 
 _REFIT_OF = "refit_of"
+_LONGEST_TAG = 5000  # of a model version in MLflow
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,8 @@ class Winner:
         table: Its out-of-fold predictions, all seeds.
         seeds: How many seeds it was trained on.
         why: Why this one, in words.
+        selection: The tied set, one row per finalist.
+        found: What else was found of the study then, as tags.
     """
 
     trial: FrozenTrial
@@ -58,6 +61,8 @@ class Winner:
     table: pd.DataFrame
     seeds: int
     why: str
+    selection: pd.DataFrame
+    found: Mapping[str, str]
 
 
 def refit_and_register(
@@ -168,6 +173,7 @@ class _RefitRun:
         thresholds: Thresholds | None,
     ) -> Registered:
         context, client = self._context, self._client
+        self._keep_selection()
         self.record.journal.log_model("classifier", tags={keys.ROLE: "refit"})
         self.record.complete_refit()
         run_id = str(context.delivery.run_id(self.uid))
@@ -192,6 +198,15 @@ class _RefitRun:
             scores=_headline(metrics, context.config.objective),
         )
 
+    def _keep_selection(self) -> None:
+        """Keep the tied set with this run: the study's own changes when the study goes on."""
+        journal = self.record.journal
+        file = journal.artifacts / keys.ARTIFACT_SELECTION
+        with journal.disk_errors():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            self._winner.selection.to_csv(file, index=False)
+        journal.log_artifacts()
+
     def _tags(
         self, candidate: Candidate, packaged: Packaged, metrics: Mapping[str, float]
     ) -> dict[str, str]:
@@ -205,6 +220,7 @@ class _RefitRun:
         )
         return {
             **self._context.tags,
+            **{name: text[:_LONGEST_TAG] for name, text in self._winner.found.items()},
             keys.ROLE: keys.ROLE_REFIT,
             keys.TRIAL_UID: self.uid,
             keys.ARCHITECTURE: candidate.architecture,

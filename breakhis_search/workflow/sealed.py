@@ -63,6 +63,7 @@ def sealed_images(catalog: Catalog, task: Task, magnification: int | None) -> Se
 def open_sealed_test(
     client: Any,
     version: Any,
+    model: Any,
     images: SealedImages,
     *,
     against: str | None,
@@ -76,12 +77,10 @@ def open_sealed_test(
     Args:
         client: An MLflow client.
         version: A model version.
+        model: Its pyfunc, from :func:`load_verified`.
         images: The sealed test.
         against: The version it is compared with.
         say: Told what is being done.
-
-    Raises:
-        RegistryError: The artifact is not the one that was registered, or cannot be loaded.
     """
     earlier = openings_of(version)
     say(
@@ -98,18 +97,17 @@ def open_sealed_test(
         "opened_before": len(earlier),
     }
     client.set_model_version_tag(version.name, version.version, tag, json.dumps(opening))
-    table = _score(version, images)
+    table = _score(model, images)
     metrics = {**compute_metrics(table), **_at_locked_thresholds(version, table)}
     _keep(client, version, table, metrics)
     return metrics
 
 
-def _score(version: Any, images: SealedImages) -> pd.DataFrame:
+def _score(model: Any, images: SealedImages) -> pd.DataFrame:
     """The predictions table of a registered classifier, from image files.
 
     It holds the logits as the network gives them, like the out-of-fold table it is held against.
     """
-    model = _load_verified(version)
     names = class_names(images.task)
     paths = [images.root / path for path in images.rows["path"]]
     answers = []
@@ -126,8 +124,12 @@ def _score(version: Any, images: SealedImages) -> pd.DataFrame:
     )
 
 
-def _load_verified(version: Any) -> Any:
-    """The pyfunc of a version, after checking that it is the artifact that was registered."""
+def load_verified(version: Any) -> Any:
+    """Return the pyfunc of a version, after checking that it is the artifact that was registered.
+
+    Raises:
+        RegistryError: It is not, or cannot be loaded.
+    """
     import mlflow.artifacts
     import mlflow.pyfunc
     from mlflow.exceptions import MlflowException

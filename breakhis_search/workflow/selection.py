@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -11,7 +12,7 @@ import pandas as pd
 
 from breakhis_search.comparison.contest import judge_finalists, read_search
 from breakhis_search.comparison.evidence import read_predictions
-from breakhis_search.comparison.leaderboard import read_leaderboard
+from breakhis_search.comparison.leaderboard import only_finalists, read_leaderboard
 from breakhis_search.comparison.optimism import best_of_n_optimism
 from breakhis_search.comparison.selection import Selection
 from breakhis_search.evaluation.metrics import compute_metrics
@@ -51,8 +52,7 @@ def select_winner(
     objective, rules = context.config.objective, context.config.selection
     with tracking_errors(context.settings.tracking_uri):
         board = read_leaderboard(client, [context.name], study_uid=context.uid)
-        earlier = (board["stage"] == keys.STAGE_FINALISTS) & ~board["run_id"].isin(runs.values())
-        board = board[~earlier]  # finalists of a smaller budget that are none any more
+        board = only_finalists(board, list(runs.values()))
         selection = judge_finalists(
             client, board, objective, margin=rules.margin, alpha=rules.alpha
         )
@@ -63,7 +63,7 @@ def select_winner(
     alarms = _implausible(table, context)
     for alarm in alarms:
         say(f"LEAK ALARM: {alarm}")
-    _Report(parent, context).write(selection, trials, alarms)
+    found = _Report(parent, context).write(selection, trials, alarms, list(runs.values()))
     say(selection.explanation)
     [trial] = [t for t in study.get_trials(deepcopy=False) if t.number == selection.selected]
     return Winner(
@@ -72,6 +72,8 @@ def select_winner(
         table=table,
         seeds=context.config.finalists.seeds,
         why=selection.explanation,
+        selection=selection.table,
+        found=found,
     )
 
 
@@ -92,9 +94,17 @@ class _Report:
     context: StudyContext
 
     def write(
-        self, selection: Selection, trials: Sequence[pd.DataFrame], alarms: Sequence[str]
-    ) -> None:
-        """Keep the tied set, the optimism of the search, and whom every trial gets wrong."""
+        self,
+        selection: Selection,
+        trials: Sequence[pd.DataFrame],
+        alarms: Sequence[str],
+        run_ids: Sequence[str],
+    ) -> dict[str, str]:
+        """Keep the tied set, the optimism of the search, and whom every trial gets wrong.
+
+        Returns:
+            What was found, as tags: a registered version keeps what was known when it was chosen.
+        """
         optimism = best_of_n_optimism(trials, self.context.config.objective)
         hard = hard_patients(trials)
         self._write_table(keys.ARTIFACT_SELECTION, selection.table)
@@ -104,15 +114,15 @@ class _Report:
         self.parent.log_artifacts()
         values = {"raw_best": optimism.raw_best, "corrected": optimism.corrected}
         self.parent.log_metrics({f"search/{k}": v for k, v in values.items() if v is not None})
-        self.parent.set_tags(
-            {
-                keys.WHY_SELECTED: selection.explanation,
-                keys.OPTIMISM: str(optimism),
-                keys.HARD_PATIENTS: hard.in_words(),
-                keys.LEAK_ALARM: "; ".join(alarms),
-            }
-        )
+        found = {
+            keys.WHY_SELECTED: selection.explanation,
+            keys.OPTIMISM: str(optimism),
+            keys.HARD_PATIENTS: hard.in_words(),
+            keys.LEAK_ALARM: "; ".join(alarms),
+        }
+        self.parent.set_tags({**found, keys.FINALISTS: json.dumps(list(run_ids))})
         self.context.delivery.deliver(self.parent)
+        return found
 
     def _write_table(self, name: str, table: pd.DataFrame) -> None:
         file = self.parent.artifacts / name

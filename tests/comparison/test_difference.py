@@ -155,3 +155,18 @@ def test_verdict_of_no_difference_says_so() -> None:
 def test_verdict_says_where_test_and_interval_disagree() -> None:
     said = verdict(outcome(0.021, 0.04), around(0.021, -0.001, 0.04), "auroc")
     assert said.endswith("; the interval reaches zero, so the evidence is thin")
+
+
+def test_draws_without_a_class_make_no_interval_that_is_not_a_number() -> None:
+    """All five accessions of each class in one stratum: a draw may lack a class."""
+    pure = simulated_model([4, 4], seeds=1)
+    mixed = simulated_model([1, 1], seeds=1)
+    mixed["accession"] = "mixed"
+    mixed["image"] = "mixed/" + mixed["image"]
+    a = pd.concat([pure, mixed], ignore_index=True)
+    b = a.copy()
+    logits = [column for column in b.columns if column.startswith("logit")]
+    b[logits] = b[logits].to_numpy()[:, ::-1]
+    interval = difference_interval(a, b, "auroc", resamples=400)
+    assert interval.low is None or np.isfinite([interval.low, interval.high]).all()
+    assert "nan" not in str(interval)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from simulated_models import simulated_model
 
-from breakhis_search.comparison.optimism import best_of_n_optimism
+from breakhis_search.comparison.optimism import Optimism, best_of_n_optimism
 from breakhis_search.errors import ComparisonError
 from breakhis_search.evaluation.metrics import score
 
@@ -94,3 +94,8 @@ def test_patients_who_can_never_be_left_out_give_no_correction() -> None:
 def test_no_candidate_is_refused() -> None:
     with pytest.raises(ComparisonError, match="no candidate"):
         best_of_n_optimism([], "auroc")
+
+
+def test_negative_luck_is_not_promised_to_anybody() -> None:
+    says = str(Optimism(0.758, 0.769, -0.011, 3, 100, None))
+    assert says == "0.758 as the best of 3 (no luck of the choice is to be seen on these patients)"

@@ -59,6 +59,11 @@ def test_method_of_a_metric(name, method) -> None:
 def test_groups_of_a_metric_are_those_it_cannot_do_without() -> None:
     assert groups_needed("image/recall_type3", EIGHT) == {"type3": 7}
     assert groups_needed("patient/auroc_type3", EIGHT) == {"type3": 7, "others": 49}
+    assert groups_needed("image/precision_type3", EIGHT) == {"type3": 7, "others": 49}
+    assert groups_needed("image/f1_malignant", {"benign": 3, "malignant": 10}) == {
+        "malignant": 10,
+        "benign": 3,
+    }
     assert groups_needed("patient/accuracy", EIGHT) == {"patients": 56}
     assert groups_needed("image/mcc", EIGHT) == {"patients": 56}
     assert groups_needed("image/mcc", {"benign": 6, "malignant": 9}) == {

@@ -169,6 +169,41 @@ def test_champion_of_another_sealed_test_is_refused_with_the_remedy(registry, ca
     assert champion(registry) == "1"
 
 
+def test_new_sealed_test_is_begun_with_by_force_and_compared_on_from_there(
+    registry, capsys
+) -> None:
+    other = {keys.SEALED_DIGEST: "0" * 64}
+    begun = add_version(registry.client, **other)
+    assert promote(registry, "--force") == 0
+    assert champion(registry) == begun
+    change = read_history(registry.client, NAME)[-1]
+    assert change.action == "forced"
+    assert "different sealed tests" in change.why
+    add_version(registry.client, **other)
+    assert promote(registry) == 1
+    assert "not shown to be better than the champion" in capsys.readouterr().err
+
+
+def test_champion_of_other_images_is_refused_and_not_a_dead_end(registry, tmp_path, capsys) -> None:
+    fewer = evidence_of(registry.client, lambda table: table.iloc[:-1], tmp_path)
+    begun = add_version(registry.client, **{keys.EVIDENCE_RUN: fewer})
+    assert promote(registry) == 1
+    assert "cannot be compared" in capsys.readouterr().err
+    assert promote(registry, "--force") == 0
+    assert champion(registry) == begun
+
+
+def test_broken_champion_costs_no_opening_of_the_sealed_test(registry, tmp_path, capsys) -> None:
+    client = registry.client
+    client.set_model_version_tag(NAME, "1", keys.MODEL_SHA256, "0" * 64)
+    better = add_version(client, **{keys.EVIDENCE_RUN: evidence_of(client, improved, tmp_path)})
+    intact = client.get_model_version(NAME, "2").tags[keys.MODEL_SHA256]
+    client.set_model_version_tag(NAME, better, keys.MODEL_SHA256, intact)
+    assert promote(registry) == 1
+    assert "version 1 of breakhis-binary-demo is not what was registered" in capsys.readouterr().err
+    assert openings_of(client.get_model_version(NAME, better)) == []
+
+
 def test_version_without_a_sealed_test_is_judged_out_of_fold_only(
     registry, tmp_path, capsys
 ) -> None:
