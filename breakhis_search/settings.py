@@ -26,6 +26,8 @@ class Settings:
         studies_uri: Optuna storage (``BREAKHIS_STUDIES_URI``).
         data_root: Dataset named by ``BREAKHIS_ROOT``, if set.
         keras_home: Where Keras keeps downloaded weights (``KERAS_HOME``).
+        delivers_in_background: Whether a process of its own brings records to MLflow
+            (``BREAKHIS_DELIVERY=inline``: training waits for it).
     """
 
     home: Path
@@ -35,6 +37,7 @@ class Settings:
     studies_uri: str
     data_root: Path | None
     keras_home: Path
+    delivers_in_background: bool = True
 
     @property
     def journal_dir(self) -> Path:
@@ -86,6 +89,7 @@ def read_settings(
         studies_uri=env.get("BREAKHIS_STUDIES_URI") or f"sqlite:///{state_dir / 'studies.db'}",
         data_root=Path(root).expanduser().resolve() if root else None,
         keras_home=Path(env.get("KERAS_HOME") or Path.home() / ".keras"),
+        delivers_in_background=env.get("BREAKHIS_DELIVERY") != "inline",
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -14,35 +15,36 @@ from breakhis_search.evaluation.intervals import Intervals
 from breakhis_search.evaluation.mistakes_page import build_mistakes_page
 from breakhis_search.evaluation.page import build_trial_page, trial_data_files
 from breakhis_search.evaluation.predictions import write_parquet
-from breakhis_search.study.analysis import Findings
-from breakhis_search.study.context import StudyContext
 from breakhis_search.tracking import keys
+
+if TYPE_CHECKING:  # both load Keras, which the process that makes the pages of trials does without
+    from breakhis_search.study.analysis import Findings
+    from breakhis_search.study.context import StudyContext
 
 
 def write_artifacts(
     folder: Path,
-    context: StudyContext,
+    config: Mapping[str, object],
     table: pd.DataFrame,
     history: pd.DataFrame,
     *,
     title: str,
     facts: Mapping[str, str],
     intervals: Intervals,
-    findings: Findings | None,
+    sections: tuple[Section, ...] = (),
 ) -> None:
     """Write everything that goes with a finished trial or finalist.
 
     Args:
         folder: The folder of the run's artifacts.
-        context: The study.
+        config: The study, so that it can be run again.
         table: Its pooled predictions.
         history: One row per seed, fold and epoch.
-        title: Heading of the pages.
+        title: Heading of the page.
         facts: What to know of it, by name.
         intervals: Of its scores.
-        findings: What the analysis of a finalist found; ``None`` for a trial of the search.
+        sections: Further sections of the page.
     """
-    sections: tuple[Section, ...] = findings.sections if findings else ()
     page = build_trial_page(
         table,
         history,
@@ -56,13 +58,10 @@ def write_artifacts(
         _write_frame(folder / "figures" / name, frame)
     (folder / keys.ARTIFACT_PREDICTIONS).parent.mkdir(parents=True, exist_ok=True)
     write_parquet(table, folder / keys.ARTIFACT_PREDICTIONS)
-    dumped = context.config.model_dump(mode="json", exclude_none=True)  # can be run again
-    _write(folder / keys.ARTIFACT_CONFIG, yaml.safe_dump(dumped, sort_keys=False))
-    if findings is not None:
-        _write_findings(folder, context, table, findings, title=title, facts=facts)
+    _write(folder / keys.ARTIFACT_CONFIG, yaml.safe_dump(dict(config), sort_keys=False))
 
 
-def _write_findings(
+def write_findings(
     folder: Path,
     context: StudyContext,
     table: pd.DataFrame,

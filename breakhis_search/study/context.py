@@ -15,7 +15,7 @@ from breakhis_search.models.weights import ResolvedWeights
 from breakhis_search.settings import Settings
 from breakhis_search.study.progress import SearchObserver, SilentObserver
 from breakhis_search.tracking import keys
-from breakhis_search.tracking.delivery import Delivery
+from breakhis_search.tracking.courier import Carrier
 from breakhis_search.tracking.journal import Journal
 from breakhis_search.training.devices import Device
 from breakhis_search.training.graphs import GraphCache
@@ -49,7 +49,7 @@ class StudyContext:
     weights: Mapping[str, ResolvedWeights]
     device: Device
     settings: Settings
-    delivery: Delivery
+    delivery: Carrier
     name: str
     uid: str
     experiment: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,12 +14,13 @@ import pandas as pd
 
 from breakhis_search.config import StudyConfig
 from breakhis_search.errors import TrackingError, TrialFailure
-from breakhis_search.evaluation.intervals import Intervals, bootstrap_intervals
-from breakhis_search.evaluation.samples import DRAWN_LEVELS
+from breakhis_search.evaluation.intervals import bootstrap_intervals
+from breakhis_search.evaluation.metrics import OBJECTIVE_TITLES
 from breakhis_search.study.analysis import Findings
-from breakhis_search.study.artifacts import write_artifacts
+from breakhis_search.study.artifacts import write_artifacts, write_findings
 from breakhis_search.study.candidate import Candidate
 from breakhis_search.study.context import StudyContext
+from breakhis_search.study.report import headline_intervals, keep_report, study_as_run
 from breakhis_search.tracking import keys
 from breakhis_search.tracking.journal import Journal
 from breakhis_search.tracking.models import save_keras_model
@@ -151,19 +153,14 @@ class TrialRecord:
         findings: Findings | None = None,
     ) -> None:
         """Record scores, figures and predictions of a finished trial, and its model if saved."""
-        intervals = bootstrap_intervals(table)
-        with self._journal.disk_errors():
-            self._write_artifacts(value, table, intervals, findings)
         self._journal.log_metrics(
             {
                 **metrics,
-                **(findings.metrics if findings else {}),
-                **_headline_intervals(intervals, self._context.config.objective),
                 f"{keys.METRIC_OBJECTIVE}/{self._context.config.objective}": value,
                 keys.METRIC_BEST_EPOCH: median_epoch,
             }
         )
-        self._journal.log_artifacts()
+        self._keep_pages(value, table, findings)
         if self._has_model:
             self._journal.log_model(
                 "model", tags={keys.ROLE: "fold", keys.STUDY: self._context.name}
@@ -195,26 +192,40 @@ class TrialRecord:
         """Bring what is new to MLflow."""
         self._context.delivery.deliver(self._journal)
 
-    def _write_artifacts(
-        self, value: float, table: pd.DataFrame, intervals: Intervals, findings: Findings | None
-    ) -> None:
+    def _keep_pages(self, value: float, table: pd.DataFrame, findings: Findings | None) -> None:
+        """Write the pages of a finalist; keep what those of a trial are made from later."""
+        context, journal, history = self._context, self._journal, pd.DataFrame(self._epochs)
+        title = f"{context.name}, {_NAMES[self._role]} {self._number}"
+        facts = self._page_facts(value)
+        if findings is None:
+            keep_report(journal, context.config, table, history, title=title, facts=facts)
+            return
+        intervals = bootstrap_intervals(table)
+        with journal.disk_errors():
+            write_artifacts(
+                journal.artifacts,
+                json.loads(study_as_run(context.config)),
+                table,
+                history,
+                title=title,
+                facts=facts,
+                intervals=intervals,
+                sections=findings.sections,
+            )
+            write_findings(journal.artifacts, context, table, findings, title=title, facts=facts)
+        objective = context.config.objective
+        journal.log_metrics({**findings.metrics, **headline_intervals(intervals, objective)})
+        journal.log_artifacts()
+
+    def _page_facts(self, value: float) -> dict[str, str]:
         context = self._context
-        facts = {
+        objective = OBJECTIVE_TITLES[context.config.objective]
+        return {
             "Study": context.name + (" (SYNTHETIC DEMO DATA)" if context.is_demo else ""),
             **{k.capitalize(): v for k, v in self._facts.items()},
             "Protocol": protocol_in_words(context),
-            "Objective": f"{context.config.objective} {value:.4f} (pooled out-of-fold, images)",
+            "Objective": f"{objective} {value:.4f} (pooled out-of-fold, images)",
         }
-        write_artifacts(
-            self._journal.artifacts,
-            context,
-            table,
-            pd.DataFrame(self._epochs),
-            title=f"{context.name}, {_NAMES[self._role]} {self._number}",
-            facts=facts,
-            intervals=intervals,
-            findings=findings,
-        )
 
 
 def _settings(config: StudyConfig) -> dict[str, Any]:
@@ -229,16 +240,6 @@ def _settings(config: StudyConfig) -> dict[str, Any]:
             else:
                 settings[f"{section}/{name}"] = value
     return settings
-
-
-def _headline_intervals(intervals: Intervals, objective: str) -> dict[str, float]:
-    """The intervals of the objective, where there are any; a file has those of all scores."""
-    return {
-        f"{keys.METRIC_INTERVAL}/{level}/{objective}/{end}": getattr(interval, end)
-        for level in DRAWN_LEVELS
-        if (interval := intervals.known.get(f"{level}/{objective}"))
-        for end in ("low", "high")
-    }
 
 
 @contextmanager

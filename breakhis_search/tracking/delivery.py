@@ -6,7 +6,8 @@ timestamp are idempotent in MLflow; artifacts overwrite themselves.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,12 @@ from breakhis_search.tracking import keys
 from breakhis_search.tracking.journal import Journal, Record, all_journals
 from breakhis_search.tracking.store import ensure_experiment, tracking_errors
 
-_MAX_METRICS = 1000  # MLflow's limits per batch
-_MAX_PARAMS = 100
+_MAX_ENTITIES = 1000  # MLflow's limits per batch
+_MAX_PARAMS = _MAX_TAGS = 100
 _MAX_VALUE_LENGTH = 6000
+
+MakeReport = Callable[[Journal], Mapping[str, float]]
+"""Makes the artifacts of a journal from what is under its ``report``; returns further metrics."""
 
 
 class Delivery:
@@ -27,11 +31,22 @@ class Delivery:
     Args:
         client: From :func:`breakhis_search.tracking.store.open_store`.
         settings: Where things are.
+        make_report: Makes pages and figures when they are due.
+        for_others: Whether the journals are written by another process, which is alive.
     """
 
-    def __init__(self, client: Any, settings: Settings) -> None:
+    def __init__(
+        self,
+        client: Any,
+        settings: Settings,
+        make_report: MakeReport | None = None,
+        *,
+        for_others: bool = False,
+    ) -> None:
         self._client = client
         self._settings = settings
+        self._make_report = make_report
+        self._for_others = for_others
         self._run_ids: dict[str, str] = {}
         self._experiment_ids: dict[str, str] = {}
         self._refusal: TrackingError | None = None
@@ -45,18 +60,34 @@ class Delivery:
         if self._refusal:  # the run is ending: do not wait for the same server again
             raise self._refusal
         try:
-            with journal.held() as is_ours, tracking_errors(self._settings.tracking_uri):
-                if is_ours:
-                    self._send_all(journal)
+            with tracking_errors(self._settings.tracking_uri):
+                if self._for_others:
+                    return self._send_all(journal)
+                with journal.held() as is_ours:
+                    return is_ours and self._send_all(journal)
         except TrackingError as error:
             self._refusal = error
             raise
+
+    def _send_all(self, journal: Journal) -> bool:
+        with journal.delivering() as is_ours:
+            batch = _Batch()
+            for record in journal.undelivered() if is_ours else ():
+                if not batch.takes(record):
+                    self._send_batch(journal, batch)
+                    batch = _Batch()
+                    self._send(journal, record)
+                    journal.mark_delivered(record)
+            self._send_batch(journal, batch)
         return is_ours
 
-    def _send_all(self, journal: Journal) -> None:
-        for record in journal.undelivered():
-            self._send(journal, record)
-            journal.mark_delivered(record)
+    def _send_batch(self, journal: Journal, batch: _Batch) -> None:
+        if batch.last is None:
+            return
+        run_id = self._own_run(journal)
+        for part in batch.parts():
+            self._client.log_batch(run_id, **part)
+        journal.mark_delivered(batch.last)
 
     def deliver_all(self, folder: Path) -> int:
         """End and send what earlier, interrupted runs left behind; return how many those were.
@@ -73,14 +104,28 @@ class Delivery:
                 journal.end_cut_off()
             return is_ours and journal.has_undelivered and self.deliver(journal)
 
+    def flush(self) -> None:
+        """Do nothing: everything was brought over at once."""
+
+    def close(self) -> None:
+        """Do nothing: there is nothing to end."""
+
     def run_id(self, uid: str) -> str | None:
         """Return the MLflow run id of a delivered run, or ``None``."""
+        return self._run_in(uid, self._experiment_ids.values()) or self._run_in(
+            uid, self._all_experiments()
+        )
+
+    def _run_in(self, uid: str, experiments: Iterable[str]) -> str | None:
         if uid not in self._run_ids:
-            found = self._find(uid, self._experiment_ids.values())
+            found = self._find(uid, experiments)
             if found is None:
                 return None
             self._run_ids[uid] = found
         return self._run_ids[uid]
+
+    def _all_experiments(self) -> list[str]:
+        return [e.experiment_id for e in self._client.search_experiments()]
 
     def _find(self, uid: str, experiments: Iterable[str]) -> str | None:
         ids = list(experiments)
@@ -94,9 +139,7 @@ class Delivery:
     def _send(self, journal: Journal, record: Record) -> None:
         send: dict[str, Callable[[Journal, dict[str, Any]], None]] = {
             "run": self._send_run,
-            "params": self._send_params,
-            "metrics": self._send_metrics,
-            "tags": self._send_tags,
+            "report": self._send_report,
             "artifacts": self._send_artifacts,
             "model": self._send_model,
             "finish": self._send_finish,
@@ -112,7 +155,7 @@ class Delivery:
             parent = self.run_id(body["parent_uid"])
             if parent:
                 tags[keys.MLFLOW_PARENT] = parent
-        existing = self.run_id(journal.uid)
+        existing = self._run_in(journal.uid, [self._experiment_ids[name]])
         if existing:
             self._client.update_run(existing, status="RUNNING")
             self._log_tags(existing, tags)
@@ -129,37 +172,26 @@ class Delivery:
         """The run of a journal whose ``run`` record was delivered, perhaps by another process."""
         found = self.run_id(journal.uid)
         if found is None:
-            experiments = [e.experiment_id for e in self._client.search_experiments()]
-            found = self._find(journal.uid, experiments)
-        if found is None:
             message = f"the run of journal {journal.uid} is not in the store"
             raise OSError(message)
-        self._run_ids[journal.uid] = found
         return found
-
-    def _send_params(self, journal: Journal, body: dict[str, Any]) -> None:
-        from mlflow.entities import Param
-
-        params = [Param(k, v[:_MAX_VALUE_LENGTH]) for k, v in body["params"].items()]
-        for start in range(0, len(params), _MAX_PARAMS):
-            chunk = params[start : start + _MAX_PARAMS]
-            self._client.log_batch(self._own_run(journal), params=chunk)
-
-    def _send_metrics(self, journal: Journal, body: dict[str, Any]) -> None:
-        from mlflow.entities import Metric
-
-        metrics = [Metric(k, v, body["time_ms"], body["step"]) for k, v in body["metrics"].items()]
-        for start in range(0, len(metrics), _MAX_METRICS):
-            chunk = metrics[start : start + _MAX_METRICS]
-            self._client.log_batch(self._own_run(journal), metrics=chunk)
-
-    def _send_tags(self, journal: Journal, body: dict[str, Any]) -> None:
-        self._log_tags(self._own_run(journal), body["tags"])
 
     def _log_tags(self, run_id: str, tags: dict[str, str]) -> None:
         from mlflow.entities import RunTag
 
         self._client.log_batch(run_id, tags=[RunTag(k, v) for k, v in _shorten(tags).items()])
+
+    def _send_report(self, journal: Journal, body: dict[str, Any]) -> None:
+        from mlflow.entities import Metric
+
+        if self._make_report is None:
+            message = "a journal asks for a report and nobody here can make one"
+            raise TypeError(message)
+        with journal.disk_errors():
+            found = self._make_report(journal)
+        metrics = [Metric(k, v, body["time_ms"], 0) for k, v in found.items()]
+        self._client.log_batch(self._own_run(journal), metrics=metrics)
+        self._send_artifacts(journal, {})
 
     def _send_artifacts(self, journal: Journal, _: dict[str, Any]) -> None:
         self._client.log_artifacts(self._own_run(journal), str(journal.artifacts))
@@ -197,6 +229,52 @@ class Delivery:
         self._client.set_terminated(
             self._own_run(journal), status=body["status"], end_time=body["time_ms"]
         )
+
+
+@dataclass
+class _Batch:
+    """Neighbouring records of params, tags and metrics, which one call can send.
+
+    Attributes:
+        params: By name.
+        tags: By name; the latest value counts.
+        metrics: (name, value, time in ms, step).
+        last: The last record of the batch.
+    """
+
+    params: dict[str, str] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
+    metrics: list[tuple[str, float, int, int]] = field(default_factory=list)
+    last: Record | None = None
+
+    def takes(self, record: Record) -> bool:
+        """Add a record if it is of such a kind; tell whether it is."""
+        body = record.body
+        if record.kind == "params":
+            self.params |= body["params"]
+        elif record.kind == "tags":
+            self.tags |= body["tags"]
+        elif record.kind == "metrics":
+            at = (body["time_ms"], body["step"])
+            self.metrics += [(name, value, *at) for name, value in body["metrics"].items()]
+        else:
+            return False
+        self.last = record
+        return True
+
+    def parts(self) -> Iterator[dict[str, list[Any]]]:
+        """Yield arguments of ``log_batch`` within MLflow's limits."""
+        from mlflow.entities import Metric, Param, RunTag
+
+        params = [Param(k, v[:_MAX_VALUE_LENGTH]) for k, v in self.params.items()]
+        tags = [RunTag(k, v) for k, v in _shorten(self.tags).items()]
+        metrics = [Metric(*metric) for metric in self.metrics]
+        while params or tags or metrics:
+            few = {"params": params[:_MAX_PARAMS], "tags": tags[:_MAX_TAGS]}
+            room = _MAX_ENTITIES - len(few["params"]) - len(few["tags"])
+            yield {**few, "metrics": metrics[:room]}
+            params, tags = params[_MAX_PARAMS:], tags[_MAX_TAGS:]
+            metrics = metrics[room:]
 
 
 def _shorten(tags: dict[str, str]) -> dict[str, str]:

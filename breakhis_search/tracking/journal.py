@@ -33,7 +33,8 @@ class Record:
     """One line of a journal.
 
     Attributes:
-        kind: ``run``, ``params``, ``metrics``, ``tags``, ``artifacts``, ``model`` or ``finish``.
+        kind: ``run``, ``params``, ``metrics``, ``tags``, ``report``, ``artifacts``, ``model`` or
+            ``finish``.
         body: What is to be recorded.
         end: Offset behind the line, in bytes: the cursor once it is delivered.
     """
@@ -54,6 +55,7 @@ class Journal:
         self.folder = folder
         self._records = folder / _RECORDS
         self._lock = FolderLock(folder)
+        self._delivery_lock = FolderLock(folder, "delivery.lock")
         self._is_whole = False
         with self.disk_errors():
             self.artifacts.mkdir(parents=True, exist_ok=True)
@@ -72,6 +74,11 @@ class Journal:
     def models(self) -> Path:
         """Folder of saved models that go with the run."""
         return self.folder / "models"
+
+    @property
+    def report(self) -> Path:
+        """Folder of what a report is made from when it is delivered."""
+        return self.folder / "report"
 
     @property
     def is_begun(self) -> bool:
@@ -104,6 +111,17 @@ class Journal:
         finally:
             if not was_held:
                 self._lock.release()
+
+    @contextmanager
+    def delivering(self) -> Iterator[bool]:
+        """Be the only one to deliver during the block; yields ``False`` where another one does."""
+        with self.disk_errors():
+            is_ours = self._delivery_lock.acquire()
+        try:
+            yield is_ours
+        finally:
+            if is_ours:
+                self._delivery_lock.release()
 
     def release(self) -> None:
         """Let others deliver the journal, however far it is."""
@@ -140,6 +158,13 @@ class Journal:
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Record tags."""
         self._write("tags", {"tags": dict(tags)})
+
+    def log_report(self) -> None:
+        """Record that all is under :attr:`report` that pages and figures are to be made from.
+
+        Who delivers makes them, and counts them as artifacts.
+        """
+        self._write("report", {"time_ms": _now_ms()})
 
     def log_artifacts(self) -> None:
         """Record that the files now under :attr:`artifacts` are complete."""

@@ -16,11 +16,12 @@ class FolderLock:
     after a crash, and there is no moment between looking and taking.
 
     Args:
-        folder: An existing folder; a file ``lock`` is kept in it.
+        folder: An existing folder; an empty file is kept in it.
+        name: Of that file: a folder may have several rights.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._file = folder / "lock"
+    def __init__(self, folder: Path, name: str = "lock") -> None:
+        self._file = folder / name
         self._descriptor: int | None = None
 
     @property

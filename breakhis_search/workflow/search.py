@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,9 +21,11 @@ from breakhis_search.data.taxonomy import formulation
 from breakhis_search.study.claims import settle_dead_claims
 from breakhis_search.study.context import StudyContext
 from breakhis_search.study.records import protocol_in_words
+from breakhis_search.study.report import make_report
 from breakhis_search.study.storage import storage_errors
 from breakhis_search.study.worker import enqueue_first_trials, run_search, settle_dead_trials
 from breakhis_search.tracking import keys
+from breakhis_search.tracking.courier import Carrier, Courier
 from breakhis_search.tracking.delivery import Delivery
 from breakhis_search.tracking.journal import Journal
 from breakhis_search.tracking.provenance import provenance_tags
@@ -61,16 +64,28 @@ class RunOutcome:
 
 def search_and_register(run: PreparedRun, watcher: Watcher) -> RunOutcome:
     """Search, select, refit, verify and register; running it again continues."""
-    context = _context(run, watcher)
+    delivery = Delivery(run.client, run.settings, make_report)
+    with closing(_carrier(delivery, run)) as carrier:
+        return _run(run, watcher, delivery, carrier)
+
+
+def _carrier(delivery: Delivery, run: PreparedRun) -> Carrier:
+    if run.settings.delivers_in_background:
+        return Courier(delivery, run.settings, make_report)
+    return delivery
+
+
+def _run(run: PreparedRun, watcher: Watcher, delivery: Delivery, carrier: Carrier) -> RunOutcome:
+    context = _context(run, watcher, carrier)
     if context.device.kind == "cpu" and run.resolved.profile == "full":
         watcher.confirm_slow(context)  # who declines leaves no study behind
     with storage_errors(run.settings.studies_uri):
         study = run.open_study()
         context = _identified(context, study)
-        return _search_and_register(context, study, run, watcher)
+        return _search_and_register(context, study, run, watcher, delivery)
 
 
-def _context(run: PreparedRun, watcher: Watcher) -> StudyContext:
+def _context(run: PreparedRun, watcher: Watcher, carrier: Carrier) -> StudyContext:
     """Everything trials share but the study's uid; from here on Keras is loaded."""
     config = run.resolved.config
     device = prepare_device(
@@ -88,7 +103,7 @@ def _context(run: PreparedRun, watcher: Watcher) -> StudyContext:
         weights=run.weights,
         device=device,
         settings=run.settings,
-        delivery=Delivery(run.client, run.settings),
+        delivery=carrier,
         name=run.version.name,
         uid="",
         experiment=keys.experiment_name(config.task, demo=run.resolved.data.is_demo),
@@ -162,13 +177,18 @@ def _official_leaks(run: PreparedRun) -> dict[str, str]:
 
 
 def _search_and_register(
-    context: StudyContext, study: optuna.Study, run: PreparedRun, watcher: Watcher
+    context: StudyContext,
+    study: optuna.Study,
+    run: PreparedRun,
+    watcher: Watcher,
+    delivery: Delivery,
 ) -> RunOutcome:
     parent = _begin_parent(context)  # from here on no other process here runs this study
     status = "KILLED"
     try:
         context.delivery.deliver(parent)
-        _tidy_up(study, context, watcher)
+        context.delivery.flush()
+        _tidy_up(study, context, watcher, delivery)
         enqueue_first_trials(study, context.config.enqueue)
         finished = run_search(study, context)
         winner = select_winner(study, context, run.client, parent, watcher.say)
@@ -182,6 +202,7 @@ def _search_and_register(
     finally:
         parent.finish(status)
         context.delivery.deliver(parent)
+        context.delivery.flush()
     return RunOutcome(
         study=context.name,
         objective=context.config.objective,
@@ -194,14 +215,16 @@ def _search_and_register(
     )
 
 
-def _tidy_up(study: optuna.Study, context: StudyContext, watcher: Watcher) -> None:
+def _tidy_up(
+    study: optuna.Study, context: StudyContext, watcher: Watcher, delivery: Delivery
+) -> None:
     """Bring what interrupted runs left behind to its end, in Optuna and in MLflow."""
     for what in settle_dead_claims(study, context):
         watcher.say(f"{what} had been cut off and is done again")
     settled = settle_dead_trials(study, context)
     if settled:
         watcher.say(f"trials {settled} had been cut off; their configurations are queued again")
-    waiting = context.delivery.deliver_all(context.settings.journal_dir)
+    waiting = delivery.deliver_all(context.settings.journal_dir)
     if waiting:
         watcher.say(f"delivered what {waiting} interrupted runs had left behind")
 

@@ -16,6 +16,7 @@ from breakhis_search.errors import TrackingError
 from breakhis_search.settings import Settings, read_settings
 from breakhis_search.study import budget, worker
 from breakhis_search.study.progress import SilentObserver
+from breakhis_search.study.report import make_report
 from breakhis_search.tracking import keys
 from breakhis_search.tracking.delivery import Delivery
 from breakhis_search.tracking.journal import Journal
@@ -40,7 +41,7 @@ def context(settings, client) -> SimpleNamespace:
     """What the loop needs of a study's context, on a real store."""
     return SimpleNamespace(
         journal=lambda uid: Journal(settings.journal_dir / uid),
-        delivery=Delivery(client, settings),
+        delivery=Delivery(client, settings, make_report),
         observer=SilentObserver(),
     )
 
