@@ -238,7 +238,7 @@ def doctor(
 def run_app(arguments: Sequence[str]) -> int:
     """Run the command line and return its exit code; errors become one line."""
     try:
-        app(list(arguments), prog_name="breakhis_search")
+        app(list(arguments), prog_name="python -m breakhis_search")
     except BreakhisSearchError as error:
         console.print_error(str(error))
         return EXIT_ERROR

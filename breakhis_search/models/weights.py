@@ -141,8 +141,12 @@ def matches_weights_name(filename: str, backbone: Backbone) -> bool:
     return re.fullmatch(f"(weights)?{backbone.weights_names}{_QUALIFIERS}", letters) is not None
 
 
-def _find_in_folder(architecture: str, backbone: Backbone, folder: Path) -> Path:
-    usual_name = backbone.weights_url.rsplit("/", maxsplit=1)[-1]
+def require_weights_folder(folder: Path) -> None:
+    """Refuse a folder of weights that is not there, also where nobody would look into it.
+
+    Raises:
+        WeightsError: It does not exist.
+    """
     if not folder.is_dir():
         raise WeightsError(
             "the weights folder does not exist",
@@ -150,6 +154,11 @@ def _find_in_folder(architecture: str, backbone: Backbone, folder: Path) -> Path
             received=str(folder),
             remedy="correct --weights-dir, or leave it out to let Keras download the weights",
         )
+
+
+def _find_in_folder(architecture: str, backbone: Backbone, folder: Path) -> Path:
+    usual_name = backbone.weights_url.rsplit("/", maxsplit=1)[-1]
+    require_weights_folder(folder)
     names = sorted(entry.name for entry in folder.iterdir() if entry.is_file())
     matches = [name for name in names if matches_weights_name(name, backbone)]
     if len(matches) == 1:

@@ -10,7 +10,7 @@ import optuna
 
 from breakhis_search.data.catalog import Catalog, read_catalog
 from breakhis_search.data.splits import Split
-from breakhis_search.models.weights import ResolvedWeights, resolve_weights
+from breakhis_search.models.weights import ResolvedWeights, require_weights_folder, resolve_weights
 from breakhis_search.settings import Settings
 from breakhis_search.study.budget import budget_in_words
 from breakhis_search.study.identity import study_digest
@@ -129,6 +129,8 @@ def _weights(
     resolved: ResolvedRequest, request: RunRequest, settings: Settings
 ) -> dict[str, ResolvedWeights]:
     source = resolved.config.model.weights
+    if request.weights_dir is not None:
+        require_weights_folder(request.weights_dir)
     return {
         name: resolve_weights(
             name, source=source, weights_dir=request.weights_dir, keras_home=settings.keras_home

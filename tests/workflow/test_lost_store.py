@@ -170,7 +170,7 @@ def no_space(*_args: object, **_kwargs: object) -> None:
     "place",
     [
         "breakhis_search.tracking.journal.os.fsync",
-        "breakhis_search.study.artifacts.write_parquet",
+        "breakhis_search.study.report.write_parquet",
         "breakhis_search.study.records.save_keras_model",
     ],
     ids=["journal", "predictions", "model"],
@@ -186,6 +186,19 @@ def test_a_disk_that_fills_up_during_a_search_costs_nothing(
         assert "free space" in message
     assert home.search("binary", 1) == 0
     assert [t.state.name for t in trials(home)] == ["FAIL", "COMPLETE"]
+    assert_both_stores_agree(home)
+
+
+def test_a_disk_that_fills_up_under_the_page_of_a_trial_costs_no_trial(
+    home, at_epoch, monkeypatch, capsys
+):
+    with monkeypatch.context() as patch:
+        place = "breakhis_search.study.artifacts.write_parquet"
+        at_epoch(1, lambda: patch.setattr(place, no_space))
+        assert home.search("binary", 1) == 1
+        assert "cannot be written (No space left on device)" in the_error(capsys)
+    assert home.search("binary", 1) == 0
+    assert [t.state.name for t in trials(home)] == ["COMPLETE"]
     assert_both_stores_agree(home)
 
 

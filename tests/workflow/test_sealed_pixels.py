@@ -7,6 +7,7 @@ from pathlib import Path
 
 from breakhis_search.settings import read_settings
 from breakhis_search.tracking import keys
+from breakhis_search.tracking.delivery import Delivery
 from breakhis_search.workflow.preparation import Watcher, prepare_run
 from breakhis_search.workflow.request import RunRequest
 from breakhis_search.workflow.search import _context
@@ -24,7 +25,7 @@ def test_search_needs_no_file_of_a_sealed_patient(home, tmp_path: Path, monkeypa
     assert len(sealed) > 0
     for path in sealed["path"]:
         (run.catalog.root / path).unlink()
-    context = _context(run, Watcher())
+    context = _context(run, Watcher(), Delivery(run.client, run.settings))
     assert len(context.images) == len(context.split.table) == len(run.split.development)
     assert not set(context.split.table["patient"]) & run.split.sealed.groups
     assert context.tags[keys.SEALED_TEST] == f"{len(run.split.sealed.groups)} patients"
