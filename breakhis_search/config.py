@@ -173,7 +173,7 @@ class SearchConfig(_Section):
     startup_trials: int = Field(default=8, ge=1)
     """Random trials before the sampler models anything; complete ones before anything is pruned."""
     seed: int = Field(default=0, ge=0)
-    models_kept: int = Field(default=20, ge=0)
+    models_kept: int = Field(default=5, ge=0)
     """A trial's model is kept when its score is, at its end, among the best so many of the search.
     Finalists and the refit keep theirs anyway."""
 

@@ -20,17 +20,17 @@ class TerminalObserver:
         self._status: Status | None = None
         self._trials = self._folds = self._epochs = 0
         self._finished = 0
-        self._seconds: list[float] = []
+        self._finished_here = 0
+        self._search_started = 0.0
         self._best: float | None = None
-        self._number = 0
-        self._name = ""
-        self._started = 0.0
+        self._names: dict[int, str] = {}
 
     def search_started(
         self, *, trials: int, finished: int, folds: int, epochs: int, best: float | None
     ) -> None:
         """Remember the size of the search."""
         self._best = best
+        self._search_started = time.monotonic()
         self._trials, self._folds, self._epochs, self._finished = trials, folds, epochs, finished
         if out.is_terminal:
             self._status = out.status("searching …")
@@ -38,19 +38,19 @@ class TerminalObserver:
 
     def trial_started(self, number: int, values: Mapping[str, Any]) -> None:
         """Name the configuration that is being tried."""
-        self._number, self._started = number, time.monotonic()
-        self._name = f"{values.get('model/architecture')}, {values.get('sampling/strategy')}"
-        self._show(f"trial {number}: {self._name}")
+        name = f"{values.get('model/architecture')}, {values.get('sampling/strategy')}"
+        self._names[number] = name
+        self._show(f"trial {number}: {name}")
 
     def features_computed(self, architecture: str, done: int, total: int) -> None:
         """Show how far a backbone is with the images it is asked about once."""
         self._show(f"features of {architecture}: {done}/{total} images (once, then kept)")
 
-    def epoch_finished(self, *, fold: int, epoch: int, score: float | None) -> None:
-        """Show how far the running trial is."""
+    def epoch_finished(self, *, number: int, fold: int, epoch: int, score: float | None) -> None:
+        """Show how far a running trial is."""
         now = f" score {score:.3f}" if score is not None else ""
         self._show(
-            f"{self._finished + 1}/{self._trials} trial {self._number} {self._name}:"
+            f"{self._finished + 1}/{self._trials} trial {number} {self._names.get(number, '')}:"
             f" fold {fold + 1}/{self._folds} epoch {epoch + 1}/{self._epochs}{now}"
             f"{self._best_so_far()}{self._time_left()}"
         )
@@ -59,15 +59,16 @@ class TerminalObserver:
         """Print one line for the trial."""
         if summary.state != "interrupted":
             self._finished += 1
-            self._seconds.append(summary.seconds)
+            self._finished_here += 1
         if summary.score is not None and (self._best is None or summary.score > self._best):
             self._best = summary.score
         result = f"{summary.score:.4f}" if summary.score is not None else summary.state
         reason = f" ({summary.reason})" if summary.reason else ""
+        name = self._names.pop(summary.number, "")
         out.print(
             escape(
                 f"{self._finished}/{self._trials} trial {summary.number:<3}  {result}"
-                f"  {self._name}  {summary.seconds:.0f} s{reason}"
+                f"  {name}  {summary.seconds:.{0 if summary.seconds > 10 else 1}f} s{reason}"
                 f"{self._best_so_far()}{self._time_left()}"
             ),
             soft_wrap=True,
@@ -91,7 +92,7 @@ class TerminalObserver:
 
     def _time_left(self) -> str:
         left = self._trials - self._finished
-        if not self._seconds or left <= 0:
+        if not self._finished_here or left <= 0:
             return ""
-        seconds = left * sum(self._seconds) / len(self._seconds)
+        seconds = left * (time.monotonic() - self._search_started) / self._finished_here
         return f" · about {max(1, round(seconds / 60))} min left"

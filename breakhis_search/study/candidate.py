@@ -27,6 +27,7 @@ from breakhis_search.study.features import stored_features
 from breakhis_search.study.hyperparameters import TrialHyperParameters
 from breakhis_search.training.graphs import TrainingGraph
 from breakhis_search.training.plan import TrainingPlan, read_plan
+from breakhis_search.training.together import Training
 from breakhis_search.training.trainer import (
     FoldResult,
     FoldTrainer,
@@ -44,7 +45,7 @@ class Candidate:
     Attributes:
         values: All active hyperparameters, ``group/name`` → value.
         graph: Its model with initial weights, images → logits, shared with other candidates of
-            the same graph: one of them is trained at a time.
+            the same graph: see :meth:`FoldTrainer.training` for who may use it when.
         plan: How it is trained.
         seed: Seed of its weights, sampling and augmentation.
         constants: Names of a foreign model that are not searched, such as its own learning rate.
@@ -206,10 +207,10 @@ class _Trainer(FoldTrainer):
         self._candidate = candidate
         self._context = context
 
-    def fit(self, data: TrainingData, **options: Any) -> FoldResult:
+    def training(self, data: TrainingData, **options: Any) -> Training[FoldResult]:
         """Train and validate on the images as they are seen after training on ``data.train``."""
         images = seen_images(self._candidate, self._context, data.train)
-        return super().fit(replace(data, images=images), **options)
+        return super().training(replace(data, images=images), **options)
 
 
 def frozen_features(candidate: Candidate, context: StudyContext) -> FrozenFeatures | None:
@@ -219,9 +220,7 @@ def frozen_features(candidate: Candidate, context: StudyContext) -> FrozenFeatur
     seed), and where the study wants newly augmented images in every epoch.
     """
     views = context.config.training.features
-    if candidate.plan.trainable is None or views is None:
-        return None
-    if context.weights[candidate.architecture].sha256 is None:
+    if views is None or not _has_constant_features(candidate.plan, candidate.values, context):
         return None
     policy = ViewPolicy(views.levels, views.per_level)
 
@@ -232,6 +231,30 @@ def frozen_features(candidate: Candidate, context: StudyContext) -> FrozenFeatur
         )
 
     return FrozenFeatures(policy, open_)
+
+
+def trains_only_a_head(trial: BaseTrial, context: StudyContext) -> bool:
+    """Draw the hyperparameters of a trial; tell whether all it trains is a head on features.
+
+    Such a trial takes moments and leaves its model alone while it trains: several may do so side by
+    side. A foreign model never is one.
+    """
+    hp = TrialHyperParameters(trial, context.config.space)
+    declare_space(hp, context.architectures)
+    architecture = str(hp.get(ARCHITECTURE))
+    if not can_be_initialised(architecture, context.weights[architecture]):
+        return False
+    plan = read_plan(hp.values)
+    has_features = _has_constant_features(plan, hp.values, context)
+    return has_features and plan.trainable == "frozen" and bool(context.config.training.features)
+
+
+def _has_constant_features(
+    plan: TrainingPlan, values: Mapping[str, Any], context: StudyContext
+) -> bool:
+    if plan.trainable is None:
+        return False
+    return context.weights[str(values[ARCHITECTURE])].sha256 is not None
 
 
 def trainer_of(candidate: Candidate, context: StudyContext, *, timer: Timer) -> FoldTrainer:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import statistics
+from contextlib import nullcontext
 
-import numpy as np
-import numpy.typing as npt
 import optuna
 import pandas as pd
 
@@ -15,12 +14,14 @@ from breakhis_search.study.candidate import (
     build_candidate,
     trainer_of,
     training_data,
+    trains_only_a_head,
 )
 from breakhis_search.study.context import StudyContext
 from breakhis_search.study.folds import predictions_of_fold
 from breakhis_search.study.records import TrialRecord, recorded
 from breakhis_search.study.retention import is_among_the_best
 from breakhis_search.study.seeding import seed_of
+from breakhis_search.training.together import Training
 from breakhis_search.training.trainer import EpochReport, FoldResult, Timer
 
 MEDIAN_EPOCH = "median_epoch"
@@ -28,7 +29,9 @@ NLL = "nll"
 """What later stages need to know of a complete trial, kept with it in Optuna."""
 
 
-def run_trial(trial: optuna.Trial, context: StudyContext, *, uid: str) -> float:
+def run_trial(
+    trial: optuna.Trial, context: StudyContext, *, uid: str, timer: Timer
+) -> Training[float]:
     """Train and score a trial over all folds; return its pooled out-of-fold objective.
 
     Everything it learns goes to its journal, however it ends, and from there to MLflow; the end
@@ -38,13 +41,13 @@ def run_trial(trial: optuna.Trial, context: StudyContext, *, uid: str) -> float:
         trial: From ``study.ask()``.
         context: The study.
         uid: Identity of the trial, the same in Optuna and MLflow.
+        timer: Collects its seconds by phase.
 
     Raises:
         optuna.TrialPruned: It was not worth going on.
         TrialFailure: It failed for a reason of its own.
     """
     record = TrialRecord(context, uid=uid, number=trial.number)
-    timer = Timer()
     with recorded(record, timer, delivers=False):
         seed = seed_of(context.config.search.seed, trial.number)
         with timer.measure("build"):
@@ -52,14 +55,14 @@ def run_trial(trial: optuna.Trial, context: StudyContext, *, uid: str) -> float:
         record.describe(candidate)
         context.observer.trial_started(trial.number, candidate.values)
         folds = _FoldRunner(trial, candidate, context, record, timer)
-        results = [folds.run(number) for number in range(len(context.split.folds))]
+        results = yield from folds.run_all()
         with timer.measure("evaluate"):
             table = pd.concat([predictions for _, predictions in results], ignore_index=True)
             value = score(table, context.config.objective)
             metrics = compute_metrics(table)
         median_epoch = round(statistics.median(fold.best_epoch for fold, _ in results))
         if is_among_the_best(trial.study, value, context.config.search.models_kept):
-            folds.save_first_model()
+            folds.save_model_of(results[0][0])
         record.complete(value, metrics, table, median_epoch=median_epoch)
         trial.set_user_attr(MEDIAN_EPOCH, median_epoch)
         trial.set_user_attr(NLL, metrics["image/nll"])
@@ -83,37 +86,51 @@ class _FoldRunner:
         self._record = record
         self._timer = timer
         self._trainer = trainer_of(candidate, context, timer=timer)
-        self._first_model: list[npt.NDArray[np.generic]] = []
+        # A head on features is done before the question whether it is worth it is answered.
+        self._is_light = trains_only_a_head(trial, context)
+        self._best: float | None = None
 
-    def run(self, number: int) -> tuple[FoldResult, pd.DataFrame]:
+    def run_all(self) -> Training[list[tuple[FoldResult, pd.DataFrame]]]:
+        """Train every fold; return their results and out-of-fold predictions."""
+        results: list[tuple[FoldResult, pd.DataFrame]] = []
+        for number in range(len(self._context.split.folds)):
+            result = yield from self._run(number)
+            results.append(result)
+        return results
+
+    def _run(self, number: int) -> Training[tuple[FoldResult, pd.DataFrame]]:
         """Train fold ``number``; return its result and its out-of-fold predictions."""
         context, fold = self._context, self._context.split.folds[number]
         data = training_data(context, fold.train, fold.validation)
-        result = self._trainer.fit(
-            data,
-            seed=seed_of(self._candidate.seed, number),
-            epochs=context.config.training.max_epochs,
-            score=lambda y, logits: epoch_score(y, logits, context.config.objective),
-            on_epoch=lambda report: self._after_epoch(number, report),
-        )
-        if number == 0:
-            self._first_model = [np.array(variable) for variable in self._candidate.model.variables]
+        self._best = None
+        with self._record.epochs_at_once() if self._is_light else nullcontext():
+            result = yield from self._trainer.training(
+                data,
+                seed=seed_of(self._candidate.seed, number),
+                epochs=context.config.training.max_epochs,
+                score=lambda y, logits: epoch_score(y, logits, context.config.objective),
+                on_epoch=lambda report: self._after_epoch(number, report),
+            )
         return result, predictions_of_fold(context, number, data, result)
 
-    def save_first_model(self) -> None:
-        """Save the model as it was after the first fold; the trained one is lost."""
-        model = self._candidate.model
+    def save_model_of(self, result: FoldResult) -> None:
+        """Save the model as it was after a fold; the one of the last fold is lost."""
         with self._timer.measure("model"):
-            for variable, value in zip(model.variables, self._first_model, strict=True):
-                variable.assign(value)
-            self._record.save_model(model)
+            self._trainer.bring_back(result)
+            self._record.save_model(self._candidate.model)
 
     def _after_epoch(self, fold: int, report: EpochReport) -> None:
         self._record.add_epoch(fold, report)
-        self._context.observer.epoch_finished(fold=fold, epoch=report.epoch, score=report.score)
-        if report.score is not None:
-            step = fold * self._context.config.training.max_epochs + report.epoch
-            self._trial.report(report.score, step)
-            if self._trial.should_prune():
-                reason = f"fold {fold}, epoch {report.epoch}: below the median of finished trials"
-                raise optuna.TrialPruned(reason)
+        self._context.observer.epoch_finished(
+            number=self._trial.number, fold=fold, epoch=report.epoch, score=report.score
+        )
+        # Pruning asks for the best of a fold so far: what is no improvement need not be stored.
+        if report.score is not None and (self._best is None or report.score > self._best):
+            self._best = report.score
+            self._trial.report(report.score, self._step(fold, report.epoch))
+        if not self._is_light and self._trial.should_prune():
+            reason = f"fold {fold}, epoch {report.epoch}: below the median of finished trials"
+            raise optuna.TrialPruned(reason)
+
+    def _step(self, fold: int, epoch: int) -> int:
+        return fold * self._context.config.training.max_epochs + epoch

@@ -15,7 +15,7 @@ class TrialSummary:
         number: Its number in the study.
         state: ``complete``, ``pruned``, ``failed`` or ``interrupted``.
         score: Its pooled objective, if complete.
-        seconds: Its wall time.
+        seconds: What it took, without what other trials trained with it took.
         reason: Why it failed.
     """
 
@@ -40,8 +40,8 @@ class SearchObserver(Protocol):
     def features_computed(self, architecture: str, done: int, total: int) -> None:
         """The backbone has been asked about so many of the images it is asked about once."""
 
-    def epoch_finished(self, *, fold: int, epoch: int, score: float | None) -> None:
-        """The running trial finished an epoch of a fold (both from 0)."""
+    def epoch_finished(self, *, number: int, fold: int, epoch: int, score: float | None) -> None:
+        """A running trial finished an epoch of a fold (both from 0)."""
 
     def trial_finished(self, summary: TrialSummary) -> None:
         """A trial ended."""
@@ -61,7 +61,7 @@ class SilentObserver:
     def features_computed(self, architecture: str, done: int, total: int) -> None:
         """Do nothing."""
 
-    def epoch_finished(self, *, fold: int, epoch: int, score: float | None) -> None:
+    def epoch_finished(self, *, number: int, fold: int, epoch: int, score: float | None) -> None:
         """Do nothing."""
 
     def trial_finished(self, summary: TrialSummary) -> None:

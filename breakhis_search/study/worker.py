@@ -6,18 +6,23 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from breakhis_search.config import StudyConfig
 from breakhis_search.errors import StudyError, TrackingError, TrialFailure
 from breakhis_search.study import lease
 from breakhis_search.study.budget import INTERRUPTED, counts_towards_budget
+from breakhis_search.study.candidate import trains_only_a_head
 from breakhis_search.study.context import StudyContext
 from breakhis_search.study.interruption import HeldInterrupt
 from breakhis_search.study.objective import run_trial
 from breakhis_search.study.progress import TrialSummary
+from breakhis_search.training.together import CutOff, Training, run_alone, run_together
+from breakhis_search.training.trainer import Timer
 
 UID = "trial_uid"
 LEASE = "lease"
@@ -103,13 +108,45 @@ def run_search(study: optuna.Study, context: StudyContext) -> int:
         best=_best_score(study),
     )
     finished = 0
-    while _used(study) < config.search.trials:
+    while (left := config.search.trials - _used(study)) > 0:
         if deadline is not None and time.monotonic() > deadline:
             break
-        _run_one(study, context)
-        finished += 1
+        finished += run_batch(study, context, at_most=min(left, largest_batch(config)))
         _stop_if_hopeless(study)
     return finished
+
+
+def largest_batch(config: StudyConfig) -> int:
+    """Return how many trials may be asked for before one of them is told.
+
+    Who asks for all at once searches at random: the sampler learns from what it was told.
+    """
+    return max(8, config.search.trials // 8)
+
+
+def run_batch(study: optuna.Study, context: StudyContext, *, at_most: int) -> int:
+    """Ask for some trials and run them to their ends; return how many.
+
+    Heads on stored features are trained side by side. Any other trial ends the batch, and is run by
+    itself.
+    """
+    asked: list[AskedTrial] = []
+    try:
+        with HeldInterrupt() as interrupt:  # a trial that is asked for always has an owner
+            heads_only = True
+            while heads_only and len(asked) < at_most:
+                asked.append(AskedTrial.ask(study))
+                heads_only = at_most > 1 and trains_only_a_head(asked[-1].trial, context)
+        interrupt.strike()
+        together = asked if heads_only else asked[:-1]
+        run_together([trial.run(study, context) for trial in together])
+        if not heads_only:
+            run_alone(asked[-1].run(study, context))
+    except BaseException:
+        for trial in asked:
+            trial.give_back(study, CutOff())
+        raise
+    return len(asked)
 
 
 def _best_score(study: optuna.Study) -> float | None:
@@ -121,40 +158,66 @@ def _used(study: optuna.Study) -> int:
     return sum(map(counts_towards_budget, study.get_trials(deepcopy=False)))
 
 
-def _run_one(study: optuna.Study, context: StudyContext) -> None:
-    uid = uuid.uuid4().hex
-    # An interruption between these calls would leave a running trial that nobody owns.
-    with HeldInterrupt() as interrupt:
+@dataclass(frozen=True)
+class AskedTrial:
+    """A trial that this process has to bring to an end.
+
+    Attributes:
+        trial: Marked as this process's.
+        uid: Its identity in both stores.
+    """
+
+    trial: optuna.Trial
+    uid: str
+
+    @classmethod
+    def ask(cls, study: optuna.Study) -> AskedTrial:
+        """Ask for a trial and mark it; an interruption in between would leave it ownerless."""
+        uid = uuid.uuid4().hex
         trial = study.ask()
         trial.set_user_attr(LEASE, lease.claim())
         trial.set_user_attr(UID, uid)
-    start = time.perf_counter()
-    state, value, reason = "interrupted", None, None
-    try:
-        interrupt.strike()
-        value = run_trial(trial, context, uid=uid)
-        study.tell(trial, value)
-        state = "complete"
-    except optuna.TrialPruned as pruned:
-        state, reason = "pruned", str(pruned)
-        study.tell(trial, state=TrialState.PRUNED)
-    except TrialFailure as failure:
-        state, reason = "failed", str(failure)
-        trial.set_user_attr(REASON, reason)
-        study.tell(trial, state=TrialState.FAIL)
-    except BaseException as error:
-        # Ctrl-C, a bug or a store that went away: nobody will finish this trial, say so in Optuna.
-        trial.set_user_attr(INTERRUPTED, True)
-        trial.set_user_attr(REASON, type(error).__name__)
-        failed = study.tell(trial, state=TrialState.FAIL)
-        if isinstance(error, KeyboardInterrupt | TrackingError):  # a bug would only come again
+        return cls(trial, uid)
+
+    def run(self, study: optuna.Study, context: StudyContext) -> Training[None]:
+        """Run the trial; tell Optuna, whoever watches, and MLflow in this order how it ended."""
+        trial, timer = self.trial, Timer()
+        state, value, reason = "interrupted", None, None
+        try:
+            value = yield from run_trial(trial, context, uid=self.uid, timer=timer)
+            study.tell(trial, value)
+            state = "complete"
+        except optuna.TrialPruned as pruned:
+            state, reason = "pruned", str(pruned)
+            study.tell(trial, state=TrialState.PRUNED)
+        except TrialFailure as failure:
+            state, reason = "failed", str(failure)
+            trial.set_user_attr(REASON, reason)
+            study.tell(trial, state=TrialState.FAIL)
+        except BaseException as error:
+            self.give_back(study, error)
+            raise
+        finally:
+            seconds = timer.seconds.get("total", 0.0)
+            context.observer.trial_finished(
+                TrialSummary(trial.number, state, value, seconds, reason)
+            )
+            # Optuna knows of the end before MLflow does: a store that is lost now costs no trial.
+            context.delivery.deliver(context.journal(self.uid))
+
+    def give_back(self, study: optuna.Study, error: BaseException) -> None:
+        """Say in Optuna that nobody will finish the trial, unless it has ended.
+
+        Ctrl-C, a store that went away, a bug (which would only come again) or the company's end.
+        """
+        [now] = [t for t in study.get_trials(deepcopy=False) if t.number == self.trial.number]
+        if now.state.is_finished():
+            return
+        self.trial.set_user_attr(INTERRUPTED, True)
+        self.trial.set_user_attr(REASON, type(error).__name__)
+        failed = study.tell(self.trial, state=TrialState.FAIL)
+        if isinstance(error, KeyboardInterrupt | TrackingError | CutOff):
             _queue_again(study, failed)
-        raise
-    finally:
-        seconds = time.perf_counter() - start
-        context.observer.trial_finished(TrialSummary(trial.number, state, value, seconds, reason))
-        # Optuna knows of the end before MLflow does: a store that is lost now costs no trial.
-        context.delivery.deliver(context.journal(uid))
 
 
 def _stop_if_hopeless(study: optuna.Study) -> None:

@@ -57,6 +57,7 @@ class Journal:
         self._lock = FolderLock(folder)
         self._delivery_lock = FolderLock(folder, "delivery.lock")
         self._is_whole = False
+        self._held_back: list[bytes] | None = None
         with self.disk_errors():
             self.artifacts.mkdir(parents=True, exist_ok=True)
 
@@ -145,6 +146,16 @@ class Journal:
             )
         body = {"name": name, "tags": dict(tags), "parent_uid": parent_uid}
         self._write("run", {**body, "experiment": experiment, "time_ms": _now_ms()})
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Write the records of the block together at its end, however it ends."""
+        self._held_back = []
+        try:
+            yield
+        finally:
+            lines, self._held_back = self._held_back, None
+            self._append(b"".join(lines))
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Record hyperparameters."""
@@ -243,17 +254,23 @@ class Journal:
 
     def _write(self, kind: str, body: Mapping[str, Any]) -> None:
         line = (json.dumps({"kind": kind, **body}) + "\n").encode()
+        if self._held_back is not None:
+            self._held_back.append(line)
+        else:
+            self._append(line)
+
+    def _append(self, lines: bytes) -> None:
         with self.disk_errors():
             self._drop_torn_line()
             size = self._records.stat().st_size if self._records.exists() else 0
             try:
                 with self._records.open("ab") as file:
-                    file.write(line)
+                    file.write(lines)
                     file.flush()
                     os.fsync(file.fileno())
             except OSError:
                 if self._records.exists():
-                    os.truncate(self._records, size)  # half a line on a full disk
+                    os.truncate(self._records, size)  # half of it on a full disk
                 raise
 
 

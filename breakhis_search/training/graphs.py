@@ -31,14 +31,23 @@ class TrainingGraph:
         # All variables, not only weights: the seeds of dropout layers start anew as well.
         self._built = [np.array(variable) for variable in core.variables]
         self._phases: dict[tuple[str, bool], CompiledPhase] = {}
+        self._was_trained = False
 
     def restore(self) -> None:
-        """Give every variable the value that the model was built with."""
+        """Give every variable the value that the model was built with.
+
+        Where no compiled step was asked for since, only a head can differ, which whoever uses the
+        graph draws anew: hundreds of variables of a backbone are left alone.
+        """
+        if not self._was_trained:
+            return
+        self._was_trained = False
         for variable, value in zip(self.core.variables, self._built, strict=True):
             variable.assign(value)
 
     def adopt(self, model: Any) -> None:
         """Give every variable the value it has in another model of the same graph."""
+        self._was_trained = True
         for variable, other in zip(self.core.variables, model.variables, strict=True):
             variable.assign(np.array(other))
 
@@ -50,6 +59,7 @@ class TrainingGraph:
             is_focal: Whether the loss is the focal one.
             xla: Whether to compile with XLA.
         """
+        self._was_trained = True
         key = (part, is_focal)
         if key not in self._phases:
             self._phases[key] = CompiledPhase(self.core, is_focal=is_focal, xla=xla)

@@ -61,47 +61,68 @@ class HeadBatch:
         classes: int,
         seeds: Sequence[int],
     ) -> None:
-        self._settings = tuple(settings)
-        self._decay = np.array([s.weight_decay for s in settings], dtype=np.float32)
-        smoothing = np.array([s.label_smoothing for s in settings], dtype=np.float32)
-        self._smoothing = smoothing[:, None]
-        self._rngs = [np.random.default_rng(seed) for seed in seeds]
+        self.settings = tuple(settings)
+        self.read_settings()
+        self.rngs = [np.random.default_rng(seed) for seed in seeds]
         widths = [features, units, classes] if units else [features, classes]
-        self._layers = [
-            _Layer.glorot_uniform(self._rngs, inputs, outputs)
+        self.layers = [
+            _Layer.glorot_uniform(self.rngs, inputs, outputs)
             for inputs, outputs in pairwise(widths)
         ]
-        self._steps = np.zeros(len(settings), dtype=np.int64)
+        self.steps = np.zeros(len(settings), dtype=np.int64)
+
+    def read_settings(self) -> None:
+        """Bring what is computed with into line with the settings."""
+        self._decay = np.array([s.weight_decay for s in self.settings], dtype=np.float32)
+        smoothing = np.array([s.label_smoothing for s in self.settings], dtype=np.float32)
+        self._smoothing = smoothing[:, None]
+
+    @classmethod
+    def stack(cls, heads: Sequence[tuple[HeadBatch, int]]) -> HeadBatch:
+        """Return a batch of heads from other batches, each as far as it is there.
+
+        Args:
+            heads: Batch and place of each head, all of equal size.
+        """
+        batch = cls.__new__(cls)  # nothing is drawn: weights and momenta are there
+        batch.settings = tuple(other.settings[place] for other, place in heads)
+        batch.read_settings()
+        batch.rngs = [other.rngs[place] for other, place in heads]
+        batch.steps = np.array([other.steps[place] for other, place in heads])
+        depth = len(heads[0][0].layers)
+        batch.layers = [
+            _Layer.stack([(other.layers[i], place) for other, place in heads]) for i in range(depth)
+        ]
+        return batch
 
     def __len__(self) -> int:
         """Return the number of heads."""
-        return len(self._settings)
+        return len(self.settings)
 
     def weights_of(self, head: int) -> list[FloatArray]:
         """Return copies of a head's weights as Keras orders them: kernel, bias, kernel, bias."""
-        return [
-            array[head].copy() for layer in self._layers for array in (layer.kernel, layer.bias)
-        ]
+        return [array[head].copy() for layer in self.layers for array in (layer.kernel, layer.bias)]
 
     def set_weights(self, head: int, weights: Sequence[FloatArray]) -> None:
         """Give a head weights as :meth:`weights_of` returns them; its momenta stay."""
-        arrays = [array for layer in self._layers for array in (layer.kernel, layer.bias)]
+        arrays = [array for layer in self.layers for array in (layer.kernel, layer.bias)]
         for array, value in zip(arrays, weights, strict=True):
             array[head] = value
 
-    def logits(self, features: FloatArray) -> FloatArray:
+    def logits(self, features: FloatArray, heads: slice = slice(None)) -> FloatArray:
         """Return the answers of every head in inference.
 
         Args:
             features: float32 [n, d], the same for all heads, or [H, n, d].
+            heads: Those that are asked.
 
         Returns:
             float32 [H, n, K].
         """
         values = features
-        for layer in self._layers[:-1]:
-            values = np.maximum(layer.apply(values), 0.0)
-        return self._layers[-1].apply(values)
+        for layer in self.layers[:-1]:
+            values = np.maximum(layer.apply(values, heads), 0.0)
+        return self.layers[-1].apply(values, heads)
 
     def step(
         self, features: FloatArray, targets: FloatArray, weights: FloatArray, rates: FloatArray
@@ -119,25 +140,25 @@ class HeadBatch:
             The loss of each head before the step, float32 [H].
         """
         hidden = features
-        if len(self._layers) > 1:
-            hidden = np.maximum(self._layers[0].apply(features), 0.0)
-        kept = self._dropout_mask(hidden.shape)
+        if len(self.layers) > 1:
+            hidden = np.maximum(self.layers[0].apply(features), 0.0)
+        kept = self._dropout_mask(hidden.shape, rates > 0)
         dropped = hidden * kept
-        losses, gradient = self._loss(self._layers[-1].apply(dropped), targets)
+        losses, gradient = self._loss(self.layers[-1].apply(dropped), targets)
         share = weights / weights.shape[1]  # Keras divides by the batch, not by the weights' sum
         gradient *= share[:, :, None]
         gradients = [_layer_gradients(dropped, gradient)]
-        if len(self._layers) > 1:
-            back = gradient @ self._layers[-1].kernel.transpose(0, 2, 1) * kept
+        if len(self.layers) > 1:
+            back = gradient @ self.layers[-1].kernel.transpose(0, 2, 1) * kept
             gradients.insert(0, _layer_gradients(features, back * (hidden > 0)))
         self._update(gradients, rates)
         return np.asarray((losses * share).sum(axis=1), dtype=np.float32)
 
-    def _dropout_mask(self, shape: tuple[int, ...]) -> FloatArray:
+    def _dropout_mask(self, shape: tuple[int, ...], active: npt.NDArray[np.bool_]) -> FloatArray:
         """0 where a unit is dropped, else 1 / (1 − rate), float32 [H, b, units]."""
         mask = np.ones(shape, dtype=np.float32)
-        for head, (settings, rng) in enumerate(zip(self._settings, self._rngs, strict=True)):
-            if settings.dropout_rate > 0:
+        for head, (settings, rng) in enumerate(zip(self.settings, self.rngs, strict=True)):
+            if settings.dropout_rate > 0 and active[head]:
                 keep = 1.0 - settings.dropout_rate
                 mask[head] = (rng.random(shape[1:], dtype=np.float32) < keep) / np.float32(keep)
         return mask
@@ -151,7 +172,7 @@ class HeadBatch:
         p = np.exp(log_p)
         losses = -(targets * log_p).sum(axis=-1)
         gradient = p * targets.sum(axis=-1, keepdims=True) - targets
-        for head, settings in enumerate(self._settings):
+        for head, settings in enumerate(self.settings):
             if settings.focal_gamma is not None:
                 losses[head], gradient[head] = _focal(p[head], targets[head], settings.focal_gamma)
         return losses, gradient
@@ -161,13 +182,13 @@ class HeadBatch:
     ) -> None:
         """AdamW of Keras: decay first, then the step; a head with rate 0 is left as it is."""
         active = rates > 0
-        self._steps += active
-        steps = np.maximum(self._steps, 1)
+        self.steps += active
+        steps = np.maximum(self.steps, 1)
         unbiased = np.sqrt(1.0 - BETA_2**steps) / (1.0 - BETA_1**steps)
         scale = (rates * unbiased).astype(np.float32)
         decay = rates * self._decay
         everyone = bool(active.all())
-        for layer, (kernel, bias) in zip(self._layers, gradients, strict=True):
+        for layer, (kernel, bias) in zip(self.layers, gradients, strict=True):
             which = slice(None) if everyone else active
             layer.update(kernel, bias, scale=scale, decay=decay, heads=which)
 
@@ -183,7 +204,7 @@ class _Layer:
     def __init__(self, kernel: FloatArray) -> None:
         self.kernel = kernel
         self.bias = np.zeros((kernel.shape[0], kernel.shape[2]), dtype=np.float32)
-        self._moments = [np.zeros_like(a) for a in (self.kernel, self.kernel, self.bias, self.bias)]
+        self.moments = [np.zeros_like(a) for a in (self.kernel, self.kernel, self.bias, self.bias)]
 
     @classmethod
     def glorot_uniform(
@@ -194,9 +215,19 @@ class _Layer:
         draws = [rng.uniform(-limit, limit, (inputs, outputs)) for rng in rngs]
         return cls(np.stack(draws).astype(np.float32))
 
-    def apply(self, values: FloatArray) -> FloatArray:
+    @classmethod
+    def stack(cls, layers: Sequence[tuple[_Layer, int]]) -> _Layer:
+        """The layers at these places as one, with their momenta."""
+        stacked = cls(np.stack([layer.kernel[place] for layer, place in layers]))
+        stacked.bias = np.stack([layer.bias[place] for layer, place in layers])
+        stacked.moments = [
+            np.stack([layer.moments[i][place] for layer, place in layers]) for i in range(4)
+        ]
+        return stacked
+
+    def apply(self, values: FloatArray, heads: slice = slice(None)) -> FloatArray:
         """Return [H, b, outputs] of values [b, inputs] or [H, b, inputs]."""
-        answers: FloatArray = values @ self.kernel + self.bias[:, None, :]
+        answers: FloatArray = values @ self.kernel[heads] + self.bias[heads, None, :]
         return answers
 
     def update(
@@ -209,7 +240,7 @@ class _Layer:
         heads: Any,
     ) -> None:
         """Take an AdamW step with the gradients of kernel and bias for the named heads."""
-        first, second, first_bias, second_bias = self._moments
+        first, second, first_bias, second_bias = self.moments
         shrink = (1.0 - decay)[:, None, None]
         self.kernel[heads] *= shrink[heads]
         pairs = ((self.kernel, kernel, first, second), (self.bias, bias, first_bias, second_bias))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,13 +20,56 @@ FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
 
 
+@dataclass(frozen=True)
+class Snapshot:
+    """Values that variables of a model had at some time.
+
+    Attributes:
+        variables: Of the model.
+        values: What each held.
+    """
+
+    variables: Sequence[Any]
+    values: Sequence[npt.NDArray[np.generic]]
+
+    @classmethod
+    def take(cls, variables: Iterable[Any]) -> Snapshot:
+        """Return what variables hold now."""
+        kept = tuple(variables)
+        return cls(kept, tuple(np.array(variable) for variable in kept))
+
+    def put(self) -> None:
+        """Give the variables their values back."""
+        for variable, value in zip(self.variables, self.values, strict=True):
+            variable.assign(value)
+
+
+@dataclass(frozen=True)
+class HeadStep:
+    """A step of a head on stored features, to be taken by who runs the training.
+
+    Attributes:
+        phase: Whose head.
+        features: float32 [b, d].
+        targets: One-hot, float32 [b, K].
+        weights: Of each image in the loss, float32 [b].
+        rate: Learning rate.
+    """
+
+    phase: HeadPhase
+    features: FloatArray
+    targets: FloatArray
+    weights: FloatArray
+    rate: float
+
+
 class Phase(Protocol):
     """Trains a model that it was given on rows of the images it was given."""
 
     def step(
         self, rows: IntArray, targets: FloatArray, weights: FloatArray | None, *, rate: float
-    ) -> float:
-        """Train on one batch and return its loss.
+    ) -> float | HeadStep:
+        """Train on one batch and return its loss, or the step that others may take part in.
 
         Args:
             rows: Row positions of the images, int64 [b].
@@ -33,8 +78,8 @@ class Phase(Protocol):
             rate: Learning rate.
         """
 
-    def end_epoch(self) -> None:
-        """Bring what was learnt into the model."""
+    def snapshot(self) -> Snapshot:
+        """Return what has been learnt so far, as values for variables of the model."""
 
     def predict(self, rows: IntArray) -> FloatArray:
         """Return the logits of the given rows, float32 [n, K]."""
@@ -45,14 +90,20 @@ class ImagePhase:
 
     Args:
         compiled: Its compiled step.
+        core: The model.
         images: All images, uint8 [n, h, w, 3].
         batch_size: Images per step of a prediction.
     """
 
     def __init__(
-        self, compiled: CompiledPhase, images: npt.NDArray[np.uint8], batch_size: int
+        self,
+        compiled: CompiledPhase,
+        core: Any,
+        images: npt.NDArray[np.uint8],
+        batch_size: int,
     ) -> None:
         self._compiled = compiled
+        self._core = core
         self._images = images
         self._batch_size = batch_size
 
@@ -62,8 +113,9 @@ class ImagePhase:
         """Train on one batch of augmented images."""
         return self._compiled.step(self._images[rows], targets, weights, learning_rate=rate)
 
-    def end_epoch(self) -> None:
-        """Do nothing: the model itself is trained."""
+    def snapshot(self) -> Snapshot:
+        """Return all weights of the model."""
+        return Snapshot.take(self._core.weights)
 
     def predict(self, rows: IntArray) -> FloatArray:
         """Return the logits of the images as they are."""
@@ -73,12 +125,19 @@ class ImagePhase:
 class HeadPhase:
     """Trains the head alone on stored features: a few matrix products a step, nothing compiled.
 
+    It takes the head's weights from the model at its start and keeps its own from then on.
+
     Args:
-        core: A transfer model of ours, images → logits; its head is trained, the rest is frozen.
+        core: A transfer model of ours, images → logits.
         features: Of all images.
         policy: The views that are stored of each image.
-        plan: How the head is trained.
+        strength: Of augmentation.
+        settings: How the head is trained.
         seed: Of dropout and of the views that are drawn.
+
+    Attributes:
+        batch: The batch that the head is part of, with others where trainings go side by side.
+        place: Of the head in the batch.
     """
 
     def __init__(
@@ -86,45 +145,45 @@ class HeadPhase:
         core: Any,
         features: StoredFeatures,
         policy: ViewPolicy,
-        plan: TrainingPlan,
         *,
+        strength: float,
+        settings: HeadSettings,
         seed: int,
     ) -> None:
-        self._layers = [layer for layer in core.layers if layer.name in ("head_dense", "logits")]
+        layers = [layer for layer in core.layers if layer.name in ("head_dense", "logits")]
+        self._variables = [variable for layer in layers for variable in layer.weights]
         self._features = features
         self._policy = policy
-        self._strength = plan.augmentation_strength
+        self._strength = strength
         self._rng = np.random.default_rng([seed, 1])
-        self._head = HeadBatch(
-            [head_settings(core, plan)],
+        units = layers[0].units if len(layers) > 1 else 0
+        self.size = (features.width, units, layers[-1].units)
+        self.batch = HeadBatch(
+            [settings],
             features=features.width,
-            units=self._layers[0].units if len(self._layers) > 1 else 0,
-            classes=self._layers[-1].units,
+            units=units,
+            classes=layers[-1].units,
             seeds=[seed],
         )
-        self._head.set_weights(0, [w for layer in self._layers for w in layer.get_weights()])
+        self.batch.set_weights(0, [np.array(variable) for variable in self._variables])
+        self.place = 0
 
     def step(
         self, rows: IntArray, targets: FloatArray, weights: FloatArray | None, *, rate: float
-    ) -> float:
-        """Train on one stored view of each image."""
+    ) -> HeadStep:
+        """Return the step on one stored view of each image."""
         views = self._policy.draw(self._strength, len(rows), self._rng)
-        features = self._features.take(rows, views)
         every = np.ones(len(rows), np.float32) if weights is None else weights
-        losses = self._head.step(
-            features[None], targets[None], every[None], np.array([rate], np.float32)
-        )
-        return float(losses[0])
+        return HeadStep(self, self._features.take(rows, views), targets, every, rate)
 
-    def end_epoch(self) -> None:
-        """Put the head's weights into the model."""
-        weights = iter(self._head.weights_of(0))
-        for layer in self._layers:
-            layer.set_weights([next(weights), next(weights)])
+    def snapshot(self) -> Snapshot:
+        """Return the head's weights."""
+        return Snapshot(self._variables, self.batch.weights_of(self.place))
 
     def predict(self, rows: IntArray) -> FloatArray:
         """Return the logits of the images as they are."""
-        answers: FloatArray = self._head.logits(self._features.take(rows, PLAIN))[0]
+        heads = slice(self.place, self.place + 1)
+        answers: FloatArray = self.batch.logits(self._features.take(rows, PLAIN), heads)[0]
         return answers
 
 

@@ -17,11 +17,20 @@ from breakhis_search.data.feature_store import StoredFeatures
 from breakhis_search.data.sampling import TrainingRows, class_weights, epoch_stream, steps_per_epoch
 from breakhis_search.data.views import ViewPolicy
 from breakhis_search.errors import TrialFailure
+from breakhis_search.models.heads import has_seam, layers_of_head, set_dropout_rate
 from breakhis_search.training.compilation import learning_rates
 from breakhis_search.training.devices import Device
 from breakhis_search.training.graphs import TrainingGraph
-from breakhis_search.training.phases import HeadPhase, ImagePhase, Phase
+from breakhis_search.training.phases import (
+    HeadPhase,
+    HeadStep,
+    ImagePhase,
+    Phase,
+    Snapshot,
+    head_settings,
+)
 from breakhis_search.training.plan import TrainingPlan
+from breakhis_search.training.together import Training, run_alone
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
@@ -31,18 +40,25 @@ Score = Callable[[IntArray, FloatArray], float | None]
 
 @dataclass
 class Timer:
-    """Seconds spent by phase of a trial (``train``, ``validate``, …)."""
+    """Seconds spent by phase of a trial (``train``, ``validate``, …).
+
+    Attributes:
+        seconds: By phase, without what others did in between.
+        away: Seconds in which others had their turn.
+    """
 
     seconds: dict[str, float] = field(default_factory=dict)
+    away: float = 0.0
 
     @contextmanager
     def measure(self, phase: str) -> Iterator[None]:
         """Add the time of the block to ``phase``."""
-        start = time.perf_counter()
+        start, away = time.perf_counter(), self.away
         try:
             yield
         finally:
-            self.seconds[phase] = self.seconds.get(phase, 0.0) + time.perf_counter() - start
+            own = time.perf_counter() - start - (self.away - away)
+            self.seconds[phase] = self.seconds.get(phase, 0.0) + own
 
 
 @dataclass(frozen=True)
@@ -75,11 +91,13 @@ class FoldResult:
         history: One report per epoch.
         best_epoch: Number of epochs (from 1) after which the kept weights were reached.
         logits: Of the validation images with the kept weights, float32 [n, K]; ``None`` without.
+        kept: The kept weights.
     """
 
     history: tuple[EpochReport, ...]
     best_epoch: int
     logits: FloatArray | None
+    kept: Snapshot
 
 
 @dataclass(frozen=True)
@@ -112,6 +130,19 @@ class _Span:
     first_epoch: int
     last_epoch: int
     peak_rate: float
+
+
+@dataclass(frozen=True)
+class _Epoch:
+    """Where in a training an epoch stands."""
+
+    number: int
+    span: _Span
+    epochs: int
+
+    @property
+    def is_last(self) -> bool:
+        return self.number + 1 == self.epochs
 
 
 @dataclass(frozen=True)
@@ -159,8 +190,11 @@ class FoldTrainer:
         self._device = device
         self._timer = timer
         self._features = features
+        self._head = head_settings(graph.core, plan) if has_seam(graph.core) else None
         # All variables, not only weights: the seeds of dropout layers start anew as well.
-        self._initial = [np.array(variable) for variable in graph.core.variables]
+        only_head = features is not None and not plan.fine_tunes
+        layers = layers_of_head(graph.core) if only_head else [graph.core]
+        self._initial = Snapshot.take(v for layer in layers for v in layer.variables)
 
     @property
     def core(self) -> Any:
@@ -176,7 +210,32 @@ class FoldTrainer:
         score: Score | None = None,
         on_epoch: Callable[[EpochReport], None] = lambda _: None,
     ) -> FoldResult:
-        """Train, keep the weights of the best epoch (of the last one without ``score``).
+        """Train, and leave the kept weights in the model; see :meth:`training`."""
+        training = self.training(data, epochs=epochs, seed=seed, score=score, on_epoch=on_epoch)
+        result = run_alone(training)
+        self.bring_back(result)
+        return result
+
+    def bring_back(self, result: FoldResult) -> None:
+        """Make the model the one whose weights were kept of a fold."""
+        self._initial.put()
+        result.kept.put()
+        if self._head is not None:
+            set_dropout_rate(self.core, self._head.dropout_rate)
+
+    def training(
+        self,
+        data: TrainingData,
+        *,
+        epochs: int,
+        seed: int,
+        score: Score | None = None,
+        on_epoch: Callable[[EpochReport], None] = lambda _: None,
+    ) -> Training[FoldResult]:
+        """Train a fold, keep the weights of the best epoch (of the last one without ``score``).
+
+        Between two steps of a head on stored features other trainings may use the model; between
+        others nobody may.
 
         Args:
             data: Images and rows.
@@ -188,10 +247,8 @@ class FoldTrainer:
         Raises:
             TrialFailure: The loss is not finite, or the device is out of memory.
         """
-        for variable, value in zip(self.core.variables, self._initial, strict=True):
-            variable.assign(value)
+        self._initial.put()
         stopper = _EarlyStopping(self._config.patience)
-        last_phase = self._spans(epochs)[-1]
         history: list[EpochReport] = []
         stream = epoch_stream(
             data.rows,
@@ -199,15 +256,28 @@ class FoldTrainer:
             batch_size=self._config.batch_size,
             rng=np.random.default_rng(seed),
         )
-        try:
-            for report, logits in self._epochs(data, epochs, seed, stream, score):
-                history.append(report)
-                stopper.see(report, logits, self.core)
-                on_epoch(report)
-                if report.epoch + 1 == last_phase.first_epoch:
+        spans = self._spans(epochs)
+        with self._memory_errors():
+            for span in spans:
+                phase = self._enter(span, data, seed)
+                for epoch, rates in self._rates(span, data):
+                    report, logits = yield from self._epoch(
+                        phase, data, next(stream), rates, _Epoch(epoch, span, epochs), score
+                    )
+                    history.append(report)
+                    stopper.see(report, logits, phase)
+                    on_epoch(report)
+                    if span is spans[-1] and stopper.is_exhausted:
+                        break
+                if span is not spans[-1]:
+                    phase.snapshot().put()  # the next phase goes on from here
                     stopper.start_again()  # fine-tuning gets its chance whatever the head did
-                if stopper.is_exhausted and report.epoch >= last_phase.first_epoch:
-                    break
+        return FoldResult(tuple(history), *stopper.kept())
+
+    @contextmanager
+    def _memory_errors(self) -> Iterator[None]:
+        try:
+            yield
         except Exception as error:  # every backend has its own class for being out of memory
             if "RESOURCE_EXHAUSTED" in str(error) or "ResourceExhausted" in type(error).__name__:
                 raise TrialFailure(
@@ -215,7 +285,6 @@ class FoldTrainer:
                     remedy=f"use a smaller batch than {self._config.batch_size} or smaller images",
                 ) from error
             raise
-        return FoldResult(tuple(history), *stopper.restore(self.core))
 
     def _spans(self, epochs: int) -> list[_Span]:
         plan = self._plan
@@ -231,40 +300,48 @@ class FoldTrainer:
         ]
         return [p for p in phases if p.last_epoch > p.first_epoch]
 
-    def _epochs(
-        self,
-        data: TrainingData,
-        epochs: int,
-        seed: int,
-        stream: Iterator[IntArray],
-        score: Score | None,
-    ) -> Iterator[tuple[EpochReport, FloatArray | None]]:
+    def _rates(self, span: _Span, data: TrainingData) -> Iterator[tuple[int, FloatArray]]:
+        """Every epoch of a phase with the learning rates of its steps."""
         steps = steps_per_epoch(data.rows, self._plan.sampling_strategy, self._config.batch_size)
-        for phase in self._spans(epochs):
-            engine = self._enter(phase, data, seed)
-            length = phase.last_epoch - phase.first_epoch
-            rates = learning_rates(peak=phase.peak_rate, steps=steps * length).reshape(length, -1)
-            for epoch, epoch_rates in enumerate(rates, start=phase.first_epoch):
-                with self._timer.measure("train"):
-                    loss = self._train_epoch(engine, data, next(stream), epoch_rates)
-                logits = None
-                # Without a score nothing is chosen by epoch: only the last answer counts.
-                if len(data.validation) and (score or epoch + 1 == epochs):
-                    with self._timer.measure("validate"):
-                        logits = engine.predict(data.validation)
-                val_loss, value = _validate(data, logits, score)
-                rate = float(epoch_rates[-1])
-                yield EpochReport(epoch, phase.name, loss, val_loss, value, rate), logits
+        length = span.last_epoch - span.first_epoch
+        rates = learning_rates(peak=span.peak_rate, steps=steps * length).reshape(length, -1)
+        return enumerate(rates, start=span.first_epoch)
+
+    def _epoch(
+        self,
+        phase: Phase,
+        data: TrainingData,
+        order: IntArray,
+        rates: FloatArray,
+        epoch: _Epoch,
+        score: Score | None,
+    ) -> Training[tuple[EpochReport, FloatArray | None]]:
+        with self._timer.measure("train"):
+            loss = yield from self._train_epoch(phase, data, order, rates)
+        logits = None
+        # Without a score nothing is chosen by epoch: only the last answer counts.
+        if len(data.validation) and (score or epoch.is_last):
+            with self._timer.measure("validate"):
+                logits = phase.predict(data.validation)
+        val_loss, value = _validate(data, logits, score)
+        rate = float(rates[-1])
+        return EpochReport(epoch.number, epoch.span.name, loss, val_loss, value, rate), logits
 
     def _enter(self, phase: _Span, data: TrainingData, seed: int) -> Phase:
         """What trains in a phase, started anew."""
-        if phase.part is not None:
-            self._set_trainable(self.core, phase.part)
-        if phase.part == "head" and self._features is not None:
+        if phase.part == "head" and self._features is not None and self._head is not None:
             with self._timer.measure("features"):
                 stored = self._features.open(data)
-            policy = self._features.policy
-            return HeadPhase(self.core, stored, policy, self._plan, seed=seed)
+            return HeadPhase(
+                self.core,
+                stored,
+                self._features.policy,
+                strength=self._plan.augmentation_strength,
+                settings=self._head,
+                seed=seed,
+            )
+        if phase.part is not None:
+            self._set_trainable(self.core, phase.part)
         with self._timer.measure("compile"):
             compiled = self._graph.phase(
                 phase.part or "all",
@@ -272,11 +349,11 @@ class FoldTrainer:
                 xla=self._device.compiles_with_xla,
             )
         compiled.restart(self._plan, seed + phase.first_epoch)
-        return ImagePhase(compiled, data.images, self._config.batch_size)
+        return ImagePhase(compiled, self.core, data.images, self._config.batch_size)
 
     def _train_epoch(
         self, phase: Phase, data: TrainingData, order: IntArray, rates: FloatArray
-    ) -> float:
+    ) -> Training[float]:
         plan, size = self._plan, self._config.batch_size
         targets = np.eye(data.n_classes, dtype=np.float32)
         weights = None
@@ -286,14 +363,13 @@ class FoldTrainer:
         for step, rate in enumerate(rates):
             rows = order[step * size : (step + 1) * size]
             y = data.rows.y[rows]
-            loss = phase.step(
+            answer = phase.step(
                 data.train[rows],
                 targets[y],
                 None if weights is None else weights[y],
                 rate=float(rate),
             )
-            losses.append(loss)
-        phase.end_epoch()
+            losses.append((yield from self._taken(answer)))
         loss = float(np.mean(losses))
         if not math.isfinite(loss):
             raise TrialFailure(
@@ -301,6 +377,15 @@ class FoldTrainer:
                 received=f"loss {loss}",
                 remedy="lower optimizer/learning_rate in the study's space",
             )
+        return loss
+
+    def _taken(self, answer: float | HeadStep) -> Training[float]:
+        """The loss of a step, which someone else takes where it is not taken yet."""
+        if isinstance(answer, float):
+            return answer
+        start = time.perf_counter()
+        loss, seconds = yield answer
+        self._timer.away += time.perf_counter() - start - seconds
         return loss
 
 
@@ -337,18 +422,19 @@ class _EarlyStopping:
         self._patience = patience
         self._best: tuple[float, float] | None = None
         self._best_epoch = 0
-        self._weights: list[Any] | None = None
+        self._kept = Snapshot((), ())
         self._logits: FloatArray | None = None
         self._waited = 0
 
-    def see(self, report: EpochReport, logits: FloatArray | None, core: Any) -> None:
+    def see(self, report: EpochReport, logits: FloatArray | None, phase: Phase) -> None:
         if report.score is None:
-            self._best_epoch, self._logits, self._weights = report.epoch + 1, logits, None
+            self._best_epoch, self._logits = report.epoch + 1, logits
+            self._kept = phase.snapshot()
             return
         rank = (report.score, -(report.val_loss or 0.0))  # the likelihood breaks ties
         if self._best is None or rank > self._best:
             self._best, self._best_epoch, self._waited = rank, report.epoch + 1, 0
-            self._weights, self._logits = core.get_weights(), logits
+            self._kept, self._logits = phase.snapshot(), logits
         else:
             self._waited += 1
 
@@ -360,7 +446,5 @@ class _EarlyStopping:
     def is_exhausted(self) -> bool:
         return self._waited >= self._patience
 
-    def restore(self, core: Any) -> tuple[int, FloatArray | None]:
-        if self._weights is not None:
-            core.set_weights(self._weights)
-        return self._best_epoch, self._logits
+    def kept(self) -> tuple[int, FloatArray | None, Snapshot]:
+        return self._best_epoch, self._logits, self._kept

@@ -170,6 +170,13 @@ def test_missing_weights_stop_before_the_study_starts(place, capsys):
     assert not (place / "mlruns" / "studies.db").exists()
 
 
+def test_a_weights_folder_that_is_not_there_is_refused_though_the_demo_needs_none(place, capsys):
+    options = ["--data", "data", "--profile", "demo", "--weights-dir", "nowhere"]
+    message = error_of(capsys, "run", "--study", "binary", *options)
+    assert "weights folder does not exist" in message
+    assert "nowhere" in message
+
+
 @pytest.mark.parametrize("study", ["nonsense", "no/such/file.yaml"])
 def test_an_unknown_study_is_named(place, capsys, study):
     assert study in error_of(capsys, "run", "--study", study)

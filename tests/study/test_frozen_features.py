@@ -18,8 +18,10 @@ from breakhis_search.study.candidate import Candidate, frozen_features, trainer_
 from breakhis_search.study.progress import SilentObserver
 from breakhis_search.training.devices import Device
 from breakhis_search.training.graphs import TrainingGraph
+from breakhis_search.training.head_batch import HeadBatch
 from breakhis_search.training.phases import predict_logits
 from breakhis_search.training.plan import TrainingPlan
+from breakhis_search.training.together import CutOff, run_alone, run_together
 from breakhis_search.training.trainer import Timer, TrainingData
 
 N = 24
@@ -112,6 +114,92 @@ def test_the_backbone_is_asked_once_for_all_trials(context, monkeypatch):
         for _ in range(2):
             trainer.fit(data_of(context), epochs=1, seed=0)
     assert [done for _, done, _ in asked] == [8, 16, 24]
+
+
+PLANS = [
+    PLAN,
+    replace(PLAN, sampling_strategy="oversample", learning_rate=1e-2),
+    replace(PLAN, sampling_strategy="focal", focal_gamma=2.0, augmentation_strength=0.0),
+    replace(PLAN, sampling_strategy="class_weights", class_weighting="inverse", weight_decay=0.1),
+]
+
+
+def fits(context, plans, *, patience: int = 9):
+    """The trainings of heads of two sizes, several of them on one and the same model."""
+    config = TrainingConfig(max_epochs=6, head_epochs=2, batch_size=8, patience=patience)
+    context.config = SimpleNamespace(training=config)
+    models = {units: candidate_of(units=units) for units in (0, 6)}
+    for seed, plan in enumerate(plans):
+        candidate = replace(models[6 * (seed % 2)], plan=plan, seed=seed)
+        trainer = trainer_of(candidate, context, timer=Timer())
+        yield trainer.training(data_of(context), epochs=6, seed=seed, score=score)
+
+
+@pytest.mark.parametrize("patience", [9, 1], ids=["to the end", "stopping early"])
+def test_a_head_learns_the_same_in_company_as_alone(context, patience):
+    plans = PLANS * 2
+    alone = [run_alone(training) for training in fits(context, plans, patience=patience)]
+    together = run_together(list(fits(context, plans, patience=patience)))
+    for one, other in zip(alone, together, strict=True):
+        assert one.history == other.history
+        assert one.best_epoch == other.best_epoch
+        np.testing.assert_array_equal(one.logits, other.logits)
+        for value, same in zip(one.kept.values, other.kept.values, strict=True):
+            np.testing.assert_array_equal(value, same)
+
+
+def test_heads_of_one_size_take_one_step(context, monkeypatch):
+    sizes = []
+    step = HeadBatch.step
+    monkeypatch.setattr(
+        HeadBatch, "step", lambda self, *args: sizes.append(len(self)) or step(self, *args)
+    )
+    run_together(list(fits(context, PLANS[:1] * 6)))
+    assert set(sizes) == {3}, "six heads of two sizes"
+    assert len(sizes) == 2 * 6 * 2, "epochs × steps of either size"
+
+
+def test_what_ends_one_training_is_told_to_the_others(context):
+    told = []
+
+    def listening():
+        try:
+            yield from next(fits(context, PLANS[:1]))
+        except CutOff:
+            told.append("cut off")
+            raise
+
+    def breaking():
+        yield from ()
+        raise ZeroDivisionError
+
+    def failing():
+        training = next(fits(context, PLANS[:1]))
+        yield next(training)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_together([listening(), failing(), listening()])
+    assert told == ["cut off"] * 2
+    with pytest.raises(ZeroDivisionError):
+        run_together([listening(), breaking(), listening()])
+    assert told == ["cut off"] * 3, "the last one had not begun"
+
+
+def test_the_model_becomes_the_one_that_was_kept(context):
+    candidate, other = candidate_of(units=6), candidate_of(units=6, seed=5)
+    other = replace(other, graph=candidate.graph)
+    trainers = [trainer_of(c, context, timer=Timer()) for c in (candidate, other)]
+    results = run_together(
+        [
+            trainer.training(data_of(context), epochs=3, seed=seed, score=score)
+            for seed, trainer in enumerate(trainers)
+        ]
+    )
+    for trainer, result in zip(trainers, results, strict=True):
+        trainer.bring_back(result)
+        answers = predict_logits(candidate.model, context.images, VALIDATION, 8)
+        np.testing.assert_allclose(result.logits, answers, atol=1e-5)
 
 
 def test_nothing_is_compiled_for_a_frozen_backbone(context):

@@ -93,7 +93,7 @@ def test_ctrl_c_between_asking_and_the_mark_leaves_no_trial_without_an_owner(
     monkeypatch.setattr(study, "ask", ask_and_strike)
     study.enqueue_trial(PICKED)
     with pytest.raises(KeyboardInterrupt):
-        worker._run_one(study, context)
+        worker.run_batch(study, context, at_most=1)
     assert states(study) == [TrialState.FAIL, TrialState.WAITING]
     assert study.trials[0].user_attrs[budget.INTERRUPTED]
     assert study.trials[1].system_attrs["fixed_params"] == PICKED
@@ -156,10 +156,14 @@ def test_a_store_lost_after_training_does_not_cost_the_trial(study, context, mon
     def refuse(_journal):
         raise TrackingError("the store is gone")
 
-    monkeypatch.setattr(worker, "run_trial", lambda *_args, **_kwargs: 0.75)
+    def train(*_args, **_kwargs):
+        yield from ()
+        return 0.75
+
+    monkeypatch.setattr(worker, "run_trial", train)
     monkeypatch.setattr(context.delivery, "deliver", refuse)
     with pytest.raises(TrackingError, match="the store is gone"):
-        worker._run_one(study, context)
+        worker.run_batch(study, context, at_most=1)
     assert states(study) == [TrialState.COMPLETE]
     assert study.best_value == 0.75
 
@@ -176,10 +180,11 @@ def test_a_store_lost_after_training_does_not_cost_the_trial(study, context, mon
 def test_what_stopped_a_trial_from_outside_is_tried_again(study, context, monkeypatch, error, left):
     def stop(trial, *_args, **_kwargs):
         trial.suggest_float("optimizer/learning_rate", 0.001, 0.01)
+        yield from ()
         raise error
 
     monkeypatch.setattr(worker, "run_trial", stop)
     with pytest.raises(type(error), match=str(error)):
-        worker._run_one(study, context)
+        worker.run_batch(study, context, at_most=1)
     assert states(study) == left
     assert not budget.counts_towards_budget(study.trials[0])

@@ -94,7 +94,7 @@ def test_dropout_keeps_the_mean_and_is_off_in_inference():
     batch = HeadBatch(settings, features=D, units=0, classes=K, seeds=[3])
     features = np.ones((4, D), dtype=np.float32)
     np.testing.assert_array_equal(batch.logits(features), batch.logits(features))
-    mask = batch._dropout_mask((1, 200, 500))
+    mask = batch._dropout_mask((1, 200, 500), np.array([True]))
     assert set(np.unique(mask)) == {0.0, 2.0}
     assert mask.mean() == pytest.approx(1.0, abs=0.02)
 
