@@ -1,6 +1,7 @@
 # make run     search, compare and register, in an environment of its own (STUDY=binary|multiclass)
 # make test    the whole test suite
 # make check   formatting, lint, types, import layers
+# make bench   the reference searches beside their peers (DATA=…, WEIGHTS=…); hours
 # make lock    resolve the pins anew (needs uv)
 
 PYTHON ?= python3
@@ -8,7 +9,7 @@ STUDY ?= multiclass
 RUN := .venv/bin/python
 PIP := .venv/bin/python -m pip --disable-pip-version-check install --quiet -c requirements.lock
 
-.PHONY: run test check format lock clean
+.PHONY: run test check format bench lock clean
 
 run: .venv/run.stamp
 	$(RUN) -m breakhis_search run --study $(STUDY)
@@ -38,6 +39,12 @@ format: .venv/dev.stamp
 .venv/dev.stamp: .venv/bin/python pyproject.toml requirements.lock
 	$(PIP) --editable '.[dev]'
 	touch $@ .venv/run.stamp
+
+bench: .venv/dev.stamp
+	$(RUN) benchmarks/reference_searches.py r1 --data $(DATA) --weights $(WEIGHTS)
+	$(RUN) benchmarks/reference_searches.py r1 --data $(DATA) --weights $(WEIGHTS) --trials 256
+	$(RUN) benchmarks/reference_searches.py r2 --data $(DATA) --weights $(WEIGHTS) --peer-trials 16
+	$(RUN) benchmarks/reference_searches.py r3 --peer-trials 16
 
 lock:
 	uv pip compile --universal --python-version 3.11 --extra dev --extra postgres --extra gpu --no-header --no-annotate --output-file requirements.lock pyproject.toml

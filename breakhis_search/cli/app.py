@@ -127,6 +127,9 @@ def compare(
     history: Annotated[
         bool, typer.Option("--history", help="Who was champion when, and why.")
     ] = False,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Where the time went; writes a page with all runs.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Rank the finalists of one or more studies; say which is selected, and why."""
@@ -134,6 +137,11 @@ def compare(
         from breakhis_search.cli.models import history_command
 
         history_command(study, as_json=as_json)
+        return
+    if profile:
+        from breakhis_search.cli.profile import profile_command
+
+        profile_command(study, as_json=as_json)
         return
     from breakhis_search.cli.compare import compare_command
 

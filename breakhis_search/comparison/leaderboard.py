@@ -52,7 +52,7 @@ _STUDY_COLUMNS = (
 
 def list_studies(client: Any) -> pd.DataFrame:
     """Return the studies in the store and what was found of each, newest first."""
-    runs = _search(client, f"tags.`{keys.ROLE}` = '{keys.ROLE_STUDY}'")
+    runs = search_runs(client, f"tags.`{keys.ROLE}` = '{keys.ROLE_STUDY}'")
     rows = [
         {
             "study": run.data.tags.get(keys.STUDY, ""),
@@ -110,7 +110,7 @@ def registered_names_of(client: Any, names: Sequence[str]) -> list[str]:
     """
     experiments = {e.experiment_id: e.name for e in client.search_experiments()}
     full_names = resolve_studies(client, names)
-    runs = _search(client, f"tags.`{keys.ROLE}` = '{keys.ROLE_STUDY}'")
+    runs = search_runs(client, f"tags.`{keys.ROLE}` = '{keys.ROLE_STUDY}'")
     found = [
         experiments[r.info.experiment_id] for r in runs if r.data.tags.get(keys.STUDY) in full_names
     ]
@@ -141,7 +141,7 @@ def read_leaderboard(
         _row(run)
         for study in studies
         for role in (keys.ROLE_FINALIST, keys.ROLE_TRIAL)
-        for run in _search(
+        for run in search_runs(
             client, f"tags.`{keys.ROLE}` = '{role}' and tags.`{keys.STUDY}` = '{study}'"
         )
     ]
@@ -185,7 +185,8 @@ def search_trials_of(leaderboard: pd.DataFrame) -> pd.DataFrame:
     return leaderboard[is_search & (leaderboard["state"] == "complete")].reset_index(drop=True)
 
 
-def _search(client: Any, condition: str) -> list[Any]:
+def search_runs(client: Any, condition: str) -> list[Any]:
+    """Return all runs of this project's experiments that fulfil an MLflow filter."""
     experiments = [
         e.experiment_id for e in client.search_experiments(filter_string="name LIKE 'breakhis-%'")
     ]

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from breakhis_search.config import StudyConfig
+from breakhis_search.data.feature_store import StoredFeatures
 from breakhis_search.data.splits import Split
 from breakhis_search.data.taxonomy import class_names
 from breakhis_search.models.weights import ResolvedWeights
@@ -40,6 +41,7 @@ class StudyContext:
         tags: Tags every run of the study carries.
         observer: Whoever watches.
         graphs: Models and compiled steps, kept from trial to trial.
+        features: Feature stores that were opened, and so checked, by what they are of.
     """
 
     config: StudyConfig
@@ -56,6 +58,7 @@ class StudyContext:
     tags: Mapping[str, str]
     observer: SearchObserver = field(default_factory=SilentObserver)
     graphs: GraphCache = field(default_factory=GraphCache)
+    features: dict[str, StoredFeatures] = field(default_factory=dict)
 
     @property
     def class_names(self) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -35,6 +36,10 @@ def stored_features(
         reference: What their stains were brought to, if to anything.
         policy: Which views.
     """
+    key = _key(architecture, context, reference, policy)
+    name = json.dumps(key, sort_keys=True)
+    if name in context.features:
+        return context.features[name]
     sha256 = context.split.table["sha256"].tolist()
     compute = feature_computer(
         model,
@@ -44,14 +49,15 @@ def stored_features(
         batch_size=context.config.training.batch_size,
         progress=lambda done, total: context.observer.features_computed(architecture, done, total),
     )
-    return open_features(
+    context.features[name] = open_features(
         context.settings.cache_dir,
-        _key(architecture, context, reference, policy),
+        key,
         sha256,
         views=len(policy),
         width=feature_width(model),
         compute=compute,
     )
+    return context.features[name]
 
 
 def _key(

@@ -193,6 +193,7 @@ class TrialRecord:
     def close(self, seconds: Mapping[str, float]) -> None:
         """Record durations, memory and the final state; what is not delivered yet can wait."""
         durations = {f"{keys.SECONDS}{k}": v for k, v in seconds.items()}
+        durations[f"{keys.SECONDS}logging"] = self._journal.seconds_writing
         memory = peak_memory_mb(self._context.device)
         try:
             self._journal.log_metrics({**durations, keys.METRIC_PEAK_MEMORY: memory})

@@ -7,6 +7,7 @@ what the page is made from, and the next one begins. Imports no Keras.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -53,7 +54,8 @@ def keep_report(
 
 
 def make_report(journal: Journal) -> dict[str, float]:
-    """Make the artifacts of a trial; return the intervals of its objective as metrics."""
+    """Make the artifacts of a trial; return intervals of its objective and the time it took."""
+    start = time.perf_counter()
     about: dict[str, Any] = json.loads((journal.report / _ABOUT).read_text(encoding="utf-8"))
     table = pd.read_parquet(journal.report / _PREDICTIONS)
     intervals = bootstrap_intervals(table)
@@ -66,7 +68,8 @@ def make_report(journal: Journal) -> dict[str, float]:
         facts=about["facts"],
         intervals=intervals,
     )
-    return headline_intervals(intervals, about["objective"])
+    seconds = {f"{keys.SECONDS}figures": time.perf_counter() - start}
+    return {**headline_intervals(intervals, about["objective"]), **seconds}
 
 
 def study_as_run(config: StudyConfig) -> str:

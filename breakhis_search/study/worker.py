@@ -136,7 +136,7 @@ def run_batch(study: optuna.Study, context: StudyContext, *, at_most: int) -> in
             heads_only = True
             while heads_only and len(asked) < at_most:
                 asked.append(AskedTrial.ask(study))
-                heads_only = at_most > 1 and trains_only_a_head(asked[-1].trial, context)
+                heads_only = at_most > 1 and asked[-1].is_light(context)
         interrupt.strike()
         together = asked if heads_only else asked[:-1]
         run_together([trial.run(study, context) for trial in together])
@@ -165,23 +165,31 @@ class AskedTrial:
     Attributes:
         trial: Marked as this process's.
         uid: Its identity in both stores.
+        timer: Its seconds so far.
     """
 
     trial: optuna.Trial
     uid: str
+    timer: Timer
 
     @classmethod
     def ask(cls, study: optuna.Study) -> AskedTrial:
         """Ask for a trial and mark it; an interruption in between would leave it ownerless."""
-        uid = uuid.uuid4().hex
-        trial = study.ask()
-        trial.set_user_attr(LEASE, lease.claim())
-        trial.set_user_attr(UID, uid)
-        return cls(trial, uid)
+        uid, timer = uuid.uuid4().hex, Timer()
+        with timer.measure("ask"):
+            trial = study.ask()
+            trial.set_user_attr(LEASE, lease.claim())
+            trial.set_user_attr(UID, uid)
+        return cls(trial, uid, timer)
+
+    def is_light(self, context: StudyContext) -> bool:
+        """Draw its hyperparameters and tell whether it trains only a head."""
+        with self.timer.measure("ask"):
+            return trains_only_a_head(self.trial, context)
 
     def run(self, study: optuna.Study, context: StudyContext) -> Training[None]:
         """Run the trial; tell Optuna, whoever watches, and MLflow in this order how it ended."""
-        trial, timer = self.trial, Timer()
+        trial, timer = self.trial, self.timer
         state, value, reason = "interrupted", None, None
         try:
             value = yield from run_trial(trial, context, uid=self.uid, timer=timer)

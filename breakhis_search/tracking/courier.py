@@ -9,6 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import signal
 import traceback
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any, NoReturn, Protocol
@@ -167,8 +168,9 @@ def _serve(pipe: Connection, settings: Settings, make_report: MakeReport) -> NoR
     delivery = Delivery(open_store(settings), settings, make_report, for_others=True)
     while True:
         asked = [pipe.recv()]
-        while pipe.poll():
-            asked.append(pipe.recv())
+        with suppress(EOFError):  # the other end is closed: what it asked for is done first
+            while pipe.poll():
+                asked.append(pipe.recv())
         for uid in dict.fromkeys(asked):  # many epochs of a quick trial are one delivery
             if uid != _FLUSH:
                 delivery.deliver(Journal(settings.journal_dir / uid))

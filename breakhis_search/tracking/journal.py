@@ -49,6 +49,9 @@ class Journal:
 
     Args:
         folder: Its folder, made if it is not there.
+
+    Attributes:
+        seconds_writing: What writing has taken by this object.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -58,6 +61,7 @@ class Journal:
         self._delivery_lock = FolderLock(folder, "delivery.lock")
         self._is_whole = False
         self._held_back: list[bytes] | None = None
+        self.seconds_writing = 0.0
         with self.disk_errors():
             self.artifacts.mkdir(parents=True, exist_ok=True)
 
@@ -260,6 +264,7 @@ class Journal:
             self._append(line)
 
     def _append(self, lines: bytes) -> None:
+        start = time.perf_counter()
         with self.disk_errors():
             self._drop_torn_line()
             size = self._records.stat().st_size if self._records.exists() else 0
@@ -272,6 +277,7 @@ class Journal:
                 if self._records.exists():
                     os.truncate(self._records, size)  # half of it on a full disk
                 raise
+        self.seconds_writing += time.perf_counter() - start
 
 
 def all_journals(folder: Path) -> list[Journal]:

@@ -7,9 +7,11 @@ import platform
 import resource
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from breakhis_search.errors import DeviceError
@@ -54,12 +56,14 @@ class Device:
         name: Its product name.
         backend: The Keras backend (``tensorflow`` or ``jax``).
         precision: The Keras dtype policy in force, such as ``mixed_bfloat16``.
+        seconds: What importing Keras and finding the device took.
     """
 
     kind: Literal["gpu", "cpu"]
     name: str
     backend: str
     precision: str
+    seconds: float = 0.0
 
     @property
     def compiles_with_xla(self) -> bool:
@@ -71,7 +75,11 @@ class Device:
 
 
 def prepare_device(
-    requested: Requested, *, mixed_precision: bool = True, deterministic: bool = False
+    requested: Requested,
+    *,
+    mixed_precision: bool = True,
+    deterministic: bool = False,
+    compilations: Path | None = None,
 ) -> Device:
     """Choose the device, let GPU memory grow as needed, set precision and determinism.
 
@@ -79,10 +87,12 @@ def prepare_device(
         requested: ``gpu`` insists on one; ``cpu`` hides them; ``auto`` takes one where it is.
         mixed_precision: Compute in 16 bits on a GPU that is made for it.
         deterministic: Use deterministic operations only (slower).
+        compilations: Folder in which JAX keeps what it compiled, for later processes.
 
     Raises:
         DeviceError: A GPU was asked for and the backend sees none.
     """
+    start = time.perf_counter()
     keras = import_keras()
     backend = keras.backend.backend()
     with _native_stderr_kept_back():  # a missing CUDA driver is no news on a CPU
@@ -95,6 +105,8 @@ def prepare_device(
             remedy="install the CUDA libraries (`pip install 'breakhis-search[gpu]'`), check"
             " `nvidia-smi`, or use --device cpu",
         )
+    if backend == "jax" and compilations:
+        _keep_compilations(compilations)
     if deterministic and backend == "tensorflow":
         import tensorflow as tf
 
@@ -102,7 +114,16 @@ def prepare_device(
     precision = gpus[0][1] if gpus and mixed_precision else "float32"
     keras.config.set_dtype_policy(precision)
     name = gpus[0][0] if gpus else platform.processor() or platform.machine()
-    return Device("gpu" if gpus else "cpu", name, backend, precision)
+    seconds = time.perf_counter() - start
+    return Device("gpu" if gpus else "cpu", name, backend, precision, seconds)
+
+
+def _keep_compilations(folder: Path) -> None:
+    """Let JAX compile a graph once per machine. TensorFlow has no such cache: it traces anew."""
+    import jax
+
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
 def _gpus(backend: str, *, hide: bool) -> list[tuple[str, str]]:

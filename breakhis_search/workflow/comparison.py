@@ -22,6 +22,7 @@ from breakhis_search.comparison.leaderboard import (
     search_trials_of,
     shared_names,
 )
+from breakhis_search.comparison.profile import read_profile
 from breakhis_search.comparison.selection import Selection
 from breakhis_search.config import SelectionConfig
 from breakhis_search.evaluation.metrics import Objective
@@ -118,6 +119,19 @@ def compare_studies(client: Any, names: Sequence[str]) -> Comparison:
             "Each pair of studies is tested by itself, with no correction for their number."
         )
     return Comparison(studies, verdicts, warnings)
+
+
+def profile_studies(client: Any, names: Sequence[str]) -> dict[str, pd.DataFrame]:
+    """Return where the time of studies went, by full name; see :func:`read_profile`.
+
+    Raises:
+        TrackingError: The store has no such study.
+    """
+    known = {s["study"]: s for s in reversed(list_studies(client).to_dict("records"))}
+    return {
+        name: read_profile(client, name, known[name]["study_uid"])
+        for name in resolve_studies(client, names)
+    }
 
 
 def _judge(client: Any, name: str, study: dict[Any, Any]) -> JudgedStudy:

@@ -92,6 +92,7 @@ def _context(run: PreparedRun, watcher: Watcher, carrier: Carrier) -> StudyConte
         run.request.device,
         mixed_precision=config.training.mixed_precision == "auto",
         deterministic=config.training.deterministic,
+        compilations=run.settings.cache_dir / "compilations",
     )
     watcher.say(f"training on {device.kind} ({device.name}), {device.precision}")
     split = run.split.development_only()
@@ -247,4 +248,5 @@ def _begin_parent(context: StudyContext) -> Journal:
         keys.SELECTION_RULES: config.selection.model_dump_json(),
     }
     journal.begin(name=context.name, tags=tags, parent_uid=None, experiment=context.experiment)
+    journal.log_metrics({f"{keys.SECONDS}import": context.device.seconds})
     return journal

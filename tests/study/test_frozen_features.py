@@ -50,6 +50,7 @@ def context(tmp_path):
         weights={"mobilenet": SimpleNamespace(sha256="0" * 64)},
         input_shape=(16, 24, 3),
         observer=SilentObserver(),
+        features={},
     )
 
 
