@@ -200,6 +200,15 @@ class Range(_Section):
         return self
 
 
+class StagesConfig(_Section):
+    """The search in two stages: many frozen backbones, then fine-tuning from the best of them."""
+
+    probe_share: float = Field(default=0.67, gt=0, lt=1)
+    """Of the trials of the search: a head on stored features takes moments."""
+    tune_from: int = Field(default=3, ge=0)
+    """How many of the best probes are the first to be fine-tuned."""
+
+
 class FinalistsConfig(_Section):
     """Which configurations are trained again on several seeds before anything is selected."""
 
@@ -263,6 +272,7 @@ class StudyConfig(_Section):
     search: SearchConfig = SearchConfig()
     space: dict[str, SpaceValue] = {}
     enqueue: tuple[dict[str, Scalar], ...] = ()
+    stages: StagesConfig | None = None
     finalists: FinalistsConfig = FinalistsConfig()
     selection: SelectionConfig = SelectionConfig()
     registration: RegistrationConfig = RegistrationConfig()

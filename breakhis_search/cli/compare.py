@@ -102,9 +102,12 @@ def print_trials(board: pd.DataFrame, objective: Objective, *, top: int, title: 
     """Print trials of a search, and how many more there are."""
     columns = ["trial", "architecture", "sampling", "score", "patient", "NLL", "parameters"]
     columns += ["seconds", "state"]
+    staged = len(set(board["stage"]) - {""}) > 1
+    columns[1:1] = ["stage"] * staged
     rows = [
         [
             row["trial"],
+            *[row["stage"]] * staged,
             row["architecture"],
             row["sampling"],
             row["score"],

@@ -12,6 +12,11 @@ from rich.status import Status
 from breakhis_search.cli.console import out
 from breakhis_search.study.progress import TrialSummary
 
+_STAGES = {
+    "probe": "stage probe, frozen backbones",
+    "tune": "stage tune, fine-tuning from the best of probe",
+}
+
 
 class TerminalObserver:
     """Shows trial, fold, epoch, best score so far and the time that is left."""
@@ -35,6 +40,11 @@ class TerminalObserver:
         if out.is_terminal:
             self._status = out.status("searching …")
             self._status.start()
+
+    def stage_started(self, name: str, *, until: int) -> None:
+        """Say what a stage is for, where the search has several."""
+        if name in _STAGES and until > self._finished:
+            out.print(f"{_STAGES[name]}: up to trial {until} of {self._trials}", soft_wrap=True)
 
     def trial_started(self, number: int, values: Mapping[str, Any]) -> None:
         """Name the configuration that is being tried."""

@@ -157,7 +157,8 @@ def read_leaderboard(
     finalists = finalists.drop_duplicates(["study_uid", "trial"])
     finalists = finalists.sort_values(order, ascending=ascending, kind="stable")
     finalists["rank"] = range(1, len(finalists) + 1)
-    rest = frame[~complete & (frame["stage"] == keys.STAGE_SEARCH)].sort_values(["study", "trial"])
+    is_search = frame["stage"].isin(keys.SEARCH_STAGES)
+    rest = frame[~complete & is_search].sort_values(["study", "trial"])
     parts = [part for part in (finalists, scored[~is_finalist], rest) if len(part)]
     return pd.concat(parts, ignore_index=True) if parts else frame
 
@@ -181,7 +182,7 @@ def only_finalists(leaderboard: pd.DataFrame, run_ids: Sequence[str]) -> pd.Data
 
 def search_trials_of(leaderboard: pd.DataFrame) -> pd.DataFrame:
     """Return the complete trials of the search, best first."""
-    is_search = leaderboard["stage"] == keys.STAGE_SEARCH
+    is_search = leaderboard["stage"].isin(keys.SEARCH_STAGES)
     return leaderboard[is_search & (leaderboard["state"] == "complete")].reset_index(drop=True)
 
 

@@ -21,6 +21,7 @@ from breakhis_search.models.recorder import Condition, Declaration, SpaceRecorde
 __all__ = [
     "ARCHITECTURE",
     "STAINS",
+    "TRAINABLE",
     "TRAINABLE_PARTS",
     "Condition",
     "Declaration",
@@ -42,6 +43,7 @@ __all__ = [
 ARCHITECTURE = "model/architecture"
 STAINS: tuple[str, ...] = ("none", "macenko")
 """What is done to the stains of an image; see :mod:`breakhis_search.data.stain`."""
+TRAINABLE = "transfer/trainable"
 TRAINABLE_PARTS: tuple[str, ...] = ("frozen", "last_block", "last_third", "whole")
 """What of a pretrained backbone learns after the head has."""
 
@@ -199,8 +201,8 @@ def declare_small_cnn(hp: HyperParameters) -> None:
 
 def declare_transfer(hp: HyperParameters) -> None:
     """Declare what of a pretrained backbone learns, and how fast."""
-    hp.Choice("transfer/trainable", list(TRAINABLE_PARTS), default="frozen")
-    with hp.conditional_scope("transfer/trainable", [p for p in TRAINABLE_PARTS if p != "frozen"]):
+    hp.Choice(TRAINABLE, list(TRAINABLE_PARTS), default="frozen")
+    with hp.conditional_scope(TRAINABLE, [p for p in TRAINABLE_PARTS if p != "frozen"]):
         hp.Float("optimizer/backbone_learning_rate", 1e-6, 3e-4, sampling="log", default=1e-5)
 
 

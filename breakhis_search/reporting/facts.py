@@ -86,7 +86,7 @@ class Facts:
     @property
     def trials(self) -> pd.DataFrame:
         """The trials of the search."""
-        return self.board[self.board["stage"] == keys.STAGE_SEARCH]
+        return self.board[self.board["stage"].isin(keys.SEARCH_STAGES)]
 
 
 def gather_facts(client: Any, version: Any, *, resamples: int = 2000) -> Facts:

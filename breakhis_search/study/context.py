@@ -41,6 +41,7 @@ class StudyContext:
         tags: Tags every run of the study carries.
         observer: Whoever watches.
         graphs: Models and compiled steps, kept from trial to trial.
+        stage: Of the search.
         features: Feature stores that were opened, and so checked, by what they are of.
     """
 
@@ -58,6 +59,7 @@ class StudyContext:
     tags: Mapping[str, str]
     observer: SearchObserver = field(default_factory=SilentObserver)
     graphs: GraphCache = field(default_factory=GraphCache)
+    stage: str = keys.STAGE_SEARCH
     features: dict[str, StoredFeatures] = field(default_factory=dict)
 
     @property

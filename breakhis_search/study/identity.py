@@ -43,5 +43,7 @@ def study_digest(
         "magnification": config.data.magnification,
         "size_px": [config.data.height_px, config.data.width_px],
         **config.model_dump(mode="json", include=_IDENTITY_SECTIONS),
+        # Stages divide the space; how the trials are shared out does not matter.
+        **({"stages": True} if config.stages is not None else {}),
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -34,6 +34,9 @@ class SearchObserver(Protocol):
     ) -> None:
         """A search begins: budget, trials and best score it already has, folds, most epochs."""
 
+    def stage_started(self, name: str, *, until: int) -> None:
+        """A stage of the search begins or goes on; it ends with so many trials of the study."""
+
     def trial_started(self, number: int, values: Mapping[str, Any]) -> None:
         """A trial begins with these hyperparameters."""
 
@@ -53,6 +56,9 @@ class SilentObserver:
     def search_started(
         self, *, trials: int, finished: int, folds: int, epochs: int, best: float | None
     ) -> None:
+        """Do nothing."""
+
+    def stage_started(self, name: str, *, until: int) -> None:
         """Do nothing."""
 
     def trial_started(self, number: int, values: Mapping[str, Any]) -> None:

@@ -14,13 +14,16 @@ from optuna.pruners import BasePruner
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+STAGE = "stage"
+"""User attribute: of a trial its stage of the search, of a study the one it has come to."""
+
 
 class FoldMedianPruner(BasePruner):
-    """Prunes a trial whose best score in this fold is below the median of finished trials.
+    """Prunes a trial whose best score in this fold is below the median of its stage.
 
     Args:
         epochs_per_fold: Steps between the folds: step = fold · epochs_per_fold + epoch.
-        startup_trials: Complete trials before anything is pruned.
+        startup_trials: Complete trials of a stage before any of it is pruned.
         warmup_epochs: Epochs of the first fold in which nothing is pruned.
     """
 
@@ -42,7 +45,9 @@ class FoldMedianPruner(BasePruner):
             return False
         complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         sign = 1.0 if study.direction == StudyDirection.MAXIMIZE else -1.0
-        others = [v for t in complete if (v := self._best_in_fold(t, step, sign)) is not None]
+        stage = trial.user_attrs.get(STAGE)
+        peers = [t for t in complete if t.user_attrs.get(STAGE) == stage]
+        others = [v for t in peers if (v := self._best_in_fold(t, step, sign)) is not None]
         own = self._best_in_fold(trial, step, sign)
         if own is None or len(others) < self._startup_trials:
             return False

@@ -41,7 +41,6 @@ _NAMES = {
     keys.ROLE_REFIT: "refit of trial",
 }
 _STAGES = {
-    keys.ROLE_TRIAL: keys.STAGE_SEARCH,
     keys.ROLE_FINALIST: keys.STAGE_FINALISTS,
     keys.ROLE_REFIT: keys.STAGE_REFIT,
 }
@@ -85,7 +84,7 @@ class TrialRecord:
         tags = {
             **self._context.tags,
             keys.ROLE: self._role,
-            keys.STAGE: _STAGES[self._role],
+            keys.STAGE: _STAGES.get(self._role, self._context.stage),
             keys.STATE: "running",
             keys.TRIAL_NUMBER: str(self._number),
         }

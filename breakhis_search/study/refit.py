@@ -16,6 +16,7 @@ from breakhis_search.study.context import StudyContext
 from breakhis_search.study.objective import MEDIAN_EPOCH
 from breakhis_search.study.records import TrialRecord
 from breakhis_search.study.seeding import seed_of
+from breakhis_search.study.stages import context_of
 from breakhis_search.training.trainer import Timer
 
 
@@ -36,6 +37,7 @@ def refit(
         record: The run of the refit, begun.
         timer: Collects seconds by phase.
     """
+    context = context_of(best, context)
     seed = seed_of(context.config.search.seed, "refit", best.number)
     fixed = optuna.trial.FixedTrial(best.params, number=best.number)
     with timer.measure("build"):

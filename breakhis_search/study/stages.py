@@ -1,173 +1,106 @@
-"""What follows the search: its best configurations, trained again on several seeds.
+"""The stages of a search: first many heads on frozen backbones, then fine-tuning from the best.
 
-One seed is noise, and a search trial stops each fold at the epoch that scored best on that very
-fold. Finalists train for a number of epochs fixed beforehand, on all folds and several seeds, as
-the model that will be registered does; only they are ranked and selected from. The list is fixed,
-so nothing is sampled and no Optuna study stands behind it.
+All stages are one Optuna study, so that a trial has one number everywhere and the sampler learns
+from every stage what they share. A stage is a space of its own; each trial carries the name of
+its stage.
 """
 
 from __future__ import annotations
 
-import json
-import uuid
-from collections.abc import Callable
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import optuna
-import pandas as pd
 from optuna.trial import FrozenTrial, TrialState
 
-from breakhis_search.errors import TrialFailure
-from breakhis_search.evaluation.metrics import compute_metrics, score
-from breakhis_search.study.analysis import FinalistAnalysis, Findings
-from breakhis_search.study.candidate import Candidate, build_candidate, trainer_of, training_data
-from breakhis_search.study.claims import claim, release
+from breakhis_search.config import SpaceValue, StudyConfig
+from breakhis_search.models.space import TRAINABLE, TRAINABLE_PARTS
 from breakhis_search.study.context import StudyContext
-from breakhis_search.study.folds import predictions_of_fold
-from breakhis_search.study.objective import MEDIAN_EPOCH, NLL
-from breakhis_search.study.records import TrialRecord, recorded
-from breakhis_search.study.seeding import seed_of
+from breakhis_search.study.pruning import STAGE
+from breakhis_search.study.ranking import best_configurations
 from breakhis_search.tracking import keys
-from breakhis_search.training.trainer import FoldTrainer, Timer
 
-_FINALIST = "finalist/"
+_FROZEN = "frozen"
 
 
-def choose_finalists(study: optuna.Study, count: int) -> list[FrozenTrial]:
-    """Return the best complete trials of the search, no configuration twice.
+@dataclass(frozen=True)
+class Stage:
+    """A part of the search.
 
-    The order is that of the search: pooled out-of-fold objective, then the smaller negative
-    log-likelihood, then the trial number.
+    Attributes:
+        name: ``search`` where there is only one, else ``probe`` or ``tune``.
+        config: The study with the space of this stage.
+        until: Trials of the study, of all stages so far, with which it ends.
     """
-    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    ranked = sorted(complete, key=lambda t: (-(t.value or 0.0), t.user_attrs[NLL], t.number))
-    distinct = {json.dumps(t.params, sort_keys=True): t for t in reversed(ranked)}
-    return [t for t in ranked if any(t is kept for kept in distinct.values())][:count]
 
+    name: str
+    config: StudyConfig
+    until: int
 
-def run_finalists(
-    study: optuna.Study, context: StudyContext, say: Callable[[str], None]
-) -> dict[int, str]:
-    """Train the finalists that are not trained yet; return the uid of every finalist by trial.
-
-    A finalist that fails (out of memory, a loss that is not finite) is recorded and left out.
-    """
-    plan = context.config.finalists
-    uids: dict[int, str] = {}
-    for trial in choose_finalists(study, plan.count):
-        known = study.user_attrs.get(f"{_FINALIST}{trial.number}") or {}
-        if known.get("seeds") != plan.seeds:
-            say(
-                f"finalist: trial {trial.number} on {plan.seeds} seeds ×"
-                f" {len(context.split.folds)} folds, {trial.user_attrs[MEDIAN_EPOCH]} epochs each"
-            )
-            known = _run_one(study, trial, context, say)
-        if known:
-            uids[trial.number] = known["uid"]
-    return uids
-
-
-def _run_one(
-    study: optuna.Study, trial: FrozenTrial, context: StudyContext, say: Callable[[str], None]
-) -> dict[str, object]:
-    what, uid = f"{_FINALIST}{trial.number}", uuid.uuid4().hex
-    claim(study, what, uid)
-    try:
-        run_finalist(trial, context, uid=uid)
-    except TrialFailure as failure:
-        say(f"finalist: trial {trial.number} failed: {failure}")
-        return {}
-    finally:
-        release(study, what)
-    done = {"uid": uid, "seeds": context.config.finalists.seeds}
-    study.set_user_attr(what, done)
-    return done
-
-
-def run_finalist(trial: FrozenTrial, context: StudyContext, *, uid: str) -> float:
-    """Train one configuration on every fold and seed; return its mean pooled objective.
-
-    Args:
-        trial: A complete trial of the search.
-        context: The study.
-        uid: Identity of the run that records it.
-
-    Raises:
-        TrialFailure: It failed for a reason of its own.
-    """
-    record = TrialRecord(context, uid=uid, number=trial.number, role=keys.ROLE_FINALIST)
-    timer = Timer()
-    with recorded(record, timer):
-        runner = _Repetitions(trial, context, record, timer)
-        tables = [runner.run(seed) for seed in range(context.config.finalists.seeds)]
-        with timer.measure("evaluate"):
-            table = pd.concat(tables, ignore_index=True)
-            value = score(table, context.config.objective)
-            metrics = compute_metrics(table)
-        with timer.measure("analyse"):
-            findings = runner.findings(table)
-        record.complete(
-            value,
-            metrics,
-            table,
-            median_epoch=trial.user_attrs[MEDIAN_EPOCH],
-            findings=findings,
+    @property
+    def takes_hand_picked(self) -> tuple[Mapping[str, object], ...]:
+        """The hand-picked configurations that are this stage's: what fine-tunes is for ``tune``."""
+        return tuple(
+            picked
+            for picked in self.config.enqueue
+            if self.name == keys.STAGE_SEARCH
+            or (picked.get(TRAINABLE, _FROZEN) == _FROZEN) == (self.name == keys.STAGE_PROBE)
         )
-        return value
 
 
-class _Repetitions:
-    """Trains one configuration again and again."""
+def stages_of(config: StudyConfig) -> tuple[Stage, ...]:
+    """Return the stages of a study, in order."""
+    trials = config.search.trials
+    if config.stages is None:
+        return (Stage(keys.STAGE_SEARCH, config, trials),)
+    learning = _parts_that_learn(config.space.get(TRAINABLE, tuple(TRAINABLE_PARTS)))
+    probe = _with_space(config, _FROZEN)
+    if not learning:
+        return (Stage(keys.STAGE_PROBE, probe, trials),)
+    until = max(1, round(config.stages.probe_share * trials))
+    tune = Stage(keys.STAGE_TUNE, _with_space(config, learning), trials)
+    return (Stage(keys.STAGE_PROBE, probe, until), tune)
 
-    def __init__(
-        self, trial: FrozenTrial, context: StudyContext, record: TrialRecord, timer: Timer
-    ) -> None:
-        self._trial = trial
-        self._context = context
-        self._record = record
-        self._timer = timer
-        self._candidate: Candidate | None = None
-        self._analysis = FinalistAnalysis(context)
 
-    def run(self, seed: int) -> pd.DataFrame:
-        """Return the out-of-fold predictions of one seed over all folds."""
-        candidate = self._begin(seed)
-        trainer = trainer_of(candidate, self._context, timer=self._timer)
-        folds = range(len(self._context.split.folds))
-        parts = [self._run_fold(seed, fold, candidate, trainer) for fold in folds]
-        return pd.concat(parts, ignore_index=True)
+def _parts_that_learn(choices: SpaceValue) -> tuple[str, ...]:
+    parts = choices if isinstance(choices, tuple) else (choices,)
+    return tuple(str(part) for part in parts if part != _FROZEN)
 
-    def findings(self, table: pd.DataFrame) -> Findings:
-        """Return what all repetitions together have shown; ``table`` holds their predictions."""
-        candidate = self._candidate or self._begin(0)
-        return self._analysis.findings(candidate, table)
 
-    def _begin(self, seed: int) -> Candidate:
-        """The candidate with weights of this seed."""
-        fixed = optuna.trial.FixedTrial(self._trial.params, number=self._trial.number)
-        draw = seed_of(self._context.config.search.seed, "finalist", self._trial.number, seed)
-        with self._timer.measure("build"):
-            candidate = build_candidate(fixed, self._context, seed=draw)
-        if self._candidate is None:
-            self._record.describe(candidate)
-        self._candidate = candidate
-        return candidate
+def _with_space(config: StudyConfig, trainable: SpaceValue) -> StudyConfig:
+    return config.model_copy(update={"space": {**config.space, TRAINABLE: trainable}})
 
-    def _run_fold(
-        self, seed: int, number: int, candidate: Candidate, trainer: FoldTrainer
-    ) -> pd.DataFrame:
-        context, fold = self._context, self._context.split.folds[number]
-        data = training_data(context, fold.train, fold.validation)
-        part = f"seed_{seed}/fold_{number}"
-        result = trainer.fit(
-            data,
-            seed=seed_of(candidate.seed, number),
-            epochs=int(self._trial.user_attrs[MEDIAN_EPOCH]),
-            on_epoch=lambda report: self._record.add_epoch(number, report, part=part, seed=seed),
-        )
-        if seed == 0 and number == 0:
-            with self._timer.measure("model"):
-                self._record.save_model(trainer.core)
-        predictions = predictions_of_fold(context, number, data, result, seed=seed)
-        with self._timer.measure("analyse"):
-            self._analysis.after_fold(candidate, trainer.core, predictions, fold=number, seed=seed)
-        return predictions
+
+def begin_stage(study: optuna.Study, stage: Stage) -> bool:
+    """Queue what a stage begins with, once; ``False`` where the study is past it."""
+    reached = study.user_attrs.get(STAGE)
+    if reached == stage.name:
+        return True
+    if (reached, stage.name) == (keys.STAGE_TUNE, keys.STAGE_PROBE):
+        return False
+    for picked in stage.takes_hand_picked:
+        study.enqueue_trial(dict(picked), skip_if_exists=True)
+    if stage.name == keys.STAGE_TUNE and stage.config.stages is not None:
+        for trial in best_configurations(study, stage.config.stages.tune_from):
+            _queue(study, trial.params)
+    study.set_user_attr(STAGE, stage.name)
+    return True
+
+
+def _queue(study: optuna.Study, configuration: dict[str, object]) -> None:
+    """Queue a configuration once; Optuna would also skip what a probe has tried already."""
+    waiting = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+    if configuration not in [trial.system_attrs.get("fixed_params") for trial in waiting]:
+        study.enqueue_trial(configuration)
+
+
+def in_stage(context: StudyContext, stage: Stage) -> StudyContext:
+    """Return the context of the trials of a stage."""
+    return replace(context, config=stage.config, stage=stage.name)
+
+
+def context_of(trial: FrozenTrial, context: StudyContext) -> StudyContext:
+    """Return the context in which a trial was drawn: its values make sense in that space."""
+    name = trial.user_attrs.get(STAGE)
+    stages = {stage.name: stage for stage in stages_of(context.config)}
+    return in_stage(context, stages[name]) if name in stages else context

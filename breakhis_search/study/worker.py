@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -21,6 +20,8 @@ from breakhis_search.study.context import StudyContext
 from breakhis_search.study.interruption import HeldInterrupt
 from breakhis_search.study.objective import run_trial
 from breakhis_search.study.progress import TrialSummary
+from breakhis_search.study.pruning import STAGE
+from breakhis_search.study.stages import begin_stage, in_stage, stages_of
 from breakhis_search.training.together import CutOff, Training, run_alone, run_together
 from breakhis_search.training.trainer import Timer
 
@@ -82,14 +83,6 @@ def _queue_again(study: optuna.Study, trial: FrozenTrial) -> None:
         study.enqueue_trial(configuration)
 
 
-def enqueue_first_trials(
-    study: optuna.Study, configurations: Iterable[Mapping[str, object]]
-) -> None:
-    """Put the study file's hand-picked configurations in the queue, each once ever."""
-    for configuration in configurations:
-        study.enqueue_trial(dict(configuration), skip_if_exists=True)
-
-
 def run_search(study: optuna.Study, context: StudyContext) -> int:
     """Run trials until the budget is reached; return how many this call finished.
 
@@ -108,11 +101,16 @@ def run_search(study: optuna.Study, context: StudyContext) -> int:
         best=_best_score(study),
     )
     finished = 0
-    while (left := config.search.trials - _used(study)) > 0:
-        if deadline is not None and time.monotonic() > deadline:
-            break
-        finished += run_batch(study, context, at_most=min(left, largest_batch(config)))
-        _stop_if_hopeless(study)
+    for stage in stages_of(config):
+        if not begin_stage(study, stage):
+            continue
+        context.observer.stage_started(stage.name, until=stage.until)
+        in_it = in_stage(context, stage)
+        while (left := stage.until - _used(study)) > 0:
+            if deadline is not None and time.monotonic() > deadline:
+                return finished
+            finished += run_batch(study, in_it, at_most=min(left, largest_batch(config)))
+            _stop_if_hopeless(study)
     return finished
 
 
@@ -135,7 +133,7 @@ def run_batch(study: optuna.Study, context: StudyContext, *, at_most: int) -> in
         with HeldInterrupt() as interrupt:  # a trial that is asked for always has an owner
             heads_only = True
             while heads_only and len(asked) < at_most:
-                asked.append(AskedTrial.ask(study))
+                asked.append(AskedTrial.ask(study, context.stage))
                 heads_only = at_most > 1 and asked[-1].is_light(context)
         interrupt.strike()
         together = asked if heads_only else asked[:-1]
@@ -173,13 +171,14 @@ class AskedTrial:
     timer: Timer
 
     @classmethod
-    def ask(cls, study: optuna.Study) -> AskedTrial:
+    def ask(cls, study: optuna.Study, stage: str) -> AskedTrial:
         """Ask for a trial and mark it; an interruption in between would leave it ownerless."""
         uid, timer = uuid.uuid4().hex, Timer()
         with timer.measure("ask"):
             trial = study.ask()
             trial.set_user_attr(LEASE, lease.claim())
             trial.set_user_attr(UID, uid)
+            trial.set_user_attr(STAGE, stage)
         return cls(trial, uid, timer)
 
     def is_light(self, context: StudyContext) -> bool:

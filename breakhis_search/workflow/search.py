@@ -23,7 +23,7 @@ from breakhis_search.study.context import StudyContext
 from breakhis_search.study.records import protocol_in_words
 from breakhis_search.study.report import make_report
 from breakhis_search.study.storage import storage_errors
-from breakhis_search.study.worker import enqueue_first_trials, run_search, settle_dead_trials
+from breakhis_search.study.worker import run_search, settle_dead_trials
 from breakhis_search.tracking import keys
 from breakhis_search.tracking.courier import Carrier, Courier
 from breakhis_search.tracking.delivery import Delivery
@@ -190,7 +190,6 @@ def _search_and_register(
         context.delivery.deliver(parent)
         context.delivery.flush()
         _tidy_up(study, context, watcher, delivery)
-        enqueue_first_trials(study, context.config.enqueue)
         finished = run_search(study, context)
         winner = select_winner(study, context, run.client, parent, watcher.say)
         example = run.catalog.root / context.split.table["path"].iloc[context.split.development[0]]

@@ -19,7 +19,7 @@ from breakhis_search.evaluation.metrics import compute_metrics
 from breakhis_search.evaluation.mistakes import HardPatient, hard_patients
 from breakhis_search.evaluation.plausibility import implausible
 from breakhis_search.study.context import StudyContext
-from breakhis_search.study.stages import run_finalists
+from breakhis_search.study.finalists import run_finalists
 from breakhis_search.tracking import keys
 from breakhis_search.tracking.journal import Journal
 from breakhis_search.tracking.store import tracking_errors

@@ -43,6 +43,7 @@ def context(settings, client) -> SimpleNamespace:
         journal=lambda uid: Journal(settings.journal_dir / uid),
         delivery=Delivery(client, settings, make_report),
         observer=SilentObserver(),
+        stage="search",
     )
 
 
