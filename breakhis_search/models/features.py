@@ -1,4 +1,4 @@
-"""Features of a frozen backbone for the views of images. Needs Keras."""
+"""What a part of a model that does not learn says of the views of images. Needs Keras."""
 
 from __future__ import annotations
 
@@ -11,14 +11,13 @@ import numpy.typing as npt
 
 from breakhis_search.data.augmentation import transform
 from breakhis_search.data.views import PLAIN, ViewPolicy, numbers_of
-from breakhis_search.models.heads import split_at_features
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
 
 
 def feature_computer(
-    model: Any,
+    extractor: Any,
     images: npt.NDArray[np.uint8],
     sha256: Sequence[str],
     policy: ViewPolicy,
@@ -29,7 +28,8 @@ def feature_computer(
     """Return a function that gives the features of images, some at a time.
 
     Args:
-        model: A transfer model of ours, images → logits; its backbone is asked, nothing is changed.
+        extractor: RGB in 0–255, float32 [b, h, w, 3] → features, float32 [b, …]; nothing of it is
+            changed.
         images: All images as the model sees them, uint8 [n, h, w, 3].
         sha256: Content digest of each.
         policy: Which views of each image.
@@ -37,11 +37,10 @@ def feature_computer(
         progress: Called with (images done, images in all).
 
     Returns:
-        Row positions → parts of float32 [any, views, d] in their order.
+        Row positions → parts of float32 [any, views, d] in their order, features as vectors.
     """
 
     def compute(rows: IntArray) -> Iterator[FloatArray]:
-        extractor, _ = split_at_features(model)
         for start in range(0, len(rows), batch_size):
             batch = rows[start : start + batch_size]
             filled = np.resize(batch, batch_size)
@@ -70,4 +69,4 @@ def _features(
         numbers = np.stack([numbers_of(digest, view) for digest in sha256])
         seen = transform(keras.ops.convert_to_tensor(seen), policy.strength_of(view), numbers)
     features: FloatArray = np.asarray(extractor.predict_on_batch(seen), dtype=np.float32)
-    return features
+    return features.reshape(len(features), -1)

@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 from optuna.trial import BaseTrial
 
-from breakhis_search.data.feature_store import StoredFeatures
 from breakhis_search.data.leaks import check_training
 from breakhis_search.data.sampling import TrainingRows, prior_correction
 from breakhis_search.data.stain import StainReference
@@ -23,7 +22,7 @@ from breakhis_search.models.initialisation import can_be_initialised, initialise
 from breakhis_search.models.space import ARCHITECTURE, declare_space, graph_signature
 from breakhis_search.models.trainability import set_trainable
 from breakhis_search.study.context import StudyContext
-from breakhis_search.study.features import stored_features
+from breakhis_search.study.features import FeatureSource
 from breakhis_search.study.hyperparameters import TrialHyperParameters
 from breakhis_search.training.graphs import TrainingGraph
 from breakhis_search.training.plan import TrainingPlan, read_plan
@@ -77,7 +76,7 @@ def build_candidate(trial: BaseTrial, context: StudyContext, *, seed: int) -> Ca
         seed: Seed of all randomness of the candidate.
     """
     keras.utils.set_random_seed(seed)
-    hp = TrialHyperParameters(trial, context.config.space)
+    hp = TrialHyperParameters(trial, context.space)
     declare_space(hp, context.architectures)
     graph = _graph_of(hp, context, seed)
     constants = {h.name for h in hp.space if type(h).__name__ == "Fixed"}
@@ -203,6 +202,7 @@ class _Trainer(FoldTrainer):
             device=context.device,
             timer=timer,
             features=frozen_features(candidate, context),
+            feeds=context.feeds,
         )
         self._candidate = candidate
         self._context = context
@@ -214,7 +214,7 @@ class _Trainer(FoldTrainer):
 
 
 def frozen_features(candidate: Candidate, context: StudyContext) -> FrozenFeatures | None:
-    """Return where the features of the candidate's backbone are, if they are ever the same.
+    """Return what the backbone says as far as it does not learn, if that is ever the same.
 
     ``None`` without a backbone, for one that starts from random weights (which differ from seed to
     seed), and where the study wants newly augmented images in every epoch.
@@ -224,13 +224,15 @@ def frozen_features(candidate: Candidate, context: StudyContext) -> FrozenFeatur
         return None
     policy = ViewPolicy(views.levels, views.per_level)
 
-    def open_(data: TrainingData) -> StoredFeatures:
+    def store(data: TrainingData) -> FeatureSource:
         reference = stain_reference(candidate, context, data.train)
-        return stored_features(
-            candidate.model, candidate.architecture, context, data.images, reference, policy
-        )
+        return FeatureSource(context, candidate.architecture, data.images, reference, policy)
 
-    return FrozenFeatures(policy, open_)
+    return FrozenFeatures(
+        policy,
+        of_backbone=lambda data: store(data).of_backbone(candidate.model),
+        of_trunk=lambda data, trunk: store(data).of_trunk(trunk),
+    )
 
 
 def trains_only_a_head(trial: BaseTrial, context: StudyContext) -> bool:
@@ -239,7 +241,7 @@ def trains_only_a_head(trial: BaseTrial, context: StudyContext) -> bool:
     Such a trial takes moments and leaves its model alone while it trains: several may do so side by
     side. A foreign model never is one.
     """
-    hp = TrialHyperParameters(trial, context.config.space)
+    hp = TrialHyperParameters(trial, context.space)
     declare_space(hp, context.architectures)
     architecture = str(hp.get(ARCHITECTURE))
     if not can_be_initialised(architecture, context.weights[architecture]):

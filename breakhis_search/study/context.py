@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from breakhis_search.config import StudyConfig
+from breakhis_search.config import SpaceValue, StudyConfig
 from breakhis_search.data.feature_store import StoredFeatures
 from breakhis_search.data.splits import Split
 from breakhis_search.data.taxonomy import class_names
@@ -19,6 +19,7 @@ from breakhis_search.tracking import keys
 from breakhis_search.tracking.courier import Carrier
 from breakhis_search.tracking.journal import Journal
 from breakhis_search.training.devices import Device
+from breakhis_search.training.feeding import Feeds
 from breakhis_search.training.graphs import GraphCache
 
 
@@ -28,6 +29,7 @@ class StudyContext:
 
     Attributes:
         config: The checked study.
+        space: What is searched now; a stage narrows that of the study.
         split: The folds over the development images; no row of it is sealed.
         images: All images of the split's table, uint8 [n, h, w, 3]. Sealed ones are not decoded.
         architectures: What ``model/architecture`` may be.
@@ -43,9 +45,11 @@ class StudyContext:
         graphs: Models and compiled steps, kept from trial to trial.
         stage: Of the search.
         features: Feature stores that were opened, and so checked, by what they are of.
+        feeds: Images that were brought to the device.
     """
 
     config: StudyConfig
+    space: Mapping[str, SpaceValue]
     split: Split
     images: npt.NDArray[np.uint8]
     architectures: tuple[str, ...]
@@ -61,6 +65,11 @@ class StudyContext:
     graphs: GraphCache = field(default_factory=GraphCache)
     stage: str = keys.STAGE_SEARCH
     features: dict[str, StoredFeatures] = field(default_factory=dict)
+    feeds: Feeds = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Nothing is on the device yet."""
+        object.__setattr__(self, "feeds", Feeds(self.device))
 
     @property
     def class_names(self) -> tuple[str, ...]:

@@ -1,9 +1,10 @@
-"""The stored features of a study's images for a candidate with a pretrained backbone."""
+"""What the parts of a pretrained backbone that do not learn say of a study's images, stored."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -12,68 +13,81 @@ from breakhis_search.data.feature_store import StoredFeatures, open_features
 from breakhis_search.data.stain import StainReference
 from breakhis_search.data.views import ViewPolicy
 from breakhis_search.models.features import feature_computer
-from breakhis_search.models.heads import feature_width
+from breakhis_search.models.heads import feature_width, split_at_features
+from breakhis_search.models.trunk import Trunk
 from breakhis_search.study.context import StudyContext
 
+TRUNK_MAX_BYTES = 4 * 10**9
+"""Of what a trunk says of all views of all images; above, images are trained on themselves. It is a
+number of its own, so that what a study trains on is the same on every machine."""
+
 _LAYOUT_VERSION = 1  # raise when augmentation, normalisation or pooling change what features are
+_FEATURES = "features"
 
 
-def stored_features(
-    model: Any,
-    architecture: str,
-    context: StudyContext,
-    images: Any,
-    reference: StainReference | None,
-    policy: ViewPolicy,
-) -> StoredFeatures:
-    """Return the features of all images of the study; computed now as far as nobody has yet.
+@dataclass(frozen=True)
+class FeatureSource:
+    """Where what is said of the images comes from: the store, or the backbone for the first time.
 
-    Args:
-        model: A transfer model of ours whose backbone holds its pretrained weights.
-        architecture: Its architecture.
+    Attributes:
         context: The study.
+        architecture: Whose backbone; it holds its pretrained weights where it does not learn.
         images: All images as the model sees them, uint8 [n, h, w, 3].
         reference: What their stains were brought to, if to anything.
         policy: Which views.
     """
-    key = _key(architecture, context, reference, policy)
-    name = json.dumps(key, sort_keys=True)
-    if name in context.features:
+
+    context: StudyContext
+    architecture: str
+    images: Any
+    reference: StainReference | None
+    policy: ViewPolicy
+
+    def of_backbone(self, model: Any) -> StoredFeatures:
+        """Return the features of the whole backbone of a transfer model of ours."""
+        return self._open(_FEATURES, feature_width(model), lambda: split_at_features(model)[0])
+
+    def of_trunk(self, trunk: Trunk) -> StoredFeatures | None:
+        """Return what a trunk says; ``None`` where that is more than is ever stored of one."""
+        if 4 * trunk.width * len(self.policy) * len(self.images) > TRUNK_MAX_BYTES:
+            return None
+        return self._open(trunk.name, trunk.width, lambda: trunk.extractor)
+
+    def _open(self, seam: str, width: int, extractor: Callable[[], Any]) -> StoredFeatures:
+        context, key = self.context, self._key(seam)
+        name = json.dumps(key, sort_keys=True)
+        if name not in context.features:
+            sha256 = context.split.table["sha256"].tolist()
+            context.features[name] = open_features(
+                context.settings.cache_dir,
+                key,
+                sha256,
+                views=len(self.policy),
+                width=width,
+                compute=feature_computer(
+                    extractor(),
+                    self.images,
+                    sha256,
+                    self.policy,
+                    batch_size=context.config.training.batch_size,
+                    progress=lambda done, total: context.observer.features_computed(
+                        self.architecture, done, total
+                    ),
+                ),
+            )
         return context.features[name]
-    sha256 = context.split.table["sha256"].tolist()
-    compute = feature_computer(
-        model,
-        images,
-        sha256,
-        policy,
-        batch_size=context.config.training.batch_size,
-        progress=lambda done, total: context.observer.features_computed(architecture, done, total),
-    )
-    context.features[name] = open_features(
-        context.settings.cache_dir,
-        key,
-        sha256,
-        views=len(policy),
-        width=feature_width(model),
-        compute=compute,
-    )
-    return context.features[name]
 
-
-def _key(
-    architecture: str,
-    context: StudyContext,
-    reference: StainReference | None,
-    policy: ViewPolicy,
-) -> Mapping[str, object]:
-    """Everything that features depend on, beside the content of an image."""
-    return {
-        "layout": _LAYOUT_VERSION,
-        "architecture": architecture,
-        "weights": context.weights[architecture].sha256,
-        "image_px": list(context.input_shape[:2]),
-        "views": [policy.levels, policy.per_level],
-        "stain": reference.to_dict() if reference else None,
-        "backend": keras.backend.backend(),
-        "precision": context.device.precision,
-    }
+    def _key(self, seam: str) -> dict[str, object]:
+        """Everything that features depend on, beside the content of an image."""
+        context = self.context
+        return {
+            "layout": _LAYOUT_VERSION,
+            "architecture": self.architecture,
+            "seam": seam,
+            "weights": context.weights[self.architecture].sha256,
+            "image_px": list(context.input_shape[:2]),
+            "views": [self.policy.levels, self.policy.per_level],
+            "stain": self.reference.to_dict() if self.reference else None,
+            "backend": keras.backend.backend(),
+            "precision": context.device.precision,
+        }

@@ -29,12 +29,14 @@ class Stage:
 
     Attributes:
         name: ``search`` where there is only one, else ``probe`` or ``tune``.
-        config: The study with the space of this stage.
+        config: The study.
+        space: What is searched in this stage.
         until: Trials of the study, of all stages so far, with which it ends.
     """
 
     name: str
     config: StudyConfig
+    space: Mapping[str, SpaceValue]
     until: int
 
     @property
@@ -52,23 +54,22 @@ def stages_of(config: StudyConfig) -> tuple[Stage, ...]:
     """Return the stages of a study, in order."""
     trials = config.search.trials
     if config.stages is None:
-        return (Stage(keys.STAGE_SEARCH, config, trials),)
+        return (Stage(keys.STAGE_SEARCH, config, config.space, trials),)
     learning = _parts_that_learn(config.space.get(TRAINABLE, tuple(TRAINABLE_PARTS)))
-    probe = _with_space(config, _FROZEN)
+    frozen: dict[str, SpaceValue] = {**config.space, TRAINABLE: _FROZEN}
     if not learning:
-        return (Stage(keys.STAGE_PROBE, probe, trials),)
+        return (Stage(keys.STAGE_PROBE, config, frozen, trials),)
     until = max(1, round(config.stages.probe_share * trials))
-    tune = Stage(keys.STAGE_TUNE, _with_space(config, learning), trials)
-    return (Stage(keys.STAGE_PROBE, probe, until), tune)
+    opened: dict[str, SpaceValue] = {**config.space, TRAINABLE: learning}
+    return (
+        Stage(keys.STAGE_PROBE, config, frozen, until),
+        Stage(keys.STAGE_TUNE, config, opened, trials),
+    )
 
 
 def _parts_that_learn(choices: SpaceValue) -> tuple[str, ...]:
     parts = choices if isinstance(choices, tuple) else (choices,)
     return tuple(str(part) for part in parts if part != _FROZEN)
-
-
-def _with_space(config: StudyConfig, trainable: SpaceValue) -> StudyConfig:
-    return config.model_copy(update={"space": {**config.space, TRAINABLE: trainable}})
 
 
 def begin_stage(study: optuna.Study, stage: Stage) -> bool:
@@ -96,7 +97,7 @@ def _queue(study: optuna.Study, configuration: dict[str, object]) -> None:
 
 def in_stage(context: StudyContext, stage: Stage) -> StudyContext:
     """Return the context of the trials of a stage."""
-    return replace(context, config=stage.config, stage=stage.name)
+    return replace(context, space=stage.space, stage=stage.name)
 
 
 def context_of(trial: FrozenTrial, context: StudyContext) -> StudyContext:

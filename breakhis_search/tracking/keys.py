@@ -30,6 +30,7 @@ SPLIT_NOTES = PREFIX + "split_notes"  # what a reader must know of the split, as
 LEAKY = PREFIX + "leaky"
 DEMO = PREFIX + "demo"
 MAGNIFICATION = PREFIX + "magnification"
+DATA_FOLDER = PREFIX + "data_folder"  # where the images were, on the machine that trained
 DATA_FINGERPRINT = PREFIX + "data_fingerprint"
 SPLIT_DIGEST = PREFIX + "split_digest"
 SEALED_TEST = PREFIX + "sealed_test"

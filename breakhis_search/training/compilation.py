@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import keras
@@ -11,14 +11,12 @@ import numpy.typing as npt
 from keras import ops
 
 from breakhis_search.data.augmentation import augment
-from breakhis_search.models.heads import (
-    DROPOUT,
-    dropout_rate_of,
-    has_seam,
-    layers_of_head,
-    split_at_features,
-)
+from breakhis_search.models.heads import DROPOUT
 from breakhis_search.training.plan import TrainingPlan
+from breakhis_search.training.snapshots import Snapshot
+from breakhis_search.training.steps import EpochSteps, build_step
+
+FloatArray = npt.NDArray[np.float32]
 
 WARMUP_SHARE = 0.1  # of all steps, before the cosine decay
 
@@ -32,28 +30,44 @@ class AugmentedModel(keras.Model):  # type: ignore[misc]  # keras has no types
     training, and done here instead.
 
     Args:
-        core: RGB float32 [n, h, w, 3] in 0–255 → logits float32 [n, K].
+        body: Inputs → features, float32 [n, d]; or inputs → logits, float32 [n, K], where there is
+            no head of ours.
+        head: The layers behind the features.
+        augments: Whether inputs are images, RGB in 0–255 float32 [n, h, w, 3], to be augmented.
     """
 
-    def __init__(self, core: Any) -> None:
+    def __init__(self, body: Any, head: Sequence[Any], *, augments: bool) -> None:
         super().__init__()
-        self.core = core
+        self.body = body
+        self.head = list(head)
+        self.augments = augments
         self.strength = self._dial("strength")
         self.dropout_rate = self._dial("dropout_rate")
         self.focal_gamma = self._dial("focal_gamma")
         self.random = keras.random.SeedGenerator(0)
         self.dropping = keras.random.SeedGenerator(1)
-        self._answer = _through_head(core)
+        self.built = True  # its parts are: nothing is left to make at a first call
 
     def _dial(self, name: str) -> Any:
         return self.add_weight(shape=(), initializer="zeros", trainable=False, name=name)
 
-    def call(self, images: Any, training: bool = False) -> Any:
+    def call(self, inputs: Any, training: bool = False) -> Any:
         """Return logits; augments and drops only while training."""
-        images = ops.cast(images, "float32")
-        if training:
-            images = augment(images, self.strength, self.random)
-        return self._answer(images, training, self._drop)
+        values = ops.cast(inputs, "float32")
+        if training and self.augments:
+            values = augment(values, self.strength, self.random)
+        values = self.body(values, training=training)
+        for layer in self.head:
+            if layer.name == DROPOUT:
+                values = self._drop(values) if training else values
+            else:
+                values = layer(values)
+        return values
+
+    @property
+    def parts(self) -> list[Any]:
+        """The body and the layers of the head."""
+        return [self.body, *self.head]
 
     def _drop(self, features: Any) -> Any:
         """Set a share of the features to 0 and scale up the others, as ``keras.layers.Dropout``."""
@@ -61,31 +75,6 @@ class AugmentedModel(keras.Model):  # type: ignore[misc]  # keras has no types
         drawn = keras.random.uniform(ops.shape(features), seed=self.dropping)
         scaled = features / ops.cast(kept_share, features.dtype)
         return ops.where(drawn < kept_share, scaled, ops.zeros_like(scaled))
-
-
-_Answer = Callable[[Any, bool, Callable[[Any], Any]], Any]
-
-
-def _through_head(core: Any) -> _Answer:
-    """Return (images, training, dropout) → logits by the layers of a model.
-
-    A function, because Keras would count a second model that shares the layers as another part.
-    """
-    if not has_seam(core):
-        return lambda images, training, _: core(images, training=training)
-    extractor, _ = split_at_features(core)
-    head = layers_of_head(core)
-
-    def answer(images: Any, training: bool, drop: Callable[[Any], Any]) -> Any:
-        values = extractor(images, training=training)
-        for layer in head:
-            if layer.name == DROPOUT:
-                values = drop(values) if training else values
-            else:
-                values = layer(values)
-        return values
-
-    return answer
 
 
 class _AdamW(keras.optimizers.AdamW):  # type: ignore[misc]  # keras has no types
@@ -104,6 +93,13 @@ def _build_optimizer() -> Any:
     """
     optimizer = _AdamW(weight_decay=0.0, name="adamw")
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    return optimizer
+
+
+def _scaled(optimizer: Any) -> Any:
+    """The optimizer, behind a scaling of the loss where gradients would vanish in 16 bits."""
+    if keras.config.dtype_policy().name == "mixed_float16":
+        return keras.optimizers.LossScaleOptimizer(optimizer)
     return optimizer
 
 
@@ -136,42 +132,54 @@ def learning_rates(*, peak: float, steps: int) -> npt.NDArray[np.float32]:
 
 
 class CompiledPhase:
-    """A training model compiled once and used by every fold and trial, each from a clean start.
+    """A training step compiled once and used by every fold and trial, each from a clean start.
 
     Args:
-        core: The model as it is trainable in this phase.
+        model: What trains, as far as it is trainable in this phase.
         is_focal: Whether the loss is the focal one.
-        xla: Whether to compile with XLA.
     """
 
-    def __init__(self, core: Any, *, is_focal: bool, xla: bool) -> None:
-        self.model = AugmentedModel(core)
-        loss = _build_loss(self.model, is_focal=is_focal)
-        self.model.compile(optimizer=_build_optimizer(), loss=loss, jit_compile=xla)
-        self.model.optimizer.build(core.trainable_variables)
-        self._fresh = [np.array(v) for v in self.model.optimizer.variables]
+    def __init__(self, model: AugmentedModel, *, is_focal: bool) -> None:
+        self.model = model
+        self.optimizer = _build_optimizer()
+        applied = _scaled(self.optimizer)
+        applied.build(model.trainable_variables)
+        self._fresh = Snapshot.take({id(v): v for v in applied.variables}.values())
+        self._step = build_step(model, applied, _build_loss(model, is_focal=is_focal))
         self._smoothing = 0.0
 
-    def restart(self, plan: TrainingPlan, seed: int) -> None:
+    def restart(self, plan: TrainingPlan, seed: int, *, dropout_rate: float) -> None:
         """Forget momenta and step count; take the values of a plan; seed all that is drawn."""
         model = self.model
-        for variable, value in zip(model.optimizer.variables, self._fresh, strict=True):
-            variable.assign(value)
-        model.optimizer.weight_decay.assign(plan.weight_decay)
+        self._fresh.put()
+        self.optimizer.weight_decay.assign(plan.weight_decay)
         model.strength.assign(plan.augmentation_strength)
-        model.dropout_rate.assign(dropout_rate_of(model.core) if has_seam(model.core) else 0.0)
+        model.dropout_rate.assign(dropout_rate)
         model.focal_gamma.assign(plan.focal_gamma or 0.0)
         model.random.state.assign(np.array([0, seed], dtype=np.uint32))
         model.dropping.state.assign(np.array([1, seed], dtype=np.uint32))
         self._smoothing = plan.label_smoothing
 
-    def step(
-        self, images: Any, targets: Any, weights: Any | None, *, learning_rate: float
-    ) -> float:
-        """Train on one batch and return its loss."""
-        self.model.optimizer.learning_rate = learning_rate
-        # Smoothed here and always weighted: every trial meets the step with the same signature.
-        smoothed = targets * (1.0 - self._smoothing) + self._smoothing / targets.shape[1]
-        every = np.ones(len(targets), np.float32) if weights is None else weights
-        loss = self.model.train_on_batch(images, smoothed.astype(np.float32), sample_weight=every)
-        return float(np.asarray(loss).reshape(-1)[0])
+    def train(self, inputs: Iterable[Any], steps: EpochSteps) -> float:
+        """Take the steps of an epoch and return their mean loss.
+
+        Nothing waits for a step before the last one, so that a GPU never waits for this process.
+
+        Args:
+            inputs: Of every step.
+            steps: What else they take.
+        """
+        smoothed = steps.targets * (1.0 - self._smoothing)
+        smoothed = (smoothed + self._smoothing / smoothed.shape[-1]).astype(np.float32)
+        self._step.begin()
+        losses = [
+            self._step.take(*step)
+            for step in zip(inputs, smoothed, steps.weights, steps.rates, strict=True)
+        ]
+        self._step.end()
+        return float(np.mean([np.asarray(loss, dtype=np.float64) for loss in losses]))
+
+    def predict(self, inputs: Iterable[Any]) -> FloatArray:
+        """Return the logits of batches in inference, float32 [all, K]."""
+        answers = [self._step.answer(batch) for batch in inputs]
+        return np.concatenate([np.asarray(answer, dtype=np.float32) for answer in answers])

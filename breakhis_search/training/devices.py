@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import resource
+import subprocess
 import sys
 import tempfile
 import time
@@ -57,6 +58,7 @@ class Device:
         backend: The Keras backend (``tensorflow`` or ``jax``).
         precision: The Keras dtype policy in force, such as ``mixed_bfloat16``.
         seconds: What importing Keras and finding the device took.
+        memory_bytes: Of the GPU; 0 on a CPU and where it is not known.
     """
 
     kind: Literal["gpu", "cpu"]
@@ -64,14 +66,7 @@ class Device:
     backend: str
     precision: str
     seconds: float = 0.0
-
-    @property
-    def compiles_with_xla(self) -> bool:
-        """Whether steps are compiled with XLA: under JAX always, under TensorFlow never.
-
-        TensorFlow has no XLA kernel for the projective transform that rotates and zooms.
-        """
-        return self.backend == "jax"
+    memory_bytes: int = 0
 
 
 def prepare_device(
@@ -115,7 +110,14 @@ def prepare_device(
     keras.config.set_dtype_policy(precision)
     name = gpus[0][0] if gpus else platform.processor() or platform.machine()
     seconds = time.perf_counter() - start
-    return Device("gpu" if gpus else "cpu", name, backend, precision, seconds)
+    return Device(
+        "gpu" if gpus else "cpu",
+        name,
+        backend,
+        precision,
+        seconds,
+        memory_bytes=_gpu_memory(backend) if gpus else 0,
+    )
 
 
 def _keep_compilations(folder: Path) -> None:
@@ -155,6 +157,25 @@ def _describe(details: dict[str, Any]) -> tuple[str, str]:
     modern = details.get("compute_capability", (0, 0)) >= (8, 0)
     name = str(details.get("device_name", "GPU"))
     return name, "mixed_bfloat16" if modern else "mixed_float16"
+
+
+def _gpu_memory(backend: str) -> int:
+    """Memory of the first GPU that this process may use, in bytes; 0 where nobody says."""
+    if backend == "jax":
+        import jax
+
+        return int((jax.devices()[0].memory_stats() or {}).get("bytes_limit", 0))
+    try:
+        answer = subprocess.run(
+            ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        ).stdout
+        return int(answer.split()[0]) * 2**20
+    except (OSError, subprocess.SubprocessError, ValueError, IndexError):
+        return 0
 
 
 def reset_peak_memory(device: Device) -> None:

@@ -13,7 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from breakhis_search.training.compilation import CompiledPhase
+from breakhis_search.models.heads import has_seam, layers_of_head, split_at_features
+from breakhis_search.models.trunk import Trunk, cut_trunk
+from breakhis_search.training.compilation import AugmentedModel, CompiledPhase
 
 GRAPHS_KEPT = 4
 """The least recently used ones are let go: a backbone and its optimizer hold up to some 100 MB."""
@@ -30,7 +32,8 @@ class TrainingGraph:
         self.core = core
         # All variables, not only weights: the seeds of dropout layers start anew as well.
         self._built = [np.array(variable) for variable in core.variables]
-        self._phases: dict[tuple[str, bool], CompiledPhase] = {}
+        self._phases: dict[tuple[str, bool, bool], CompiledPhase] = {}
+        self._trunks: dict[str, Trunk | None] = {}
         self._was_trained = False
 
     def restore(self) -> None:
@@ -51,19 +54,39 @@ class TrainingGraph:
         for variable, other in zip(self.core.variables, model.variables, strict=True):
             variable.assign(np.array(other))
 
-    def phase(self, part: str, *, is_focal: bool, xla: bool) -> CompiledPhase:
-        """Return the training step with a part of the model trainable, compiled at most once.
+    def phase(self, part: str, *, is_focal: bool) -> CompiledPhase:
+        """Return the training step on images, compiled at most once.
 
         Args:
             part: What is trainable now; ``all`` where nothing is pretrained.
             is_focal: Whether the loss is the focal one.
-            xla: Whether to compile with XLA.
         """
+        return self._phase(part, is_focal=is_focal, trunk=None)
+
+    def tail_phase(self, part: str, *, is_focal: bool) -> CompiledPhase:
+        """Return the training step on what the trunk said of images; see :meth:`trunk`."""
+        return self._phase(part, is_focal=is_focal, trunk=self.trunk(part))
+
+    def trunk(self, part: str) -> Trunk | None:
+        """Return what of the model does not learn while ``part`` does, which must be so now."""
+        if part not in self._trunks:
+            self._trunks[part] = cut_trunk(self.core)
+        return self._trunks[part]
+
+    def _phase(self, part: str, *, is_focal: bool, trunk: Trunk | None) -> CompiledPhase:
         self._was_trained = True
-        key = (part, is_focal)
+        key = (part, is_focal, trunk is not None)
         if key not in self._phases:
-            self._phases[key] = CompiledPhase(self.core, is_focal=is_focal, xla=xla)
+            self._phases[key] = CompiledPhase(_model_of(self.core, trunk), is_focal=is_focal)
         return self._phases[key]
+
+
+def _model_of(core: Any, trunk: Trunk | None) -> AugmentedModel:
+    if trunk is not None:
+        return AugmentedModel(trunk.tail, layers_of_head(core), augments=False)
+    if has_seam(core):
+        return AugmentedModel(split_at_features(core)[0], layers_of_head(core), augments=True)
+    return AugmentedModel(core, (), augments=True)
 
 
 class GraphCache:

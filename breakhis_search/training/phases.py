@@ -1,10 +1,10 @@
-"""One phase of training a fold: on images, or for a frozen backbone on its stored features."""
+"""One phase of training a fold: by a compiled step, or of a head alone on stored features."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -13,35 +13,15 @@ from breakhis_search.data.feature_store import StoredFeatures
 from breakhis_search.data.views import PLAIN, ViewPolicy
 from breakhis_search.models.heads import dropout_rate_of
 from breakhis_search.training.compilation import CompiledPhase
+from breakhis_search.training.feeding import Feed
 from breakhis_search.training.head_batch import HeadBatch, HeadSettings
 from breakhis_search.training.plan import TrainingPlan
+from breakhis_search.training.snapshots import Snapshot
+from breakhis_search.training.steps import EpochSteps
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """Values that variables of a model had at some time.
-
-    Attributes:
-        variables: Of the model.
-        values: What each held.
-    """
-
-    variables: Sequence[Any]
-    values: Sequence[npt.NDArray[np.generic]]
-
-    @classmethod
-    def take(cls, variables: Iterable[Any]) -> Snapshot:
-        """Return what variables hold now."""
-        kept = tuple(variables)
-        return cls(kept, tuple(np.array(variable) for variable in kept))
-
-    def put(self) -> None:
-        """Give the variables their values back."""
-        for variable, value in zip(self.variables, self.values, strict=True):
-            variable.assign(value)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -63,19 +43,29 @@ class HeadStep:
     rate: float
 
 
+class StepTaken(NamedTuple):
+    """What a training is told of a step it asked for.
+
+    Attributes:
+        loss: Before the step.
+        seconds: Its share of the time that the step took.
+    """
+
+    loss: float
+    seconds: float
+
+
+Steps: TypeAlias = Generator[HeadStep, StepTaken, T]
+"""What yields the steps that others may take part in, and returns a result."""
+
+
 class Phase(Protocol):
     """Trains a model that it was given on rows of the images it was given."""
 
-    def step(
-        self, rows: IntArray, targets: FloatArray, weights: FloatArray | None, *, rate: float
-    ) -> float | HeadStep:
-        """Train on one batch and return its loss, or the step that others may take part in.
+    def train(self, steps: EpochSteps) -> Steps[float]:
+        """Take the steps of an epoch and return their mean loss.
 
-        Args:
-            rows: Row positions of the images, int64 [b].
-            targets: One-hot, float32 [b, K].
-            weights: Of each image in the loss, float32 [b].
-            rate: Learning rate.
+        Yields those that others may take part in.
         """
 
     def snapshot(self) -> Snapshot:
@@ -85,41 +75,66 @@ class Phase(Protocol):
         """Return the logits of the given rows, float32 [n, K]."""
 
 
-class ImagePhase:
-    """Trains through the whole model, augmenting on the device.
+class CompiledTraining:
+    """Trains by a compiled step: the whole model on images, or its tail on stored activations.
 
     Args:
-        compiled: Its compiled step.
-        core: The model.
-        images: All images, uint8 [n, h, w, 3].
+        compiled: The step.
+        training: Inputs to train on.
+        validation: The same without augmentation.
         batch_size: Images per step of a prediction.
     """
 
     def __init__(
-        self,
-        compiled: CompiledPhase,
-        core: Any,
-        images: npt.NDArray[np.uint8],
-        batch_size: int,
+        self, compiled: CompiledPhase, training: Feed, validation: Feed, *, batch_size: int
     ) -> None:
         self._compiled = compiled
-        self._core = core
-        self._images = images
+        self._training = training
+        self._validation = validation
         self._batch_size = batch_size
 
-    def step(
-        self, rows: IntArray, targets: FloatArray, weights: FloatArray | None, *, rate: float
-    ) -> float:
-        """Train on one batch of augmented images."""
-        return self._compiled.step(self._images[rows], targets, weights, learning_rate=rate)
+    def train(self, steps: EpochSteps) -> Steps[float]:
+        """Train on every batch."""
+        yield from ()  # it needs nobody else
+        return self._compiled.train(self._training.batches(steps.rows), steps)
 
     def snapshot(self) -> Snapshot:
-        """Return all weights of the model."""
-        return Snapshot.take(self._core.weights)
+        """Return all weights of what trains."""
+        parts = self._compiled.model.parts
+        return Snapshot.take(weight for part in parts for weight in part.weights)
 
     def predict(self, rows: IntArray) -> FloatArray:
         """Return the logits of the images as they are."""
-        return predict_logits(self._compiled.model, self._images, rows, self._batch_size)
+        batches = full_batches(rows, self._batch_size)
+        return self._compiled.predict(self._validation.batches(batches))[: len(rows)]
+
+
+@dataclass(frozen=True)
+class TrunkViews:
+    """What a trunk said of the views of images, as inputs of the tail.
+
+    Attributes:
+        stored: Of all images.
+        shape: Of what the trunk gives for an image.
+        policy: The views that are stored.
+    """
+
+    stored: StoredFeatures
+    shape: tuple[int, ...]
+    policy: ViewPolicy
+
+    def plain(self, rows: IntArray) -> FloatArray:
+        """Return the activations of the images as they are, float32 [b, *shape]."""
+        return self.stored.take(rows, PLAIN).reshape(len(rows), *self.shape)
+
+    def drawn(self, strength: float, rng: np.random.Generator) -> Callable[[IntArray], FloatArray]:
+        """Return what gives the activations of one view of each image."""
+
+        def take(rows: IntArray) -> FloatArray:
+            views = self.policy.draw(strength, len(rows), rng)
+            return self.stored.take(rows, views).reshape(len(rows), *self.shape)
+
+        return take
 
 
 class HeadPhase:
@@ -168,13 +183,17 @@ class HeadPhase:
         self.batch.set_weights(0, [np.array(variable) for variable in self._variables])
         self.place = 0
 
-    def step(
-        self, rows: IntArray, targets: FloatArray, weights: FloatArray | None, *, rate: float
-    ) -> HeadStep:
-        """Return the step on one stored view of each image."""
-        views = self._policy.draw(self._strength, len(rows), self._rng)
-        every = np.ones(len(rows), np.float32) if weights is None else weights
-        return HeadStep(self, self._features.take(rows, views), targets, every, rate)
+    def train(self, steps: EpochSteps) -> Steps[float]:
+        """Yield every step, on one stored view of each image."""
+        losses = []
+        for rows, targets, weights, rate in zip(
+            steps.rows, steps.targets, steps.weights, steps.rates, strict=True
+        ):
+            views = self._policy.draw(self._strength, len(rows), self._rng)
+            features = self._features.take(rows, views)
+            taken = yield HeadStep(self, features, targets, weights, float(rate))
+            losses.append(taken.loss)
+        return float(np.mean(losses))
 
     def snapshot(self) -> Snapshot:
         """Return the head's weights."""
@@ -197,20 +216,27 @@ def head_settings(core: Any, plan: TrainingPlan) -> HeadSettings:
     )
 
 
+def full_batches(rows: IntArray, batch_size: int) -> IntArray:
+    """Return rows as full batches, int64 [batches, batch_size]; a partial one would be traced anew.
+
+    >>> full_batches(np.arange(3), 2).tolist()
+    [[0, 1], [2, 0]]
+    """
+    count = -(-len(rows) // batch_size)
+    return np.resize(rows, count * batch_size).reshape(count, batch_size)
+
+
 def predict_logits(
     model: Any, images: npt.NDArray[np.uint8], rows: IntArray, batch_size: int
 ) -> FloatArray:
-    """Return the logits of the given rows, float32 [n, K]; full batches only reach the device.
+    """Return the logits of the given rows, float32 [n, K].
 
     Args:
         model: A Keras model, RGB 0–255 → logits.
         images: uint8 [n, h, w, 3].
         rows: Rows to score.
-        batch_size: Images per step; the last batch is padded, because a partial one retraces.
+        batch_size: Images per step.
     """
-    padded = np.resize(rows, -(-len(rows) // batch_size) * batch_size)
-    parts = [
-        np.asarray(model.predict_on_batch(images[padded[i : i + batch_size]]), dtype=np.float32)
-        for i in range(0, len(padded), batch_size)
-    ]
+    batches = full_batches(rows, batch_size)
+    parts = [np.asarray(model.predict_on_batch(images[b]), dtype=np.float32) for b in batches]
     return np.concatenate(parts)[: len(rows)]

@@ -9,30 +9,19 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Generator, Mapping, Sequence
-from typing import NamedTuple, TypeAlias, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 
 from breakhis_search.training.head_batch import HeadBatch
-from breakhis_search.training.phases import HeadStep
+from breakhis_search.training.phases import HeadStep, Steps, StepTaken
 
 T = TypeVar("T")
 
 
-class StepTaken(NamedTuple):
-    """What a training is told of a step it asked for.
-
-    Attributes:
-        loss: Before the step.
-        seconds: Its share of the time that the step took.
-    """
-
-    loss: float
-    seconds: float
-
-
-Training: TypeAlias = Generator[HeadStep, StepTaken, T]
+Training: TypeAlias = Steps[T]
+"""A training: yields steps of its head on stored features, returns its result."""
 
 
 class CutOff(BaseException):

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,25 +17,35 @@ from breakhis_search.data.feature_store import StoredFeatures
 from breakhis_search.data.sampling import TrainingRows, class_weights, epoch_stream, steps_per_epoch
 from breakhis_search.data.views import ViewPolicy
 from breakhis_search.errors import TrialFailure
-from breakhis_search.models.heads import has_seam, layers_of_head, set_dropout_rate
+from breakhis_search.models.heads import (
+    dropout_rate_of,
+    has_seam,
+    layers_of_head,
+    set_dropout_rate,
+)
+from breakhis_search.models.trunk import Trunk
 from breakhis_search.training.compilation import learning_rates
 from breakhis_search.training.devices import Device
+from breakhis_search.training.feeding import Feed, Feeds, HostFeed
 from breakhis_search.training.graphs import TrainingGraph
 from breakhis_search.training.phases import (
+    CompiledTraining,
     HeadPhase,
-    HeadStep,
-    ImagePhase,
     Phase,
-    Snapshot,
+    Steps,
+    TrunkViews,
     head_settings,
 )
 from breakhis_search.training.plan import TrainingPlan
+from breakhis_search.training.snapshots import Snapshot
+from breakhis_search.training.steps import EpochSteps
 from breakhis_search.training.together import Training, run_alone
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
 SetTrainable = Callable[[Any, Any], int]
 Score = Callable[[IntArray, FloatArray], float | None]
+T = TypeVar("T")
 
 
 @dataclass
@@ -147,15 +157,17 @@ class _Epoch:
 
 @dataclass(frozen=True)
 class FrozenFeatures:
-    """Where the features of a frozen backbone come from.
+    """What the parts of a pretrained backbone that do not learn say of the images.
 
     Attributes:
         policy: The views of each image that are stored.
-        open: A fold → the features of all images as they are seen after training on it.
+        of_backbone: A fold → the features of all images as they are seen after training on it.
+        of_trunk: The same for what a trunk says; ``None`` where that is too much to store.
     """
 
     policy: ViewPolicy
-    open: Callable[[TrainingData], StoredFeatures]
+    of_backbone: Callable[[TrainingData], StoredFeatures]
+    of_trunk: Callable[[TrainingData, Trunk], StoredFeatures | None]
 
 
 class FoldTrainer:
@@ -168,8 +180,9 @@ class FoldTrainer:
         config: Epochs, patience, batch size.
         device: Where it trains.
         timer: Collects seconds by phase.
-        features: What a frozen backbone says of the images, where that is stored: the phase that
-            trains the head alone then works on it.
+        features: What the parts of a backbone that do not learn say of the images, where that is
+            stored: the phases then work on it.
+        feeds: Images that lie on the device, shared with other trainers.
     """
 
     def __init__(
@@ -182,8 +195,10 @@ class FoldTrainer:
         device: Device,
         timer: Timer,
         features: FrozenFeatures | None = None,
+        feeds: Feeds | None = None,
     ) -> None:
         self._graph = graph
+        self._feeds = feeds or Feeds(device)
         self._set_trainable = set_trainable
         self._plan = plan
         self._config = config
@@ -327,11 +342,11 @@ class FoldTrainer:
         rate = float(rates[-1])
         return EpochReport(epoch.number, epoch.span.name, loss, val_loss, value, rate), logits
 
-    def _enter(self, phase: _Span, data: TrainingData, seed: int) -> Phase:
-        """What trains in a phase, started anew."""
-        if phase.part == "head" and self._features is not None and self._head is not None:
+    def _enter(self, span: _Span, data: TrainingData, seed: int) -> Phase:
+        """What trains in a span, started anew."""
+        if span.part == "head" and self._features is not None and self._head is not None:
             with self._timer.measure("features"):
-                stored = self._features.open(data)
+                stored = self._features.of_backbone(data)
             return HeadPhase(
                 self.core,
                 stored,
@@ -340,37 +355,37 @@ class FoldTrainer:
                 settings=self._head,
                 seed=seed,
             )
-        if phase.part is not None:
-            self._set_trainable(self.core, phase.part)
+        if span.part is not None:
+            self._set_trainable(self.core, span.part)
+        return self._compiled(span, data, seed + span.first_epoch)
+
+    def _compiled(self, span: _Span, data: TrainingData, seed: int) -> CompiledTraining:
+        """What trains by a compiled step: the tail on stored activations, or all on images."""
+        part, is_focal = span.part or "all", self._plan.sampling_strategy == "focal"
+        trunk = self._graph.trunk(part) if self._features and part != "whole" else None
+        stored = None
+        if self._features and trunk:
+            with self._timer.measure("features"):
+                stored = self._features.of_trunk(data, trunk)
         with self._timer.measure("compile"):
-            compiled = self._graph.phase(
-                phase.part or "all",
-                is_focal=self._plan.sampling_strategy == "focal",
-                xla=self._device.compiles_with_xla,
-            )
-        compiled.restart(self._plan, seed + phase.first_epoch)
-        return ImagePhase(compiled, self.core, data.images, self._config.batch_size)
+            if self._features and trunk and stored:
+                compiled = self._graph.tail_phase(part, is_focal=is_focal)
+                views = TrunkViews(stored, trunk.shape, self._features.policy)
+                training: Feed = HostFeed(
+                    views.drawn(self._plan.augmentation_strength, np.random.default_rng([seed, 1]))
+                )
+                validation: Feed = HostFeed(views.plain)
+            else:
+                compiled = self._graph.phase(part, is_focal=is_focal)
+                training = validation = self._feeds.of(data.images)
+            dropout_rate = dropout_rate_of(self.core) if self._head else 0.0
+            compiled.restart(self._plan, seed, dropout_rate=dropout_rate)
+        return CompiledTraining(compiled, training, validation, batch_size=self._config.batch_size)
 
     def _train_epoch(
         self, phase: Phase, data: TrainingData, order: IntArray, rates: FloatArray
     ) -> Training[float]:
-        plan, size = self._plan, self._config.batch_size
-        targets = np.eye(data.n_classes, dtype=np.float32)
-        weights = None
-        if plan.sampling_strategy == "class_weights":
-            weights = class_weights(data.rows.y, data.n_classes, str(plan.class_weighting))
-        losses = []
-        for step, rate in enumerate(rates):
-            rows = order[step * size : (step + 1) * size]
-            y = data.rows.y[rows]
-            answer = phase.step(
-                data.train[rows],
-                targets[y],
-                None if weights is None else weights[y],
-                rate=float(rate),
-            )
-            losses.append((yield from self._taken(answer)))
-        loss = float(np.mean(losses))
+        loss = yield from self._apart(phase.train(self._steps(data, order, rates)))
         if not math.isfinite(loss):
             raise TrialFailure(
                 "the training loss is not finite",
@@ -379,14 +394,29 @@ class FoldTrainer:
             )
         return loss
 
-    def _taken(self, answer: float | HeadStep) -> Training[float]:
-        """The loss of a step, which someone else takes where it is not taken yet."""
-        if isinstance(answer, float):
-            return answer
-        start = time.perf_counter()
-        loss, seconds = yield answer
-        self._timer.away += time.perf_counter() - start - seconds
-        return loss
+    def _steps(self, data: TrainingData, order: IntArray, rates: FloatArray) -> EpochSteps:
+        """The steps of an epoch that draws the training images in this order."""
+        rows = order[: len(rates) * self._config.batch_size].reshape(len(rates), -1)
+        y = data.rows.y[rows]
+        weights = np.ones(y.shape, np.float32)
+        if self._plan.sampling_strategy == "class_weights":
+            by_class = class_weights(data.rows.y, data.n_classes, str(self._plan.class_weighting))
+            weights = by_class[y].astype(np.float32)
+        targets = np.eye(data.n_classes, dtype=np.float32)[y]
+        return EpochSteps(data.train[rows], targets, weights, rates)
+
+    def _apart(self, steps: Steps[T]) -> Steps[T]:
+        """The same steps; the time that others take between them is not this training's."""
+        taken = None
+        while True:
+            try:
+                asked = next(steps) if taken is None else steps.send(taken)
+            except StopIteration as end:
+                result: T = end.value
+                return result
+            start = time.perf_counter()
+            taken = yield asked
+            self._timer.away += time.perf_counter() - start - taken.seconds
 
 
 def _validate(

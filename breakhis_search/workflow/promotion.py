@@ -240,8 +240,9 @@ class _SealedQuestion:
 
     def _images(self) -> SealedImages:
         """The sealed test the versions were kept from."""
-        data = choose_data(self.request.data, self.settings, study_root=self.study_root)
         tags = self.target.tags
+        root = self.study_root or _folder_still_there(tags.get(keys.DATA_FOLDER))
+        data = choose_data(self.request.data, self.settings, study_root=root)
         magnification = tags.get(keys.MAGNIFICATION, "all")
         catalog = read_catalog(data.folder, cache_dir=self.settings.cache_dir)
         images = sealed_images(
@@ -260,6 +261,11 @@ class _SealedQuestion:
                 remedy="name the data of its study with --data DIR",
             )
         return images
+
+
+def _folder_still_there(folder: str | None) -> str | None:
+    """Where a version's images were, if this machine has that place."""
+    return folder if folder and Path(folder).is_dir() else None
 
 
 def _record_answer(

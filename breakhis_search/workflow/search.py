@@ -98,6 +98,7 @@ def _context(run: PreparedRun, watcher: Watcher, carrier: Carrier) -> StudyConte
     split = run.split.development_only()
     return StudyContext(
         config=config,
+        space=config.space,
         split=split,
         images=_images(split, run, watcher),
         architectures=architectures_of(config),
@@ -152,6 +153,7 @@ def _tags(run: PreparedRun, device: Device) -> dict[str, str]:
         keys.LEAKY: str(config.protocol.leaks).lower(),
         keys.DEMO: str(run.resolved.data.is_demo).lower(),
         keys.MAGNIFICATION: str(config.data.magnification),
+        keys.DATA_FOLDER: str(run.resolved.data.folder),
         keys.DATA_FINGERPRINT: run.catalog.fingerprint,
         keys.SPLIT_DIGEST: run.split.digest,
         **_sealed_digest(run),

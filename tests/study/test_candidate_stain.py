@@ -19,12 +19,14 @@ from breakhis_search.study.candidate import (
     trainer_of,
 )
 from breakhis_search.training.devices import Device
+from breakhis_search.training.feeding import Feeds
 from breakhis_search.training.graphs import TrainingGraph
 from breakhis_search.training.phases import predict_logits
 from breakhis_search.training.plan import TrainingPlan
 from breakhis_search.training.trainer import Timer, TrainingData
 
 TRAIN, VALIDATION = np.arange(0, 8), np.arange(8, 12)
+CPU = Device("cpu", "test", "tensorflow", "float32")
 NAMES = [f"sha-{row}" for row in range(12)]
 
 
@@ -43,7 +45,8 @@ def context(tmp_path):
         split=SimpleNamespace(table=pd.DataFrame({"sha256": NAMES})),
         settings=SimpleNamespace(cache_dir=tmp_path),
         config=SimpleNamespace(training=TrainingConfig(max_epochs=1, head_epochs=0, batch_size=4)),
-        device=Device("cpu", "test", "tensorflow", "float32"),
+        device=CPU,
+        feeds=Feeds(CPU),
     )
 
 
@@ -101,8 +104,8 @@ def test_training_itself_sees_normalized_images(context, monkeypatch):
     candidate = candidate_with("macenko")
     trainer = trainer_of(candidate, context, timer=Timer())
     monkeypatch.setattr(
-        "breakhis_search.training.compilation.CompiledPhase.step",
-        lambda self, images, *args, **kwargs: steps.append(images) or 0.0,
+        "breakhis_search.training.compilation.CompiledPhase.train",
+        lambda self, inputs, epoch: steps.extend(np.asarray(batch) for batch in inputs) or 0.0,
     )
     trainer.fit(data_of(context), epochs=1, seed=0)
     seen = np.concatenate(steps)

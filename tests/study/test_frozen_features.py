@@ -17,6 +17,7 @@ from breakhis_search.models.trainability import set_trainable
 from breakhis_search.study.candidate import Candidate, frozen_features, trainer_of
 from breakhis_search.study.progress import SilentObserver
 from breakhis_search.training.devices import Device
+from breakhis_search.training.feeding import Feeds
 from breakhis_search.training.graphs import TrainingGraph
 from breakhis_search.training.head_batch import HeadBatch
 from breakhis_search.training.phases import predict_logits
@@ -24,6 +25,7 @@ from breakhis_search.training.plan import TrainingPlan
 from breakhis_search.training.together import CutOff, run_alone, run_together
 from breakhis_search.training.trainer import Timer, TrainingData
 
+CPU = Device("cpu", "test", "tensorflow", "float32")
 N = 24
 TRAIN, VALIDATION = np.arange(0, 16), np.arange(16, N)
 PLAN = TrainingPlan(
@@ -46,11 +48,12 @@ def context(tmp_path):
         split=SimpleNamespace(table=pd.DataFrame({"sha256": [f"sha-{row}" for row in range(N)]})),
         settings=SimpleNamespace(cache_dir=tmp_path),
         config=SimpleNamespace(training=TrainingConfig(max_epochs=4, head_epochs=2, batch_size=8)),
-        device=Device("cpu", "test", "tensorflow", "float32"),
+        device=CPU,
         weights={"mobilenet": SimpleNamespace(sha256="0" * 64)},
         input_shape=(16, 24, 3),
         observer=SilentObserver(),
         features={},
+        feeds=Feeds(CPU),
     )
 
 

@@ -54,13 +54,13 @@ def test_without_stages_there_is_one_search():
 def test_frozen_ones_come_first_and_the_others_never_are():
     probe, tune = stages_of(config())
     assert [(s.name, s.until) for s in (probe, tune)] == [("probe", 6), ("tune", 12)]
-    assert probe.config.space[PARTS] == "frozen"
-    assert tune.config.space[PARTS] == ("last_block", "last_third", "whole")
+    assert probe.space[PARTS] == "frozen"
+    assert tune.space[PARTS] == ("last_block", "last_third", "whole")
 
 
 def test_a_space_that_is_narrower_stays_so():
     _, tune = stages_of(config(space={PARTS: ["frozen", "last_block"]}))
-    assert tune.config.space[PARTS] == ("last_block",)
+    assert tune.space[PARTS] == ("last_block",)
 
 
 def test_where_nothing_may_be_fine_tuned_all_trials_are_probes():
@@ -92,7 +92,7 @@ def test_hand_picked_configurations_wait_for_their_stage(study):
 def test_a_trial_of_either_stage_finds_its_values_in_the_space_of_one_study(study):
     for stage in stages_of(config()):
         trial = study.ask()
-        choices = stage.config.space[PARTS]
+        choices = stage.space[PARTS]
         if isinstance(choices, tuple):
             trial.suggest_categorical(PARTS, choices)
         study.tell(trial, 0.5)

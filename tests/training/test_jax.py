@@ -69,7 +69,6 @@ folds = [trainer.fit(data, epochs=2, seed=1, score=accuracy) for _ in range(2)]
 again = predict_logits(model, images, rest, 16)
 print(json.dumps({
     "device": dataclasses.asdict(device),
-    "compiles_with_xla": device.compiles_with_xla,
     "memory_mb": peak_memory_mb(device),
     "folds": [[dataclasses.asdict(r) for r in fold.history] for fold in folds],
     "difference": float(np.abs(again - folds[1].logits).max()),
@@ -94,7 +93,6 @@ def answer() -> dict:
 def test_the_device_is_found_on_jax(answer):
     assert answer["device"]["backend"] == "jax"
     assert answer["device"]["kind"] == "cpu"
-    assert answer["compiles_with_xla"]
     assert answer["memory_mb"] > 10
 
 

@@ -15,11 +15,12 @@ from breakhis_search.models.building import build_model
 from breakhis_search.models.recorder import SpaceRecorder
 from breakhis_search.models.trainability import set_trainable
 from breakhis_search.models.weights import ResolvedWeights, resolve_weights
-from breakhis_search.training.compilation import CompiledPhase, learning_rates
+from breakhis_search.training.compilation import learning_rates
 from breakhis_search.training.devices import Device
 from breakhis_search.training.graphs import TrainingGraph
 from breakhis_search.training.phases import predict_logits
 from breakhis_search.training.plan import TrainingPlan
+from breakhis_search.training.steps import EpochSteps
 from breakhis_search.training.trainer import FoldTrainer, Timer, TrainingData
 
 CPU = Device("cpu", "test", "tensorflow", "float32")
@@ -238,8 +239,10 @@ def test_focal_loss_by_hand():
     plan = dataclasses.replace(PLAN, sampling_strategy="focal", focal_gamma=2.0)
     model = make_model()
     model.get_layer("logits").kernel.assign(np.zeros(model.get_layer("logits").kernel.shape))
-    phase = CompiledPhase(model, is_focal=True, xla=False)
-    phase.restart(plan, seed=0)
-    images, targets = np.zeros((1, 32, 48, 3), np.uint8), np.array([[1.0, 0.0]], np.float32)
-    loss = phase.step(images, targets, None, learning_rate=1e-9)
-    assert loss == pytest.approx(2 * 0.25 * np.log(2) / 2, rel=1e-4)
+    phase = TrainingGraph(model).phase("all", is_focal=True)
+    phase.restart(plan, seed=0, dropout_rate=0.0)
+    images, targets = np.zeros((1, 32, 48, 3), np.uint8), np.array([[[1.0, 0.0]]], np.float32)
+    step = EpochSteps(
+        np.zeros((1, 1), int), targets, np.ones((1, 1), np.float32), np.full(1, 1e-9, np.float32)
+    )
+    assert phase.train([images], step) == pytest.approx(2 * 0.25 * np.log(2) / 2, rel=1e-4)

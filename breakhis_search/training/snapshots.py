@@ -1,0 +1,34 @@
+"""Values that variables had at some time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Values that variables of a model had at some time.
+
+    Attributes:
+        variables: Of the model.
+        values: What each held.
+    """
+
+    variables: Sequence[Any]
+    values: Sequence[npt.NDArray[np.generic]]
+
+    @classmethod
+    def take(cls, variables: Iterable[Any]) -> Snapshot:
+        """Return what variables hold now."""
+        kept = tuple(variables)
+        return cls(kept, tuple(np.array(variable) for variable in kept))
+
+    def put(self) -> None:
+        """Give the variables their values back."""
+        for variable, value in zip(self.variables, self.values, strict=True):
+            variable.assign(value)
