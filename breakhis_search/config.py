@@ -146,7 +146,9 @@ class TrainingConfig(_Section):
     head_epochs: int = Field(default=5, ge=0, le=1000)
     """Epochs with a frozen backbone before fine-tuning (counted within max_epochs)."""
     patience: int = Field(default=6, ge=1)
-    batch_size: int = Field(default=32, ge=2, le=4096)
+    batch_size: Annotated[int, Field(ge=2, le=4096)] | Literal["auto"] = 32
+    """Images per step. ``auto``: as many as a GPU is best used with, found by a short probe of each
+    architecture and the same for all trials of the study; 32 on a CPU."""
     features: FeaturesConfig | None = FeaturesConfig()
     """``null``: a frozen backbone sees newly augmented images every epoch, at many times the cost.
     """

@@ -52,6 +52,10 @@ class TerminalObserver:
         self._names[number] = name
         self._show(f"trial {number}: {name}")
 
+    def probing(self, architecture: str) -> None:
+        """Show that a GPU is being tried out."""
+        self._show(f"looking for the best batch size for {architecture} (once a study)")
+
     def features_computed(self, architecture: str, done: int, total: int) -> None:
         """Show how far a backbone is with the images it is asked about once."""
         self._show(f"features of {architecture}: {done}/{total} images (once, then kept)")

@@ -43,6 +43,7 @@ from breakhis_search.study.candidate import Candidate, prior_shift, seen_images
 from breakhis_search.study.context import StudyContext
 from breakhis_search.tracking import keys
 from breakhis_search.training.phases import predict_logits
+from breakhis_search.training.probing import USUAL
 from breakhis_search.training.trainer import IntArray
 
 
@@ -145,7 +146,7 @@ class FinalistAnalysis:
     ) -> pd.DataFrame:
         """The answers to the official test of a fold."""
         table = self._context.split.table.iloc[rows]
-        logits = predict_logits(model, images, rows, self._context.config.training.batch_size)
+        logits = predict_logits(model, images, rows, USUAL)
         return build_predictions(
             table.rename(columns={"path": "image"}),
             fold=fold,

@@ -21,6 +21,7 @@ from breakhis_search.models.heads import set_dropout_rate
 from breakhis_search.models.initialisation import can_be_initialised, initialise
 from breakhis_search.models.space import ARCHITECTURE, declare_space, graph_signature
 from breakhis_search.models.trainability import set_trainable
+from breakhis_search.study.batch_sizes import batch_size_of
 from breakhis_search.study.context import StudyContext
 from breakhis_search.study.features import FeatureSource
 from breakhis_search.study.hyperparameters import TrialHyperParameters
@@ -47,6 +48,7 @@ class Candidate:
             the same graph: see :meth:`FoldTrainer.training` for who may use it when.
         plan: How it is trained.
         seed: Seed of its weights, sampling and augmentation.
+        batch_size: Images per step.
         constants: Names of a foreign model that are not searched, such as its own learning rate.
     """
 
@@ -54,6 +56,7 @@ class Candidate:
     graph: TrainingGraph
     plan: TrainingPlan
     seed: int
+    batch_size: int
     constants: tuple[str, ...]
 
     @property
@@ -81,7 +84,14 @@ def build_candidate(trial: BaseTrial, context: StudyContext, *, seed: int) -> Ca
     graph = _graph_of(hp, context, seed)
     constants = {h.name for h in hp.space if type(h).__name__ == "Fixed"}
     values = {name: value for name, value in hp.values.items() if name not in constants}
-    return Candidate(values, graph, read_plan(values), seed, tuple(sorted(constants)))
+    return Candidate(
+        values,
+        graph,
+        plan=read_plan(values),
+        seed=seed,
+        batch_size=batch_size_of(str(values[ARCHITECTURE]), graph, context),
+        constants=tuple(sorted(constants)),
+    )
 
 
 def _graph_of(hp: TrialHyperParameters, context: StudyContext, seed: int) -> TrainingGraph:
@@ -198,7 +208,7 @@ class _Trainer(FoldTrainer):
             candidate.graph,
             set_trainable=set_trainable,
             plan=candidate.plan,
-            config=context.config.training,
+            config=context.config.training.model_copy(update={"batch_size": candidate.batch_size}),
             device=context.device,
             timer=timer,
             features=frozen_features(candidate, context),
@@ -226,7 +236,14 @@ def frozen_features(candidate: Candidate, context: StudyContext) -> FrozenFeatur
 
     def store(data: TrainingData) -> FeatureSource:
         reference = stain_reference(candidate, context, data.train)
-        return FeatureSource(context, candidate.architecture, data.images, reference, policy)
+        return FeatureSource(
+            context,
+            candidate.architecture,
+            data.images,
+            reference,
+            policy,
+            batch_size=candidate.batch_size,
+        )
 
     return FrozenFeatures(
         policy,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -46,6 +46,7 @@ class StudyContext:
         stage: Of the search.
         features: Feature stores that were opened, and so checked, by what they are of.
         feeds: Images that were brought to the device.
+        batch_sizes: Images per step by architecture, where the study leaves them open.
     """
 
     config: StudyConfig
@@ -66,6 +67,7 @@ class StudyContext:
     stage: str = keys.STAGE_SEARCH
     features: dict[str, StoredFeatures] = field(default_factory=dict)
     feeds: Feeds = field(init=False)
+    batch_sizes: MutableMapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Nothing is on the device yet."""

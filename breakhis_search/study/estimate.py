@@ -23,7 +23,7 @@ def estimate_hours(context: StudyContext) -> tuple[float, str]:
     config, fold = context.config, context.split.folds[0]
     trial = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0)).ask()
     candidate = build_candidate(trial, context, seed=0)
-    size = config.training.batch_size
+    size = candidate.batch_size
     rows = fold.train[:: max(1, len(fold.train) // (_ROWS * size))][: _ROWS * size]
     data = training_data(context, rows, fold.validation[:0])
     trainer = trainer_of(candidate, context, timer=Timer())

@@ -35,6 +35,7 @@ class FeatureSource:
         images: All images as the model sees them, uint8 [n, h, w, 3].
         reference: What their stains were brought to, if to anything.
         policy: Which views.
+        batch_size: Images per step.
     """
 
     context: StudyContext
@@ -42,6 +43,7 @@ class FeatureSource:
     images: Any
     reference: StainReference | None
     policy: ViewPolicy
+    batch_size: int
 
     def of_backbone(self, model: Any) -> StoredFeatures:
         """Return the features of the whole backbone of a transfer model of ours."""
@@ -69,7 +71,7 @@ class FeatureSource:
                     self.images,
                     sha256,
                     self.policy,
-                    batch_size=context.config.training.batch_size,
+                    batch_size=self.batch_size,
                     progress=lambda done, total: context.observer.features_computed(
                         self.architecture, done, total
                     ),

@@ -40,6 +40,9 @@ class SearchObserver(Protocol):
     def trial_started(self, number: int, values: Mapping[str, Any]) -> None:
         """A trial begins with these hyperparameters."""
 
+    def probing(self, architecture: str) -> None:
+        """The batch size that suits an architecture on this GPU is being looked for."""
+
     def features_computed(self, architecture: str, done: int, total: int) -> None:
         """The backbone has been asked about so many of the images it is asked about once."""
 
@@ -62,6 +65,9 @@ class SilentObserver:
         """Do nothing."""
 
     def trial_started(self, number: int, values: Mapping[str, Any]) -> None:
+        """Do nothing."""
+
+    def probing(self, architecture: str) -> None:
         """Do nothing."""
 
     def features_computed(self, architecture: str, done: int, total: int) -> None:

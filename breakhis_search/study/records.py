@@ -104,7 +104,8 @@ class TrialRecord:
         }
         weights = self._context.weights[candidate.architecture]
         origin = weights.origin + (f" {weights.sha256}" if weights.sha256 else "")
-        self._journal.log_params({**_settings(self._context.config), **candidate.values})
+        sizes = {"training/batch_size": candidate.batch_size}
+        self._journal.log_params({**_settings(self._context.config), **sizes, **candidate.values})
         self._journal.set_tags(
             {
                 keys.ARCHITECTURE: candidate.architecture,

@@ -65,6 +65,11 @@ class AugmentedModel(keras.Model):  # type: ignore[misc]  # keras has no types
         return values
 
     @property
+    def classes(self) -> int:
+        """The number K of logits."""
+        return int(self.parts[-1].output.shape[-1])
+
+    @property
     def parts(self) -> list[Any]:
         """The body and the layers of the head."""
         return [self.body, *self.head]

@@ -178,6 +178,11 @@ def _gpu_memory(backend: str) -> int:
         return 0
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether a backend says that a device's memory is used up; each has its own class."""
+    return "RESOURCE_EXHAUSTED" in str(error) or "ResourceExhausted" in type(error).__name__
+
+
 def reset_peak_memory(device: Device) -> None:
     """Let the peak of the GPU start anew; that of a process and of JAX cannot be reset."""
     if device.kind == "gpu" and device.backend == "tensorflow":

@@ -94,11 +94,13 @@ class Feeds:
         Args:
             images: uint8 [n, h, w, 3]; a view that computes what it is asked for stays on the host.
         """
+        if id(images) in self._resident:
+            return self._resident[id(images)][1]
         if not isinstance(images, np.ndarray) or not self._fits(images):
             return HostFeed(lambda rows: np.asarray(images[rows]))
-        if id(images) not in self._resident:  # the array is kept, so that its id stays its own
-            self._resident[id(images)] = (images, ResidentFeed(images))
-        return self._resident[id(images)][1]
+        feed = ResidentFeed(images)
+        self._resident[id(images)] = (images, feed)  # kept, so that its id stays its own
+        return feed
 
     def _fits(self, images: npt.NDArray[Any]) -> bool:
         held: int = sum(other.nbytes for other, _ in self._resident.values())

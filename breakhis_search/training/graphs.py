@@ -67,6 +67,11 @@ class TrainingGraph:
         """Return the training step on what the trunk said of images; see :meth:`trunk`."""
         return self._phase(part, is_focal=is_focal, trunk=self.trunk(part))
 
+    def probe(self) -> CompiledPhase:
+        """Return a training step on images, with what is trainable now, that is not kept."""
+        self._was_trained = True
+        return CompiledPhase(_model_of(self.core, None), is_focal=False)
+
     def trunk(self, part: str) -> Trunk | None:
         """Return what of the model does not learn while ``part`` does, which must be so now."""
         if part not in self._trunks:

@@ -25,7 +25,7 @@ from breakhis_search.models.heads import (
 )
 from breakhis_search.models.trunk import Trunk
 from breakhis_search.training.compilation import learning_rates
-from breakhis_search.training.devices import Device
+from breakhis_search.training.devices import Device, is_out_of_memory
 from breakhis_search.training.feeding import Feed, Feeds, HostFeed
 from breakhis_search.training.graphs import TrainingGraph
 from breakhis_search.training.phases import (
@@ -177,7 +177,7 @@ class FoldTrainer:
         graph: The model, whose weights now are where every fold starts from, and its steps.
         set_trainable: Freezes all of a pretrained model but the named part.
         plan: Hyperparameters of training.
-        config: Epochs, patience, batch size.
+        config: Epochs, patience, and the batch size as a number.
         device: Where it trains.
         timer: Collects seconds by phase.
         features: What the parts of a backbone that do not learn say of the images, where that is
@@ -202,6 +202,7 @@ class FoldTrainer:
         self._set_trainable = set_trainable
         self._plan = plan
         self._config = config
+        self._batch_size = int(config.batch_size)
         self._device = device
         self._timer = timer
         self._features = features
@@ -268,7 +269,7 @@ class FoldTrainer:
         stream = epoch_stream(
             data.rows,
             self._plan.sampling_strategy,
-            batch_size=self._config.batch_size,
+            batch_size=self._batch_size,
             rng=np.random.default_rng(seed),
         )
         spans = self._spans(epochs)
@@ -293,11 +294,11 @@ class FoldTrainer:
     def _memory_errors(self) -> Iterator[None]:
         try:
             yield
-        except Exception as error:  # every backend has its own class for being out of memory
-            if "RESOURCE_EXHAUSTED" in str(error) or "ResourceExhausted" in type(error).__name__:
+        except Exception as error:
+            if is_out_of_memory(error):
                 raise TrialFailure(
                     f"out of memory on {self._device.name}",
-                    remedy=f"use a smaller batch than {self._config.batch_size} or smaller images",
+                    remedy=f"use a smaller batch than {self._batch_size} or smaller images",
                 ) from error
             raise
 
@@ -317,7 +318,7 @@ class FoldTrainer:
 
     def _rates(self, span: _Span, data: TrainingData) -> Iterator[tuple[int, FloatArray]]:
         """Every epoch of a phase with the learning rates of its steps."""
-        steps = steps_per_epoch(data.rows, self._plan.sampling_strategy, self._config.batch_size)
+        steps = steps_per_epoch(data.rows, self._plan.sampling_strategy, self._batch_size)
         length = span.last_epoch - span.first_epoch
         rates = learning_rates(peak=span.peak_rate, steps=steps * length).reshape(length, -1)
         return enumerate(rates, start=span.first_epoch)
@@ -380,7 +381,7 @@ class FoldTrainer:
                 training = validation = self._feeds.of(data.images)
             dropout_rate = dropout_rate_of(self.core) if self._head else 0.0
             compiled.restart(self._plan, seed, dropout_rate=dropout_rate)
-        return CompiledTraining(compiled, training, validation, batch_size=self._config.batch_size)
+        return CompiledTraining(compiled, training, validation, batch_size=self._batch_size)
 
     def _train_epoch(
         self, phase: Phase, data: TrainingData, order: IntArray, rates: FloatArray
@@ -396,7 +397,7 @@ class FoldTrainer:
 
     def _steps(self, data: TrainingData, order: IntArray, rates: FloatArray) -> EpochSteps:
         """The steps of an epoch that draws the training images in this order."""
-        rows = order[: len(rates) * self._config.batch_size].reshape(len(rates), -1)
+        rows = order[: len(rates) * self._batch_size].reshape(len(rates), -1)
         y = data.rows.y[rows]
         weights = np.ones(y.shape, np.float32)
         if self._plan.sampling_strategy == "class_weights":

@@ -18,6 +18,7 @@ from breakhis_search.data.leaks import check_development_only
 from breakhis_search.data.official import leaks_in_words
 from breakhis_search.data.protocol import Split
 from breakhis_search.data.taxonomy import formulation
+from breakhis_search.study.batch_sizes import KeptWithStudy
 from breakhis_search.study.claims import settle_dead_claims
 from breakhis_search.study.context import StudyContext
 from breakhis_search.study.records import protocol_in_words
@@ -135,7 +136,12 @@ def _identified(context: StudyContext, study: optuna.Study) -> StudyContext:
     if uid is None:
         uid = uuid.uuid4().hex
         study.set_user_attr("uid", uid)
-    return replace(context, uid=str(uid), tags={**context.tags, keys.STUDY_UID: str(uid)})
+    return replace(
+        context,
+        uid=str(uid),
+        tags={**context.tags, keys.STUDY_UID: str(uid)},
+        batch_sizes=KeptWithStudy(study),
+    )
 
 
 def _tags(run: PreparedRun, device: Device) -> dict[str, str]:

@@ -69,7 +69,7 @@ def candidate_with(stain: str) -> Candidate:
         sampling_strategy="none",
         stain=stain,
     )
-    return Candidate({}, TrainingGraph(model), plan, 0, ())
+    return Candidate({}, TrainingGraph(model), plan, 0, 4, ())
 
 
 def expected_images(context):

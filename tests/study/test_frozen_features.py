@@ -73,7 +73,7 @@ def candidate_of(plan: TrainingPlan = PLAN, *, units: int = 6, seed: int = 0) ->
     features = keras.layers.Dropout(0.2, name="head_dropout")(features)
     logits = keras.layers.Dense(2, name="logits")(features)
     graph = TrainingGraph(keras.Model(image, logits))
-    return Candidate({ARCHITECTURE: "mobilenet"}, graph, plan, seed, ())
+    return Candidate({ARCHITECTURE: "mobilenet"}, graph, plan, seed, 8, ())
 
 
 def data_of(context) -> TrainingData:

@@ -85,7 +85,7 @@ class Progress(SilentObserver):
 def fit(context, graph: TrainingGraph, plan: TrainingPlan = PLAN) -> FoldResult:
     """What a trial does, from the weights that the graph was built with."""
     graph.restore()
-    candidate = Candidate({ARCHITECTURE: "mobilenet"}, graph, plan, 0, ())
+    candidate = Candidate({ARCHITECTURE: "mobilenet"}, graph, plan, 0, 8, ())
     rows = TrainingRows(Y[TRAIN], np.full(16, "x"), np.full(16, "g"))
     data = TrainingData(context.images, TRAIN, rows, VALIDATION, Y[VALIDATION], 2)
     return trainer_of(candidate, context, timer=Timer()).fit(data, epochs=3, seed=0)

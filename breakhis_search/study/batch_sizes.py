@@ -1,0 +1,82 @@
+"""How many images a step takes: a number of the study file, or what suits the GPU best."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, MutableMapping
+
+import optuna
+
+from breakhis_search.models.trainability import set_trainable
+from breakhis_search.study.context import StudyContext
+from breakhis_search.training.graphs import TrainingGraph
+from breakhis_search.training.probing import USUAL, find_batch_size
+from breakhis_search.training.snapshots import Snapshot
+
+_KEY = "batch_size/"
+
+
+class KeptWithStudy(MutableMapping[str, int]):
+    """Batch sizes by architecture, kept with an Optuna study: all its trials use the same.
+
+    Args:
+        study: The study.
+    """
+
+    def __init__(self, study: optuna.Study) -> None:
+        self._study = study
+
+    def __getitem__(self, architecture: str) -> int:
+        """Return the size that was found by whoever was first."""
+        return int(self._study.user_attrs[_KEY + architecture])
+
+    def __setitem__(self, architecture: str, size: int) -> None:
+        """Keep a size, unless another process has found one meanwhile."""
+        if architecture not in self:
+            self._study.set_user_attr(_KEY + architecture, size)
+
+    def __delitem__(self, architecture: str) -> None:
+        """Forget a size."""
+        self._study.set_user_attr(_KEY + architecture, None)
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over architectures."""
+        known = self._study.user_attrs.items()
+        return (name.removeprefix(_KEY) for name, size in known if name.startswith(_KEY) and size)
+
+    def __len__(self) -> int:
+        """Return the number of architectures."""
+        return sum(1 for _ in self)
+
+    def __contains__(self, architecture: object) -> bool:
+        """Tell whether a size is known."""
+        return bool(self._study.user_attrs.get(f"{_KEY}{architecture}"))
+
+
+def batch_size_of(architecture: str, graph: TrainingGraph, context: StudyContext) -> int:
+    """Return the images per step of an architecture; found by a short probe where it is ``auto``.
+
+    A CPU is as fast with any batch.
+
+    Args:
+        architecture: Of the graph.
+        graph: Its model.
+        context: The study.
+    """
+    wanted = context.config.training.batch_size
+    if isinstance(wanted, int):
+        return wanted
+    if context.device.kind == "cpu":
+        return USUAL
+    if architecture not in context.batch_sizes:
+        context.observer.probing(architecture)
+        context.batch_sizes[architecture] = _probe(graph, context)
+    return context.batch_sizes[architecture]
+
+
+def _probe(graph: TrainingGraph, context: StudyContext) -> int:
+    before = Snapshot.take(graph.core.variables)
+    set_trainable(graph.core, "whole")
+    smallest = min(len(fold.train) for fold in context.split.folds)
+    size = find_batch_size(graph.probe(), context.input_shape, training_images=smallest)
+    before.put()
+    return size
