@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import keras
 import numpy as np
 
 from breakhis_search.training.compilation import CompiledPhase
@@ -64,7 +65,11 @@ def _sizes(training_images: int) -> Iterator[int]:
 
 
 def images_per_second(
-    compiled: CompiledPhase, image_shape: tuple[int, int, int], batch_size: int
+    compiled: CompiledPhase,
+    image_shape: tuple[int, int, int],
+    batch_size: int,
+    *,
+    steps: int = _TIMED,
 ) -> float:
     """Return how many images the step trains on in a second, from a batch that lies ready.
 
@@ -72,16 +77,15 @@ def images_per_second(
         compiled: The step; its weights are changed.
         image_shape: Height and width in px, and 3.
         batch_size: Images per step.
+        steps: How many are timed.
     """
-    import keras
-
     images = np.random.default_rng(0).integers(0, 256, (batch_size, *image_shape), dtype=np.uint8)
     batch: Any = keras.ops.convert_to_tensor(images)
     classes = compiled.model.classes
     _train(compiled, batch, _WARM, batch_size, classes)
     start = time.perf_counter()
-    _train(compiled, batch, _TIMED, batch_size, classes)
-    return _TIMED * batch_size / (time.perf_counter() - start)
+    _train(compiled, batch, steps, batch_size, classes)
+    return steps * batch_size / (time.perf_counter() - start)
 
 
 def _train(compiled: CompiledPhase, batch: Any, steps: int, batch_size: int, classes: int) -> None:

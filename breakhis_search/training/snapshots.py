@@ -6,8 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
+import keras
 
 
 @dataclass(frozen=True)
@@ -16,17 +15,17 @@ class Snapshot:
 
     Attributes:
         variables: Of the model.
-        values: What each held.
+        values: What each held, where the variables are.
     """
 
     variables: Sequence[Any]
-    values: Sequence[npt.NDArray[np.generic]]
+    values: Sequence[Any]
 
     @classmethod
     def take(cls, variables: Iterable[Any]) -> Snapshot:
         """Return what variables hold now."""
         kept = tuple(variables)
-        return cls(kept, tuple(np.array(variable) for variable in kept))
+        return cls(kept, tuple(keras.ops.copy(variable.value) for variable in kept))
 
     def put(self) -> None:
         """Give the variables their values back."""

@@ -288,7 +288,7 @@ class FoldTrainer:
                 if span is not spans[-1]:
                     phase.snapshot().put()  # the next phase goes on from here
                     stopper.start_again()  # fine-tuning gets its chance whatever the head did
-        return FoldResult(tuple(history), *stopper.kept())
+            return FoldResult(tuple(history), *stopper.kept(phase))
 
     @contextmanager
     def _memory_errors(self) -> Iterator[None]:
@@ -447,20 +447,19 @@ def negative_log_likelihood(y: IntArray, logits: FloatArray) -> float:
 
 
 class _EarlyStopping:
-    """Remembers the best weights; without any score it keeps the latest."""
+    """Remembers the best weights; without any score those of the last epoch count."""
 
     def __init__(self, patience: int) -> None:
         self._patience = patience
         self._best: tuple[float, float] | None = None
         self._best_epoch = 0
-        self._kept = Snapshot((), ())
+        self._kept: Snapshot | None = None
         self._logits: FloatArray | None = None
         self._waited = 0
 
     def see(self, report: EpochReport, logits: FloatArray | None, phase: Phase) -> None:
         if report.score is None:
-            self._best_epoch, self._logits = report.epoch + 1, logits
-            self._kept = phase.snapshot()
+            self._best_epoch, self._logits, self._kept = report.epoch + 1, logits, None
             return
         rank = (report.score, -(report.val_loss or 0.0))  # the likelihood breaks ties
         if self._best is None or rank > self._best:
@@ -477,5 +476,6 @@ class _EarlyStopping:
     def is_exhausted(self) -> bool:
         return self._waited >= self._patience
 
-    def kept(self) -> tuple[int, FloatArray | None, Snapshot]:
-        return self._best_epoch, self._logits, self._kept
+    def kept(self, phase: Phase) -> tuple[int, FloatArray | None, Snapshot]:
+        """What was best; ``phase`` is the one that trained last."""
+        return self._best_epoch, self._logits, self._kept or phase.snapshot()
