@@ -1,4 +1,4 @@
-"""How fast images reach a training step: the trainer's own epochs against one batch that lies ready.
+"""How fast images reach a training step: the trainer's epochs against one batch that lies ready.
 
     python benchmarks/training_rate.py --architecture resnet50v2 --height 224 --width 336
     KERAS_BACKEND=jax python benchmarks/training_rate.py …     # on a GPU without TensorFlow
@@ -8,7 +8,7 @@ Everything of the model trains, augmentation included, in the precision that the
 
 * *synthetic*: the compiled step on one constant batch in the memory of the device;
 * *end to end*: epochs of the trainer on uint8 images, drawn by its sampler, each loss recorded;
-* *from the host*: the same, with the images in the memory of the host (as for sets that do not fit).
+* *from the host*: the same, with the images in the memory of the host, as for sets too large.
 
 Prints one line of JSON and, with ``--out``, writes it to a file.
 """
