@@ -28,6 +28,10 @@ class Snapshot:
         return cls(kept, tuple(keras.ops.copy(variable.value) for variable in kept))
 
     def put(self) -> None:
-        """Give the variables their values back."""
+        """Give the variables their values back, as often as wanted.
+
+        Copies: under JAX a variable would hold the very memory of the snapshot, which the next
+        prediction by Keras gives away.
+        """
         for variable, value in zip(self.variables, self.values, strict=True):
-            variable.assign(value)
+            variable.assign(keras.ops.copy(value))

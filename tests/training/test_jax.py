@@ -28,6 +28,7 @@ from breakhis_search.training.devices import peak_memory_mb, prepare_device, res
 from breakhis_search.training.plan import TrainingPlan
 from breakhis_search.training.phases import predict_logits
 from breakhis_search.training.graphs import TrainingGraph
+from breakhis_search.training.snapshots import Snapshot
 from breakhis_search.training.trainer import FoldTrainer, Timer, TrainingData
 
 device = prepare_device("cpu", deterministic=True)
@@ -67,11 +68,16 @@ trainer = FoldTrainer(
 accuracy = lambda y, logits: float((logits.argmax(axis=1) == y).mean())
 folds = [trainer.fit(data, epochs=2, seed=1, score=accuracy) for _ in range(2)]
 again = predict_logits(model, images, rest, 16)
+snapshot = Snapshot.take(model.variables)
+for _ in range(2):
+    snapshot.put()
+    after = predict_logits(model, images, rest, 16)  # Keras gives the memory of variables away
 print(json.dumps({
     "device": dataclasses.asdict(device),
     "memory_mb": peak_memory_mb(device),
     "folds": [[dataclasses.asdict(r) for r in fold.history] for fold in folds],
     "difference": float(np.abs(again - folds[1].logits).max()),
+    "difference_after_a_snapshot": float(np.abs(after - again).max()),
 }))
 """
 
@@ -111,3 +117,7 @@ def test_every_fold_starts_anew_on_jax(answer):
 
 def test_the_kept_logits_are_those_of_the_kept_weights_on_jax(answer):
     assert answer["difference"] < 1e-4
+
+
+def test_a_snapshot_outlives_predictions_on_jax(answer):
+    assert answer["difference_after_a_snapshot"] < 1e-6
