@@ -156,6 +156,23 @@ def load_study(
     return config
 
 
+def study_name(study: str) -> str:
+    """Return the name of a study that may be given by the path of its file, without a check of it.
+
+    Raises:
+        ConfigError: There is no such file, or it holds no name.
+
+    >>> study_name("binary@v2")
+    'binary@v2'
+    """
+    if Path(study).suffix not in {".yaml", ".yml"}:
+        return study
+    name = _read(find_study_file(study, Path())).values.get("name")
+    if name is None:
+        raise ConfigError(f"{study} gives its study no name", remedy="add a line such as name: mine")
+    return str(name)
+
+
 def profile_names(file: Path) -> list[str]:
     """Return the names under ``profiles:`` of a study file."""
     profiles = _read(file).values.get("profiles")

@@ -10,6 +10,7 @@ import pandas as pd
 
 from breakhis_search.data.taxonomy import MAGNIFICATIONS
 from breakhis_search.errors import TrackingError
+from breakhis_search.study_file import study_name
 from breakhis_search.tracking import keys
 
 COLUMNS = (
@@ -78,12 +79,17 @@ def list_studies(client: Any) -> pd.DataFrame:
 def resolve_studies(client: Any, names: Sequence[str]) -> list[str]:
     """Return full study names; a name without a version means its newest one.
 
+    Args:
+        client: An MLflow client.
+        names: Names, or paths of study files.
+
     Raises:
         TrackingError: The store has no such study; those it has are named.
+        ConfigError: There is no such file.
     """
     known = list_studies(client)["study"].tolist()
     resolved = []
-    for name in names:
+    for name in map(study_name, names):
         matches = [s for s in known if s == name or s.rpartition("@v")[0] == name]
         if not matches:
             base = name.partition("@")[0]
