@@ -169,7 +169,9 @@ def study_name(study: str) -> str:
         return study
     name = _read(find_study_file(study, Path())).values.get("name")
     if name is None:
-        raise ConfigError(f"{study} gives its study no name", remedy="add a line such as name: mine")
+        raise ConfigError(
+            f"{study} gives its study no name", remedy="add a line such as name: mine"
+        )
     return str(name)
 
 

@@ -13,7 +13,7 @@ OTHER, BESIDE = "other", "pages (beside)"
 PHASES = {
     "import": "importing Keras, finding the device",
     "ask": "asking the sampler for hyperparameters",
-    "build": "building the model, or taking one over",
+    "build": "building the model, or taking one over; on a GPU also finding its batch size",
     "features": "asking a frozen backbone about images",
     "compile": "setting up a training step",
     "train": "training steps, with their input; the first one of a graph also traces it",

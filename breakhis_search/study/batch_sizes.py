@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Iterator, MutableMapping
+from contextlib import suppress
+from pathlib import Path
 
 import optuna
 
@@ -69,14 +73,43 @@ def batch_size_of(architecture: str, graph: TrainingGraph, context: StudyContext
         return USUAL
     if architecture not in context.batch_sizes:
         context.observer.probing(architecture)
-        context.batch_sizes[architecture] = _probe(graph, context)
+        context.batch_sizes[architecture] = _probe(architecture, graph, context)
     return context.batch_sizes[architecture]
 
 
-def _probe(graph: TrainingGraph, context: StudyContext) -> int:
-    before = Snapshot.take(graph.core.variables)
-    set_trainable(graph.core, "whole")
+def _probe(architecture: str, graph: TrainingGraph, context: StudyContext) -> int:
+    """What a probe finds; a machine is probed once for all studies with such images."""
     smallest = min(len(fold.train) for fold in context.split.folds)
-    size = find_batch_size(graph.probe(), context.input_shape, training_images=smallest)
-    before.put()
+    device, known = context.device, _Known(context.settings.cache_dir / "batch_sizes.json")
+    name = f"{architecture} {context.input_shape} {smallest} {device.name} {device.precision}"
+    size = known.find(name)
+    if size is None:
+        before = Snapshot.take(graph.core.variables)
+        set_trainable(graph.core, "whole")
+        size = find_batch_size(graph.probe(), context.input_shape, training_images=smallest)
+        before.put()
+        known.keep(name, size)
     return size
+
+
+class _Known:
+    """What was found on this machine before. A file that can't be read or written is no loss."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+
+    def find(self, name: str) -> int | None:
+        return self._read().get(name)
+
+    def keep(self, name: str, size: int) -> None:
+        part = self._file.with_suffix(f".{os.getpid()}.part")
+        with suppress(OSError):
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            part.write_text(json.dumps({**self._read(), name: size}, indent=1))
+            part.replace(self._file)
+
+    def _read(self) -> dict[str, int]:
+        try:
+            return dict(json.loads(self._file.read_text()))
+        except (OSError, ValueError):
+            return {}

@@ -45,7 +45,7 @@ def open_storage(uri: str) -> optuna.storages.BaseStorage:
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     if not uri.startswith("sqlite:///"):
-        with storage_errors(uri):
+        with storage_errors(uri, ImportError):  # the driver of the database is not installed
             return optuna.storages.RDBStorage(uri)
     folder = Path(uri.removeprefix("sqlite:///")).parent
     _require_local_folder(folder)
@@ -87,11 +87,21 @@ def _file_system(folder: Path) -> str | None:
 
 
 @contextmanager
-def storage_errors(uri: str) -> Iterator[None]:
-    """Turn what the database raises into one :class:`StudyError`, without its password."""
+def storage_errors(uri: str, *others: type[Exception]) -> Iterator[None]:
+    """Turn what the database raises into one :class:`StudyError`, without its password.
+
+    Args:
+        uri: Of the database.
+        others: What else is its fault.
+    """
+    its_fault: tuple[type[Exception], ...] = (
+        SQLAlchemyError,
+        optuna.exceptions.StorageInternalError,
+        *others,
+    )
     try:
         yield
-    except (SQLAlchemyError, ImportError, optuna.exceptions.StorageInternalError) as error:
+    except its_fault as error:
         first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise StudyError(
             f"the study storage {mask_password(uri)} cannot be used ({first_line[:200]})",

@@ -44,8 +44,11 @@ def save_keras_model(
 
 
 def keras_requirements() -> list[str]:
-    """Return the pinned requirements of a saved Keras model."""
-    return [f"{name}=={version(name)}" for name in ("mlflow", "keras", "tensorflow", "numpy")]
+    """Return the pinned requirements of a saved Keras model, with the backend it was made with."""
+    import keras
+
+    packages = ("mlflow", "keras", keras.backend.backend(), "numpy")
+    return [f"{name}=={version(name)}" for name in packages]
 
 
 def _add_input_example(meta: Any, folder: Path, example: npt.NDArray[np.uint8]) -> None:

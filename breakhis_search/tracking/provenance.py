@@ -11,7 +11,7 @@ from pathlib import Path
 from breakhis_search import __version__
 from breakhis_search.tracking import keys
 
-_PACKAGES = ("tensorflow", "keras", "keras-tuner", "optuna", "mlflow", "numpy", "pandas")
+_PACKAGES = ("tensorflow", "jax", "keras", "keras-tuner", "optuna", "mlflow", "numpy", "pandas")
 
 
 @cache

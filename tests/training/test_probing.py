@@ -72,8 +72,9 @@ def graph() -> TrainingGraph:
     )
 
 
-def context_of(kind: str, batch_size: int | str, sizes) -> SimpleNamespace:
+def context_of(kind: str, batch_size: int | str, sizes, cache=None) -> SimpleNamespace:
     return SimpleNamespace(
+        settings=SimpleNamespace(cache_dir=cache),
         config=SimpleNamespace(
             training=TrainingConfig(max_epochs=2, head_epochs=1, batch_size=batch_size)
         ),
@@ -85,18 +86,28 @@ def context_of(kind: str, batch_size: int | str, sizes) -> SimpleNamespace:
     )
 
 
-def test_a_study_probes_an_architecture_once_and_its_weights_stay(graph, monkeypatch):
+def test_a_study_probes_an_architecture_once_and_its_weights_stay(graph, monkeypatch, tmp_path):
     tried = with_rates(monkeypatch, {32: 100.0, 64: 300.0, 128: 301.0})
     study = optuna.create_study()
     before = [np.array(v) for v in graph.core.variables]
-    context = context_of("gpu", "auto", KeptWithStudy(study))
+    context = context_of("gpu", "auto", KeptWithStudy(study), tmp_path / "here")
     assert batch_size_of("small_cnn", graph, context) == 64
-    again = context_of("gpu", "auto", KeptWithStudy(study))
+    again = context_of("gpu", "auto", KeptWithStudy(study), tmp_path / "elsewhere")
     assert batch_size_of("small_cnn", graph, again) == 64
     assert tried == [32, 64, 128]
     assert dict(KeptWithStudy(study)) == {"small_cnn": 64}
     for variable, value in zip(graph.core.variables, before, strict=True):
         np.testing.assert_array_equal(np.array(variable), value)
+
+
+def test_a_machine_is_probed_once_for_all_studies(graph, monkeypatch, tmp_path):
+    tried = with_rates(monkeypatch, {32: 100.0, 64: 300.0, 128: 301.0})
+    for _ in range(2):
+        assert batch_size_of("small_cnn", graph, context_of("gpu", "auto", {}, tmp_path)) == 64
+    assert tried == [32, 64, 128]
+    (tmp_path / "batch_sizes.json").write_text("half a fi")
+    assert batch_size_of("small_cnn", graph, context_of("gpu", "auto", {}, tmp_path)) == 64
+    assert tried == [32, 64, 128] * 2, "what can't be read is found anew"
 
 
 @pytest.mark.parametrize(("kind", "wanted", "size"), [("cpu", "auto", 32), ("gpu", 48, 48)])
