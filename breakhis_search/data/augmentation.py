@@ -63,49 +63,44 @@ def transform(images: Any, strength: Any, numbers: Any) -> Any:
     for name, columns in _NUMBERS.items():
         parts[name] = numbers[:, start : start + columns]
         start += columns
-    images = _flip(images, parts["flip"])
-    images = _rotate_and_zoom(images, parts["geometry"] * strength)
+    images = _turn(images, parts["flip"], parts["geometry"] * strength)
     images = _jitter_stain(images, parts["stain"] * strength)
     return _jitter_light(images, parts["light"] * strength)
 
 
-def _flip(images: Any, coin: Any) -> Any:
-    """Mirror left–right and up–down, each with probability ½ (together: half turns).
+def _turn(images: Any, coins: Any, numbers: Any) -> Any:
+    """Mirror, rotate about the centre and zoom, with mirrored borders, in one pass.
 
-    Square images are also transposed (with the mirrors: quarter turns).
+    Left–right and up–down are mirrored with probability ½ each (together: half turns); square
+    images are also transposed (with the mirrors: quarter turns). Without rotation and zoom every
+    pixel is some pixel of the image, exactly.
     """
-    from keras import ops
-
-    images = ops.where(_per_image(coin[:, 0]) > 0, ops.flip(images, axis=2), images)
-    images = ops.where(_per_image(coin[:, 1]) > 0, ops.flip(images, axis=1), images)
-    if images.shape[1] == images.shape[2]:
-        turned = ops.transpose(images, (0, 2, 1, 3))
-        images = ops.where(_per_image(coin[:, 2]) > 0, turned, images)
-    return images
-
-
-def _per_image(values: Any) -> Any:
-    """[n] → [n, 1, 1, 1]."""
-    from keras import ops
-
-    return ops.reshape(values, (-1, 1, 1, 1))
-
-
-def _rotate_and_zoom(images: Any, numbers: Any) -> Any:
-    """Rotate about the centre and zoom, with mirrored borders."""
     from keras import ops
 
     height, width = images.shape[1:3]
     angle = numbers[:, 0] * math.radians(MAX_ROTATION_DEGREES)
     scale = 1.0 / (1.0 + numbers[:, 1] * MAX_ZOOM)
     cos, sin = scale * ops.cos(angle), scale * ops.sin(angle)
-    zero = ops.zeros_like(cos)
+    # Rows of the output-to-input map about the centre: where x and y of a pixel come from.
+    rows = [(cos, -sin), (sin, cos)]
+    if height == width:
+        turned = coins[:, 2] > 0
+        straight_x, straight_y = rows
+        rows = [
+            tuple(ops.where(turned, b, a) for a, b in zip(straight_x, straight_y, strict=True)),
+            tuple(ops.where(turned, a, b) for a, b in zip(straight_x, straight_y, strict=True)),
+        ]
+    mirrors = [ops.where(coins[:, i] > 0, -1.0, 1.0) for i in range(2)]
+    from_x, from_y = [
+        [mirror * a, mirror * b] for mirror, (a, b) in zip(mirrors, rows, strict=True)
+    ]
     middle_x, middle_y = (width - 1) / 2, (height - 1) / 2
-    # Rows of the output-to-input map [a0 a1 a2; b0 b1 b2], as ops.image.affine_transform wants it.
+    zero = ops.zeros_like(cos)
+    # [a0 a1 a2; b0 b1 b2], as ops.image.affine_transform wants it.
     transform = ops.stack(
         [
-            cos, -sin, middle_x - cos * middle_x + sin * middle_y,
-            sin, cos, middle_y - sin * middle_x - cos * middle_y,
+            *from_x, middle_x - from_x[0] * middle_x - from_x[1] * middle_y,
+            *from_y, middle_y - from_y[0] * middle_x - from_y[1] * middle_y,
             zero, zero,
         ],
         axis=1,
@@ -113,6 +108,13 @@ def _rotate_and_zoom(images: Any, numbers: Any) -> Any:
     return ops.image.affine_transform(
         images, transform, interpolation="bilinear", fill_mode="reflect"
     )
+
+
+def _per_image(values: Any) -> Any:
+    """[n] → [n, 1, 1, 1]."""
+    from keras import ops
+
+    return ops.reshape(values, (-1, 1, 1, 1))
 
 
 def _jitter_stain(images: Any, numbers: Any) -> Any:

@@ -19,7 +19,12 @@ BATCH_NORM_MOMENTUM = 0.9
 
 
 class SmallCNN(keras_tuner.HyperModel):  # type: ignore[misc]  # keras-tuner has no types
-    """Blocks of convolution, batch normalisation, ReLU and max pooling; filters double per block.
+    """Blocks of convolution, max pooling, batch normalisation and ReLU; filters double per block.
+
+    Pooled first, a quarter of the numbers is normalised and rectified: on a CPU a step takes 0.57
+    of the time that it takes in the usual order (docs/speed.md). Where the scale of the
+    normalisation is positive, as it starts, the two orders give the same up to its statistics. The
+    last block keeps the usual order: its map before pooling is what Grad-CAM explains.
 
     Args:
         input_shape: Height and width in px, and 3.
@@ -37,22 +42,27 @@ class SmallCNN(keras_tuner.HyperModel):  # type: ignore[misc]  # keras-tuner has
             declare_small_cnn(hp)
         image = keras.Input(self.input_shape, dtype="float32", name="image")
         x = layers.Rescaling(1 / 127.5, offset=-1.0, name="scale", dtype="float32")(image)
-        for block in range(hp.get("small_cnn/blocks")):
-            filters = min(hp.get("small_cnn/filters") * 2**block, MAX_FILTERS)
-            x = _add_block(x, f"block{block + 1}", filters, hp.get("small_cnn/kernel_size"))
+        blocks, kernel_size = hp.get("small_cnn/blocks"), hp.get("small_cnn/kernel_size")
+        for block in range(1, blocks + 1):
+            filters = min(hp.get("small_cnn/filters") * 2 ** (block - 1), MAX_FILTERS)
+            x = _add_convolution(x, f"block{block}", filters, kernel_size)
+            pool = layers.MaxPooling2D(name=f"block{block}_pool")
+            x = _normalise(pool(x), block) if block < blocks else pool(_normalise(x, block))
         logits = attach_head(pool_features(x, "small_cnn"), hp, self.n_classes)
         return keras.Model(image, logits, name="small_cnn")
 
 
-def _add_block(x: Any, name: str, filters: int, kernel_size: int) -> Any:
-    x = layers.Conv2D(
+def _add_convolution(x: Any, block: str, filters: int, kernel_size: int) -> Any:
+    return layers.Conv2D(
         filters,
         kernel_size,
         padding="same",
         use_bias=False,  # the normalisation after it has one
         kernel_initializer="he_normal",
-        name=f"{name}_conv",
+        name=f"{block}_conv",
     )(x)
-    x = layers.BatchNormalization(momentum=BATCH_NORM_MOMENTUM, name=f"{name}_bn")(x)
-    x = layers.ReLU(name=f"{name}_relu")(x)
-    return layers.MaxPooling2D(name=f"{name}_pool")(x)
+
+
+def _normalise(x: Any, block: int) -> Any:
+    x = layers.BatchNormalization(momentum=BATCH_NORM_MOMENTUM, name=f"block{block}_bn")(x)
+    return layers.ReLU(name=f"block{block}_relu")(x)
