@@ -1,7 +1,7 @@
 # make run     search, compare and register, in an environment of its own (STUDY=binary|multiclass)
 # make test    the whole test suite
 # make check   formatting, lint, types, import layers
-# make bench   the reference searches beside their peers (DATA=…, WEIGHTS=…); hours
+# make bench   all figures of docs/speed.md, peers included (DATA=…, WEIGHTS=…); two hours
 # make lock    resolve the pins anew (needs uv)
 
 PYTHON ?= python3
@@ -41,10 +41,16 @@ format: .venv/dev.stamp
 	touch $@ .venv/run.stamp
 
 bench: .venv/dev.stamp
+	$(RUN) benchmarks/startup.py
+	$(RUN) benchmarks/training_rate.py --architecture mobilenet --height 160 --width 240 --images 320 --out benchmarks/results/training_rate_cpu.json
 	$(RUN) benchmarks/reference_searches.py r1 --data $(DATA) --weights $(WEIGHTS)
-	$(RUN) benchmarks/reference_searches.py r1 --data $(DATA) --weights $(WEIGHTS) --trials 256
+	$(RUN) benchmarks/reference_searches.py r1 --data $(DATA) --weights $(WEIGHTS) --trials 256 --peer-trials 0
 	$(RUN) benchmarks/reference_searches.py r2 --data $(DATA) --weights $(WEIGHTS) --peer-trials 16
-	$(RUN) benchmarks/reference_searches.py r3 --peer-trials 16
+	$(RUN) benchmarks/reference_searches.py r2 --data $(DATA) --weights $(WEIGHTS) --repetitions 1 --peer-trials 0 --server
+	$(RUN) benchmarks/reference_searches.py r2 --data $(DATA) --weights $(WEIGHTS) --repetitions 1 --peer-trials 0 --trials 64
+	$(RUN) benchmarks/reference_searches.py r3
+	$(RUN) benchmarks/long_study.py --data $(DATA) --weights $(WEIGHTS)
+	$(RUN) benchmarks/summary.py
 
 lock:
 	uv pip compile --universal --python-version 3.11 --extra dev --extra postgres --extra gpu --no-header --no-annotate --output-file requirements.lock pyproject.toml

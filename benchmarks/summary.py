@@ -1,0 +1,176 @@
+"""The table of all figures that `benchmarks/results` holds, beside what was aimed at.
+
+python benchmarks/summary.py
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).resolve().parent / "results"
+UNTRACKED = ("keras_tuner", "optuna_untracked")
+TRACKED = ("optuna_mlflow",)
+
+
+def main() -> None:
+    """Print the table; what has not been measured is left out."""
+    print("| figure | aim | measured |\n|---|---|---|")
+    for rows in (searches, overheads, startup, long_study, training_rates):
+        for row in rows():
+            print(f"| {' | '.join(row)} |")
+
+
+def _read(name: str) -> Any | None:
+    file = RESULTS / f"{name}.json"
+    return json.loads(file.read_text()) if file.is_file() else None
+
+
+def _median(runs: list[dict], key: Callable[[dict], float]) -> float:
+    return statistics.median(map(key, runs))
+
+
+def searches() -> Iterator[tuple[str, str, str]]:
+    """Yield trials per hour against the peers, and the time to their best scores."""
+    aims = {"r1_64": "≥ 25×", "r1_256": "≥ 80×", "r2_16": "≥ 2×, tracked ≥ 3×", "r3_16": "≥ 2×"}
+    peers_of = {name: (_read(f"reference_{name}") or {}).get("peers") for name in aims}
+    peers_of["r1_256"] = peers_of["r1_256"] or peers_of["r1_64"]
+    for name, aim in aims.items():
+        found, peers = _read(f"reference_{name}"), peers_of[name]
+        if not found or not peers:
+            continue
+        ours, search = found["ours"], name.partition("_")[0].upper()
+        for part in ("searched", "total"):
+            each = _median(ours, lambda run, part=part: run[part]) / found["trials"]
+            told = [
+                f"{label} {statistics.median(peers[peer]['seconds']) / each:.1f}×"
+                for label, peer in _fastest(peers)
+            ]
+            what = "search" if part == "searched" else "with finalist, refit, registration"
+            yield (
+                f"{search}, {found['trials']} trials: trials per hour ({what})",
+                aim,
+                f"{', '.join(told)} ({each:.2f} s a trial)",
+            )
+        best = max(max(peer["scores"]) for peer in peers.values())
+        there = [_first(run["trials"], best) for run in ours]
+        when = (
+            "not reached"
+            if None in there
+            else f"after {statistics.median(there):.0f} s,"
+            f" {statistics.median(there) / _peers_time(peers, found['trials']):.3f} of a peer's"
+            f" {found['trials']} trials"
+        )
+        yield (
+            f"{search}: best score; when the peers' best is reached",
+            "not lower; ≤ 1/10 (R1), ≤ 1/3 (R2)",
+            f"{_median(ours, lambda run: run['best']):.4f}, peers {best:.4f} of"
+            f" {len(peers['keras_tuner']['scores'])} trials each; {when}",
+        )
+
+
+def _fastest(peers: dict) -> list[tuple[str, str]]:
+    """The faster untracked peer, and the tracked one."""
+    untracked = min(UNTRACKED, key=lambda name: statistics.median(peers[name]["seconds"]))
+    return [(f"untracked ({untracked})", untracked), *(("tracked", name) for name in TRACKED)]
+
+
+def _peers_time(peers: dict, trials: int) -> float:
+    return trials * min(statistics.median(peer["seconds"]) for peer in peers.values())
+
+
+def _first(trials: list[dict], score: float) -> float | None:
+    return next((trial["end"] for trial in trials if trial["score"] >= score), None)
+
+
+def overheads() -> Iterator[tuple[str, str, str]]:
+    """Yield what a trial costs beside its work, how soon it trains, and what a worker holds."""
+    for name, where in (("r2_16", "SQLite"), ("r2_16_server", "local server")):
+        found = _read(f"reference_{name}")
+        if found:
+            trials = [trial["seconds"] for run in found["ours"] for trial in run["trials"]]
+            beside = [_beside(seconds) for seconds in trials]
+            share = statistics.median(
+                cost / seconds["total"] for cost, seconds in zip(beside, trials, strict=True)
+            )
+            yield (
+                f"platform overhead of a trial of R2, {where}",
+                "≤ 0.7 s, ≤ 5 %",
+                f"{statistics.median(beside):.2f} s, {share:.1%}",
+            )
+    found = _read("reference_r2_16")
+    if found:
+        known = [trial["seconds"] for run in found["ours"] for trial in run["trials"][3:]]
+        ready = [sum(s.get(p, 0.0) for p in ("ask", "build", "compile", "features")) for s in known]
+        yield (
+            "R2, known graph: from ask to the first step",
+            "≤ 1 s",
+            f"{statistics.median(ready):.2f} s",
+        )
+    for name in ("r1_256", "r2_64"):
+        found = _read(f"reference_{name}")
+        if found:
+            memory = [
+                run["trials"][49]["memory_mb"] / run["trials"][4]["memory_mb"]
+                for run in found["ours"]
+            ]
+            yield (
+                f"{name[:2].upper()}: peak memory after 50 trials ÷ after 5",
+                "≤ 1.1",
+                f"{statistics.median(memory):.2f}"
+                f" ({found['ours'][0]['trials'][49]['memory_mb']:.0f} MB)",
+            )
+
+
+def _beside(seconds: dict[str, float]) -> float:
+    """All that is neither training, nor validation, nor the features they start from."""
+    work = sum(seconds.get(part, 0.0) for part in ("train", "validate", "features"))
+    return seconds["total"] + seconds.get("ask", 0.0) - work
+
+
+def startup() -> Iterator[tuple[str, str, str]]:
+    """Yield what typing a command costs."""
+    found = _read("startup")
+    if found:
+        heavy = [*found["imported_by_import"], *found["imported_by_help"]]
+        yield (
+            "`--help`; import of the package",
+            "≤ 0.4 s; no TensorFlow",
+            f"{found['help']:.2f} s, {found['import']:.2f} s; imports {heavy or 'none of it'}",
+        )
+
+
+def long_study() -> Iterator[tuple[str, str, str]]:
+    """Yield what a trial costs late in a study."""
+    found = _read("long_study")
+    if found:
+        after = {int(n): values["seconds"] for n, values in found["after"].items()}
+        told = ", ".join(f"{n}: {seconds:.2f} s" for n, seconds in sorted(after.items()))
+        ratio = after[max(after)] / after[min(after)]
+        yield (
+            "cost of a trial of R1 by trials before it",
+            "flat within 1.5×",
+            f"{told} ({ratio:.2f}×)",
+        )
+
+
+def training_rates() -> Iterator[tuple[str, str, str]]:
+    """Yield how near epochs come to the rate of a batch that lies ready."""
+    for file in sorted(RESULTS.glob("training_rate*.json")):
+        found = json.loads(file.read_text())
+        for rate in found["rates"]:
+            yield (
+                f"{found['architecture']} {found['image_px'][0]}×{found['image_px'][1]},"
+                f" {found['precision']}, batch {rate['batch']} on {found['device']}"
+                f" ({found['backend']}): epochs ÷ ready batch",
+                "≥ 0.97 (CPU), ≥ 0.95 (GPU)",
+                f"{rate['end_to_end_share']:.3f} ({rate['end_to_end_images_per_s']:.0f} images/s);"
+                f" from the host {rate['from_host_share']:.3f}",
+            )
+
+
+if __name__ == "__main__":
+    main()
