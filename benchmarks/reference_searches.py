@@ -190,7 +190,7 @@ def _table(ours: list[dict], trials: int, peers: dict[str, dict]) -> str:
         "",
         "| search | s a trial | it ÷ ours, search | it ÷ ours, everything | best | ours there |",
         "|---|---|---|---|---|---|",
-        f"| ours, {trials} trials | {searched:.2f} (everything {total:.2f}) | 1 | 1 | {best:.4f} | |",
+        f"| ours, {trials} trials | {searched:.2f} (all {total:.2f}) | 1 | 1 | {best:.4f} | |",
     ]
     for name, peer in peers.items():
         median, best = statistics.median(peer["seconds"]), max(peer["scores"])

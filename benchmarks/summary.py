@@ -67,8 +67,10 @@ def searches() -> Iterator[tuple[str, str, str]]:
         yield (
             f"{search}: best score; when the peers' best is reached",
             "not lower; ≤ 1/10 (R1), ≤ 1/3 (R2)",
-            f"{_median(ours, lambda run: run['best']):.4f}, peers {best:.4f} of"
-            f" {len(peers['keras_tuner']['scores'])} trials each; {when}",
+            (
+                f"{_median(ours, lambda run: run['best']):.4f}, peers {best:.4f} of"
+                f" {len(peers['keras_tuner']['scores'])} trials each; {when}"
+            ),
         )
 
 
@@ -120,8 +122,10 @@ def overheads() -> Iterator[tuple[str, str, str]]:
             yield (
                 f"{name[:2].upper()}: peak memory after 50 trials ÷ after 5",
                 "≤ 1.1",
-                f"{statistics.median(memory):.2f}"
-                f" ({found['ours'][0]['trials'][49]['memory_mb']:.0f} MB)",
+                (
+                    f"{statistics.median(memory):.2f}"
+                    f" ({found['ours'][0]['trials'][49]['memory_mb']:.0f} MB)"
+                ),
             )
 
 
@@ -163,12 +167,16 @@ def training_rates() -> Iterator[tuple[str, str, str]]:
         found = json.loads(file.read_text())
         for rate in found["rates"]:
             yield (
-                f"{found['architecture']} {found['image_px'][0]}×{found['image_px'][1]},"
-                f" {found['precision']}, batch {rate['batch']} on {found['device']}"
-                f" ({found['backend']}): epochs ÷ ready batch",
+                (
+                    f"{found['architecture']} {found['image_px'][0]}×{found['image_px'][1]},"
+                    f" {found['precision']}, batch {rate['batch']} on {found['device']}"
+                    f" ({found['backend']}): epochs ÷ ready batch"
+                ),
                 "≥ 0.97 (CPU), ≥ 0.95 (GPU)",
-                f"{rate['end_to_end_share']:.3f} ({rate['end_to_end_images_per_s']:.0f} images/s);"
-                f" from the host {rate['from_host_share']:.3f}",
+                (
+                    f"{rate['end_to_end_share']:.3f} ({rate['end_to_end_images_per_s']:.0f} images/s);"
+                    f" from the host {rate['from_host_share']:.3f}"
+                ),
             )
 
 
