@@ -174,7 +174,8 @@ def training_rates() -> Iterator[tuple[str, str, str]]:
                 ),
                 "≥ 0.97 (CPU), ≥ 0.95 (GPU)",
                 (
-                    f"{rate['end_to_end_share']:.3f} ({rate['end_to_end_images_per_s']:.0f} images/s);"
+                    f"{rate['end_to_end_share']:.3f}"
+                    f" ({rate['end_to_end_images_per_s']:.0f} images/s);"
                     f" from the host {rate['from_host_share']:.3f}"
                 ),
             )
