@@ -106,7 +106,7 @@ def overheads() -> Iterator[tuple[str, str, str]]:
     found = _read("reference_r2_16")
     if found:
         known = [trial["seconds"] for run in found["ours"] for trial in run["trials"][3:]]
-        ready = [sum(s.get(p, 0.0) for p in ("ask", "build", "compile", "features")) for s in known]
+        ready = [sum(s.get(p, 0.0) for p in ("ask", "build", "trace", "features")) for s in known]
         yield (
             "R2, known graph: from ask to the first step",
             "≤ 1 s",

@@ -152,6 +152,30 @@ class CompiledPhase:
         self._fresh = Snapshot.take({id(v): v for v in applied.variables}.values())
         self._step = build_step(model, applied, _build_loss(model, is_focal=is_focal))
         self._smoothing = 0.0
+        self._is_warm = False
+
+    def warm_up(self, batch: Any) -> None:
+        """Trace and compile step and prediction, once, so that no epoch pays for it.
+
+        What trains stays as it is; :meth:`restart` must follow.
+
+        Args:
+            batch: Inputs of the size that all batches will have.
+        """
+        if self._is_warm:
+            return
+        before = Snapshot.take(self.model.variables)
+        size, classes = len(batch), self.model.classes
+        step = EpochSteps(
+            rows=np.zeros((1, size), np.int64),
+            targets=np.full((1, size, classes), 1 / classes, np.float32),
+            weights=np.ones((1, size), np.float32),
+            rates=np.zeros(1, np.float32),
+        )
+        self.train([batch], step)
+        self.predict([batch])
+        before.put()
+        self._is_warm = True
 
     def restart(self, plan: TrainingPlan, seed: int, *, dropout_rate: float) -> None:
         """Forget momenta and step count; take the values of a plan; seed all that is drawn."""

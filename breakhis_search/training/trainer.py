@@ -34,6 +34,7 @@ from breakhis_search.training.phases import (
     Phase,
     Steps,
     TrunkViews,
+    full_batches,
     head_settings,
 )
 from breakhis_search.training.plan import TrainingPlan
@@ -368,7 +369,7 @@ class FoldTrainer:
         if self._features and trunk:
             with self._timer.measure("features"):
                 stored = self._features.of_trunk(data, trunk)
-        with self._timer.measure("compile"):
+        with self._timer.measure("trace"):
             if self._features and trunk and stored:
                 compiled = self._graph.tail_phase(part, is_focal=is_focal)
                 views = TrunkViews(stored, trunk.shape, self._features.policy)
@@ -379,6 +380,8 @@ class FoldTrainer:
             else:
                 compiled = self._graph.phase(part, is_focal=is_focal)
                 training = validation = self._feeds.of(data.images)
+            [batch] = validation.batches(full_batches(data.train[:1], self._batch_size))
+            compiled.warm_up(batch)
             dropout_rate = dropout_rate_of(self.core) if self._head else 0.0
             compiled.restart(self._plan, seed, dropout_rate=dropout_rate)
         return CompiledTraining(compiled, training, validation, batch_size=self._batch_size)
