@@ -157,29 +157,30 @@ def main() -> None:
     options = parser.parse_args()
     trials = options.trials or TRIALS[options.search]
     weights = options.weights.resolve() if options.weights else None
+    suffix = "_server" if options.server else ""
+    file = HERE / "results" / f"reference_{options.search}_{trials}{suffix}.json"
+    result = {"search": options.search, "trials": trials, "ours": [], "peers": {}}
     with (
         tempfile.TemporaryDirectory() as name,
         mlflow_server() if options.server else nullcontext() as server,
     ):
         demo = options.search == "r3"
         data = make_demo(Path(name) / "demo") if demo else options.data.resolve()
-        ours = []
         for _ in range(options.repetitions):
-            ours.append(run_ours(options.search, trials, data, weights, server))
+            ours = run_ours(options.search, trials, data, weights, server)
             print(
-                f"ours: {trials} trials in {ours[-1]['searched']:.0f} s,"
-                f" registered after {ours[-1]['total']:.0f} s, best {ours[-1]['best']:.4f}",
+                f"ours: {trials} trials in {ours['searched']:.0f} s,"
+                f" registered after {ours['total']:.0f} s, best {ours['best']:.4f}",
                 flush=True,
             )
-        peers = {}
+            result["ours"].append(ours)
+            file.write_text(json.dumps(result, indent=1) + "\n")
         for peer in PEERS if options.peer_trials else ():
-            peers[peer] = run_peer(peer, options.search, options.peer_trials, data, weights)
-            print(f"{peer}: {[round(s, 1) for s in peers[peer]['seconds']]} s a trial", flush=True)
-    print(_table(ours, trials, peers))
-    suffix = "_server" if options.server else ""
-    file = HERE / "results" / f"reference_{options.search}_{trials}{suffix}.json"
-    result = {"search": options.search, "trials": trials, "ours": ours, "peers": peers}
-    file.write_text(json.dumps(result, indent=1) + "\n")
+            found = run_peer(peer, options.search, options.peer_trials, data, weights)
+            print(f"{peer}: {[round(s, 1) for s in found['seconds']]} s a trial", flush=True)
+            result["peers"][peer] = found
+            file.write_text(json.dumps(result, indent=1) + "\n")
+    print(_table(result["ours"], trials, result["peers"]))
 
 
 def _table(ours: list[dict], trials: int, peers: dict[str, dict]) -> str:
