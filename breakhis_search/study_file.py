@@ -306,6 +306,8 @@ def _set(document: _Document, override: str) -> None:
         if not isinstance(target, dict):
             raise ConfigError(f"--set {key}: {step!r} is not a section")
     target[path[-1]] = value
+    for place in [p for p in document.places if p[: len(path)] == tuple(path)]:
+        del document.places[place]  # what stood in the file below it is gone
     document.places[tuple(path)] = f"{_OVERRIDE}{key.strip()}"
 
 

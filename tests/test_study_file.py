@@ -158,7 +158,7 @@ def test_an_override_without_its_section_is_recognised(study, override, says):
 def test_overrides_that_contradict_each_other_are_both_named(study):
     overrides = ["training.head_epochs=9", "training.max_epochs=3"]
     message = errors_of(study, MINIMAL, overrides=overrides)
-    assert "--set training.max_epochs, --set training.head_epochs: training: head_epochs (9)" in (
+    assert "--set training.head_epochs, --set training.max_epochs: training: head_epochs (9)" in (
         message
     )
 
@@ -215,3 +215,12 @@ def test_durations_are_read(text, seconds):
 def test_a_wrong_duration_is_an_error(text):
     with pytest.raises(ValueError, match="a duration such as 90s"):
         parse_duration(text)
+
+
+def test_an_override_is_blamed_for_what_it_brought_not_the_line_it_replaced(tmp_path):
+    file = tmp_path / "study.yaml"
+    file.write_text(
+        "name: s\ntask: binary\nobjective: auroc\nspace:\n  model/architecture: [mobilenet]\n"
+    )
+    with pytest.raises(ConfigError, match=r"--set space\.model/architecture.*unknown architecture"):
+        load_study(file, overrides=["space.model/architecture=[resnet50]"], check_space=check_space)

@@ -155,7 +155,7 @@ def promote(
         str | None, typer.Option(help="Version to promote (default: the challenger).")
     ] = None,
     data: Annotated[
-        Path | None, typer.Option(help="Data with the sealed test (found as `run` finds it).")
+        Path | None, typer.Option(help="Data with the sealed test (default: where its study was).")
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Tell what is known without opening the sealed test.")
@@ -164,12 +164,17 @@ def promote(
     force: Annotated[
         bool, typer.Option("--force", help="Promote against the gate; it is written down.")
     ] = False,
+    again: Annotated[
+        bool, typer.Option("--again", help="Open the sealed test once more; it is marked.")
+    ] = False,
 ) -> None:
     """Ask the gate whether a version may be champion; opens the sealed test for it."""
     from breakhis_search.cli.models import promote_command
     from breakhis_search.workflow.promotion import PromotionRequest
 
-    promote_command(PromotionRequest(_without_version(study), version, data, demo, dry_run, force))
+    promote_command(
+        PromotionRequest(_without_version(study), version, data, demo, dry_run, force, again)
+    )
 
 
 @app.command(epilog="Example: python -m breakhis_search rollback --study binary")

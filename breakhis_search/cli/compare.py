@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
+
+from rich.markup import escape
 
 from breakhis_search.cli import console
 from breakhis_search.settings import read_settings
@@ -65,6 +68,9 @@ def print_study(study: JudgedStudy, *, top: int) -> None:
         console.say(f"Best of the search by one seed: {study.optimism}.")
     if study.hard_patients:
         console.say(f"Patients: {study.hard_patients}")
+    for version in study.registered:
+        if version.remarks:
+            console.out.print(f"[bold red]{escape(version.in_words())}[/]", soft_wrap=True)
     if study.leak_alarm:
         console.out.print(f"[bold red]LEAK ALARM:[/] {study.leak_alarm}", soft_wrap=True)
 
@@ -95,7 +101,14 @@ def print_finalists(study: JudgedStudy) -> None:
         " patient: the same over patients; to the best: with its 95 % interval; p: that the best"
         " is no better (patient-swap test, Holm)"
     )
-    console.print_table(f"{study.name}: finalists", columns, rows, right=_NUMBERS, notes=[note])
+    console.print_table(
+        f"{study.name}: finalists",
+        columns,
+        rows,
+        right=_NUMBERS,
+        notes=[note],
+        spare=("parameters", "sampling", "patient", "#"),
+    )
 
 
 def print_trials(board: pd.DataFrame, objective: Objective, *, top: int, title: str) -> None:
@@ -126,7 +139,8 @@ def print_trials(board: pd.DataFrame, objective: Objective, *, top: int, title: 
         notes.append(f"{len(board) - top} more trials (--top)")
     if bool(board["leaky"].any()):
         notes.append("LEAKY: patients stand on both sides; these scores are not to be believed")
-    console.print_table(title, columns, rows, right=_NUMBERS, notes=notes)
+    spare = ("parameters", "seconds", "NLL", "stage", "patient")
+    console.print_table(title, columns, rows, right=_NUMBERS, notes=notes, spare=spare)
 
 
 def print_by_magnification(study: JudgedStudy) -> None:
@@ -134,11 +148,16 @@ def print_by_magnification(study: JudgedStudy) -> None:
     if study.by_magnification.empty:
         return
     records = _records(study.by_magnification)
-    rows = [[f"{r['magnification']}X", r["image"], r["patient"]] for r in records]
-    columns = ["magnification", "images", "patients"]
+    rows = [
+        [f"{r['magnification']}X", r["images"], r["image"], r["patients"], r["patient"]]
+        for r in records
+    ]
+    score = _title(study.objective)
+    columns = ["magnification", "images", f"{score}, images", "patients", f"{score}, patients"]
     whose = "Selected finalist" if study.selection else "Best trial"
-    title = f"{whose}, {_title(study.objective)} by magnification"
-    console.print_table(title, columns, rows, right=columns[1:])
+    title = f"{whose}, {score} by magnification"
+    note = "a score of few patients is theirs; `card` has the intervals, where there can be any"
+    console.print_table(title, columns, rows, right=columns[1:], notes=[note])
 
 
 def _as_json(study: JudgedStudy) -> dict[str, object]:
@@ -152,6 +171,7 @@ def _as_json(study: JudgedStudy) -> dict[str, object]:
         "optimism": study.optimism,
         "hard_patients": study.hard_patients,
         "leak_alarm": study.leak_alarm or None,
+        "registered": [asdict(version) for version in study.registered],
         "finalists": _records(study.finalists),
         "trials": _records(study.trials),
         "best": {by: _records(board) for by, board in study.best_by.items()},

@@ -73,9 +73,20 @@ def print_table(
     *,
     right: Sequence[str] = (),
     notes: Sequence[str] = (),
+    spare: Sequence[str] = (),
 ) -> None:
-    """Print a table; columns named in ``right`` are aligned to the right."""
+    """Print a table; columns named in ``right`` are aligned to the right.
+
+    Those in ``spare`` are left out, in this order, where the terminal has no room for all: words
+    that are broken in the middle can't be read.
+    """
     out.print(f"[bold]{escape(title)}[/]", soft_wrap=True)  # rich would wrap it to the columns
+    cells = [[_text(cell) for cell in row] for row in rows]
+    kept = _columns_with_room(columns, cells, spare)
+    left_out = [column for i, column in enumerate(columns) if i not in kept and column]
+    if left_out:
+        notes = [*notes, f"no room in this terminal for: {', '.join(left_out)}"]
+    columns, rows = [columns[i] for i in kept], [[row[i] for i in kept] for row in cells]
     table = Table(
         header_style="bold",
         box=box.SIMPLE_HEAD,
@@ -85,10 +96,27 @@ def print_table(
     for column in columns:
         table.add_column(column, justify="right" if column in right else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(escape(_text(cell)) for cell in row))
+        table.add_row(*(escape(cell) for cell in row))
     out.print(table)
     for note in notes:
         out.print(escape(note), soft_wrap=True)
+
+
+def _columns_with_room(
+    columns: Sequence[str], cells: Sequence[Sequence[str]], spare: Sequence[str]
+) -> list[int]:
+    """Positions of the columns that fit beside each other, spare ones left out from the first on.
+
+    >>> _columns_with_room(["a", "b"], [["x" * 500, "y"]], spare=["a"])
+    [1]
+    """
+    widths = [max(len(name), *(len(row[i]) for row in cells), 0) for i, name in enumerate(columns)]
+    kept = list(range(len(columns)))
+    for name in spare:
+        if sum(widths[i] + 2 for i in kept) <= out.width:
+            break
+        kept = [i for i in kept if columns[i] != name]
+    return kept
 
 
 def _text(value: Any) -> str:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _PROBABILITY = "probability_"
 _NO_CLASS = ("image", "label")
 _LABEL_NOTE = (
-    "label: decided as the model was scored out-of-fold (by a locked threshold, or before"
+    "label: decided as the model was scored out-of-fold (by the threshold named above, or before"
     " calibration), so it need not be the most probable class"
 )
 
@@ -58,6 +58,7 @@ def rollback_command(study: str, *, demo: bool) -> None:
 
 def history_command(studies: Sequence[str], *, as_json: bool) -> None:
     """Print every recorded move of the champion alias of the studies' registered models."""
+    from breakhis_search.comparison.answers import all_answers
     from breakhis_search.comparison.history import read_history
     from breakhis_search.comparison.leaderboard import registered_names_of
     from breakhis_search.tracking.store import open_store, tracking_errors
@@ -67,15 +68,20 @@ def history_command(studies: Sequence[str], *, as_json: bool) -> None:
     with tracking_errors(settings.tracking_uri):
         names = registered_names_of(client, studies)
         histories = {name: read_history(client, name) for name in names}
+        answers = {name: all_answers(client, name) for name in names}
     if as_json:
         console.print_json(
             {
-                name: [{**asdict(c), "demo": name.endswith("-demo")} for c in changes]
+                name: {
+                    "moves": [asdict(c) for c in changes],
+                    "answers": [asdict(a) for a in answers[name]],
+                    "demo": name.endswith("-demo"),
+                }
                 for name, changes in histories.items()
             }
         )
         return
-    columns = ["when (UTC)", "champion", "before", "action", "scores", "why"]
+    columns = ["when (UTC)", "version", "before", "action", "scores", "why"]
     for name, changes in histories.items():
         if name.endswith("-demo"):
             console.print_demo_banner()
@@ -90,7 +96,13 @@ def history_command(studies: Sequence[str], *, as_json: bool) -> None:
             ]
             for change in changes
         ]
-        console.print_table(f"Champions of {name}", columns, rows)
+        rows += [
+            [a.when.removesuffix("+00:00"), a.version, a.against, a.action, "", a.why]
+            for a in answers[name]
+        ]
+        title = f"Champions of {name}, and what the gate answered without moving one"
+        rows.sort(key=lambda row: str(row[0]))
+        console.print_table(title, columns, rows, spare=("scores", "before"))
         if not changes:
             console.out.print(f"{name} never had a champion.")
 

@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from breakhis_search.cli import console
 from breakhis_search.errors import StudyError
 from breakhis_search.settings import read_settings
 
-_BAR = 40  # characters of the longest bar
+if TYPE_CHECKING:
+    import pandas as pd
+
+_BAR = 30  # characters of the longest bar
+
+
+def _others_in_words(profile: pd.DataFrame) -> str:
+    """What the runs that are no trials of the search took."""
+    seconds = profile.drop(columns=["run", "role"]).sum(axis=1)
+    by_role = seconds.groupby(profile["role"]).sum().to_dict()
+    told = [f"{role} {by_role[role]:.1f} s" for role in ("finalist", "refit") if role in by_role]
+    return "beside the search: " + (", ".join(told) or "nothing yet")
 
 
 def profile_command(studies: Sequence[str], *, as_json: bool) -> None:
@@ -27,21 +39,24 @@ def profile_command(studies: Sequence[str], *, as_json: bool) -> None:
         return
     for name, profile in profiles.items():
         rows = medians(profile).to_dict("records")
-        longest = max((row["median"] for row in rows), default=0.0) or 1.0
-        console.print_table(
-            f"{name}: seconds of a trial, median",
-            ["phase", "median", "all trials", "", "what"],
+        longest = max((row["total"] for row in rows), default=0.0) or 1.0
+        table = [
             [
-                [
-                    row["phase"],
-                    f"{row['median']:.2f}",
-                    f"{row['total']:.1f}",
-                    "█" * round(_BAR * row["median"] / longest),
-                    row["what"],
-                ]
-                for row in rows
-            ],
-            right=("median", "all trials"),
+                row["phase"],
+                f"{row['median']:.2f}",
+                f"{row['total']:.1f}",
+                "█" * round(_BAR * row["total"] / longest),
+                row["what"],
+            ]
+            for row in sorted(rows, key=lambda row: -row["total"])
+        ]
+        console.print_table(
+            f"{name}: seconds of the trials, of one (median) and of all",
+            ["phase", "one", "all", "", "what"],
+            table,
+            right=("one", "all"),
+            spare=("", "what"),
+            notes=[_others_in_words(profile)],
         )
     file = settings.state_dir / "profile.html"
     try:

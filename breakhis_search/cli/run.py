@@ -77,6 +77,10 @@ class _Preparation:
             console.say(f"{what}: {done}/{total}")
 
 
+_SHORT_H = 0.5
+"""A search that ends within so many hours is started without a question."""
+
+
 def _yes(_: StudyContext) -> None:
     pass
 
@@ -88,13 +92,26 @@ def _confirm_slow(context: StudyContext) -> None:
 
     console.say("estimating how long the full profile takes on this CPU …")
     hours, basis = estimate_hours(context)
-    console.out.print(f"There is no GPU. The whole search may take {hours:,.1f} hours ({basis}).")
+    console.out.print(
+        f"There is no GPU. The whole search may take {_in_words(hours)} ({basis}).", soft_wrap=True
+    )
+    if hours < _SHORT_H:
+        return
     console.out.print("The profile quick is made for a CPU: add --profile quick.")
     if not console.out.is_terminal or not typer.confirm("Start the full profile all the same?"):
         raise ConfigError(
             "the full profile was not started on a CPU",
             remedy="use --profile quick, a machine with a GPU, or --yes",
         )
+
+
+def _in_words(hours: float) -> str:
+    """Return a duration as people say it.
+
+    >>> _in_words(0.2), _in_words(30.04)
+    ('12 minutes', '30.0 hours')
+    """
+    return f"{hours:,.1f} hours" if hours >= 1 else f"{max(1, round(60 * hours))} minutes"
 
 
 def _print_outcome(request: RunRequest, outcome: RunOutcome) -> None:
@@ -131,6 +148,7 @@ def _print_next(request: RunRequest, outcome: RunOutcome) -> None:
         else f"{program} compare --study {outcome.study}"
     )
     console.out.print("\nNext:")
+    console.say("(pages of every trial: in MLflow, a run → Artifacts → figures/trial.html)")
     console.out.print(f"  look at it in MLflow    {program} ui")
     console.out.print(
         f"  {'give it the real data' if outcome.is_demo else 'compare the trials   '}   {more}",

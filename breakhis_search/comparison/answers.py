@@ -62,6 +62,13 @@ def answers_of(client: Any, version: Any) -> list[GateAnswer]:
     return [answer for answer in answers if answer.version == str(version.version)]
 
 
+def all_answers(client: Any, name: str) -> list[GateAnswer]:
+    """Return every recorded answer about any version of a registered model, oldest first."""
+    versions = client.search_model_versions(f"name = '{name}'")
+    answers = [answer for version in versions for answer in answers_of(client, version)]
+    return sorted(answers, key=lambda answer: answer.when)
+
+
 def _tags(client: Any, run_id: str) -> list[str]:
     tags = client.get_run(run_id).data.tags
     return [text for key, text in sorted(tags.items()) if key.startswith(keys.GATE_ANSWER)]

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from breakhis_search.comparison.evidence import read_predictions
 from breakhis_search.data.taxonomy import MAGNIFICATIONS
 from breakhis_search.errors import TrackingError
 from breakhis_search.study_file import study_name
@@ -242,12 +243,21 @@ def score_by_magnification(client: Any, run_id: str, objective: str) -> pd.DataF
     """Return the objective of one run per magnification, for ``image`` and ``patient`` level.
 
     A level that does not define it at a magnification (one class only) has no value there.
+
+    Returns:
+        Columns ``magnification``, ``images``, ``image``, ``patients``, ``patient``: numbers and
+        scores of images and of patients.
     """
     metrics = client.get_run(run_id).data.metrics
+    scored = read_predictions(client, run_id).drop_duplicates("image")
+    at = scored.groupby("magnification")
+    images, patients = at.size().to_dict(), at["accession"].nunique().to_dict()
     rows = [
         {
             "magnification": magnification,
+            "images": images.get(magnification, 0),
             "image": metrics.get(f"magnification_{magnification}/image/{objective}"),
+            "patients": patients.get(magnification, 0),
             "patient": metrics.get(f"magnification_{magnification}/patient/{objective}"),
         }
         for magnification in MAGNIFICATIONS

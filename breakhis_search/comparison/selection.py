@@ -234,7 +234,8 @@ def _why_not_tied(row: pd.Series[float], margin: float) -> str:
     """Return in words which of the two conditions a finalist misses."""
     gap = f"trial {row['trial']}, {-row['difference']:.3f} below the best"
     if row["difference"] < -margin - TOLERANCE:
-        return f"{gap}, more than the margin of {margin:g}"
+        chance = describe_p(row["p_holm"])
+        return f"{gap}, more than the margin of {margin:g} (chance is not excluded: {chance})"
     return (
         f"{gap}, which is too consistent among patients to be chance ({describe_p(row['p_holm'])})"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ from breakhis_search.comparison.answers import answers_of
 from breakhis_search.comparison.gate import GateRules, broken_floors
 from breakhis_search.comparison.history import read_history
 from breakhis_search.evaluation.metrics import OBJECTIVE_TITLES
+from breakhis_search.evaluation.thresholds import RULE_TITLES, Thresholds
 from breakhis_search.tracking import keys
 
 SCORE = "score_out_of_fold"
@@ -34,6 +36,8 @@ class VersionFacts:
         fails_sealed: Whether the sealed test was opened for it as champion and it did not hold
             what is asked of one.
         demo: Whether it learned from synthetic images.
+        decides: By which threshold it decides about an image, in words; empty where the most
+            probable class counts.
     """
 
     name: str
@@ -47,6 +51,7 @@ class VersionFacts:
     forced: bool
     fails_sealed: bool
     demo: bool
+    decides: str = ""
 
     @property
     def magnification_x(self) -> int | None:
@@ -75,6 +80,8 @@ class VersionFacts:
         yield f"trained at {trained} in {self.study or 'an unknown study'}"
         if self.score is not None:
             yield f"out-of-fold {_title(self.objective)} {self.score:.4f} of images"
+        if self.decides:
+            yield self.decides
         yield from self.remarks
         if self.demo:
             yield "SYNTHETIC DEMO"
@@ -107,7 +114,16 @@ def read_facts(client: Any, version: Any, aliases: Mapping[str, str]) -> Version
         forced=_is_forced(client, version.name, number),
         fails_sealed=_fails_sealed(client, version),
         demo=tags.get(keys.DEMO) == "true",
+        decides=_decides(tags.get(keys.THRESHOLDS)),
     )
+
+
+def _decides(locked: str | None) -> str:
+    if locked is None:
+        return ""
+    thresholds = Thresholds.from_dict(json.loads(locked))
+    rule = RULE_TITLES[thresholds.decision]
+    return f"an image is malignant from {thresholds.value('image'):.3f} on ({rule})"
 
 
 def _number(text: str | None) -> float | None:

@@ -177,7 +177,9 @@ def _whiskers(
 ) -> dict[str, object]:
     """Return plotly's error bars; none where there is no interval."""
     pairs = [
-        (interval.high - value, value - interval.low) if interval and value is not None else (0, 0)
+        (interval.high - value, value - interval.low)
+        if interval and value is not None
+        else (None, None)  # a whisker of length 0 would look like certainty
         for value, interval in zip(values, intervals, strict=True)
     ]
     return {
@@ -188,7 +190,7 @@ def _whiskers(
         "color": TEXT_COLOR,
         "thickness": 1.2,
         "width": 3,
-        "visible": any(up or down for up, down in pairs),
+        "visible": any(up is not None for up, _ in pairs),
     }
 
 

@@ -32,6 +32,7 @@ from breakhis_search.evaluation.style import (
 )
 from breakhis_search.evaluation.thinning import thin_line
 from breakhis_search.evaluation.thresholds import (
+    RULE_TITLES,
     RULES,
     Rule,
     Thresholds,
@@ -44,11 +45,6 @@ FIGURE_HEIGHT_PX = 640
 DECIMALS = 5
 """Digits kept of a drawn point."""
 
-RULE_NAMES: dict[Rule, str] = {
-    "half": "0.5",
-    "youden": "Youden",
-    "sensitivity_95": "95 % sensitivity",
-}
 _RULE_SYMBOLS: dict[Rule, str] = {
     "half": "square",
     "youden": "circle",
@@ -101,15 +97,16 @@ def threshold_section(table: pd.DataFrame, thresholds: Thresholds) -> Section:
         table: Calibrated predictions of the binary task, with both classes.
         thresholds: As they were locked.
     """
-    decides = RULE_NAMES[thresholds.decision]
+    decides = RULE_TITLES[thresholds.decision]
     reading = (
         "From which probability on is <i>malignant</i> called? Further right, fewer benign cases "
         "are called malignant by mistake (specificity rises), but more malignant ones are missed "
         "(sensitivity falls). Marked are the thresholds that were fixed on these predictions, "
         "before the sealed test was seen: 0.5; Youden's, where sensitivity and specificity "
         "together are highest; and the highest one that still finds 95 % of the malignant. The "
-        f"registered classifier decides by <b>{decides}</b>. Because the thresholds were chosen "
-        "here, expect them to do a little worse on new patients."
+        f"registered classifier decides by <b>{decides}</b>. The thresholds were chosen on these "
+        "very predictions, which flatters them, the more so the fewer patients there are: the "
+        "model card has their rates on patients they were not chosen on."
     )
     figures = [threshold_figure(table, thresholds, level) for level in DRAWN_LEVELS]
     return Section("Decision thresholds", reading, figures, [])
@@ -335,7 +332,7 @@ def _add_rule(
     figure.add_scatter(
         x=[threshold, threshold],
         y=values,
-        name=f"{RULE_NAMES[rule]}{at}: {_in_words(values)}",
+        name=f"{RULE_TITLES[rule]}{at}: {_in_words(values)}",
         mode="markers",
         marker={
             "symbol": _RULE_SYMBOLS[rule],
@@ -343,7 +340,7 @@ def _add_rule(
             "color": "white",
             "line": {"color": OKABE_ITO["black"], "width": 2},
         },
-        hovertemplate=f"{RULE_NAMES[rule]}, threshold %{{x:.3f}}<br>%{{y:.3f}}<extra></extra>",
+        hovertemplate=f"{RULE_TITLES[rule]}, threshold %{{x:.3f}}<br>%{{y:.3f}}<extra></extra>",
     )
 
 

@@ -44,6 +44,13 @@ Rate = Literal["sensitivity", "specificity", "ppv", "npv"]
 RULES: tuple[Rule, ...] = get_args(Rule)
 RATES: tuple[Rate, ...] = get_args(Rate)
 
+RULE_TITLES: Mapping[Rule, str] = {
+    "half": "0.5",
+    "youden": "Youden",
+    "sensitivity_95": "95 % sensitivity",
+}
+"""What people read of a rule."""
+
 DECISION_RULE: Rule = "youden"
 """What the registered classifier decides by, unless told otherwise.
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from breakhis_search.evaluation.calibration import Calibration
-from breakhis_search.evaluation.reliability import RULE_NAMES
+from breakhis_search.evaluation.thresholds import RULE_TITLES
 from breakhis_search.reporting.facts import Facts
 from breakhis_search.reporting.guidelines import SECTIONS
 from breakhis_search.reporting.markdown import bullets, escape, paragraphs, spoken
@@ -131,7 +131,7 @@ def _thresholds(facts: Facts) -> str:
     if not points:
         return "Not measured: too few patients, or the version was registered without thresholds."
     decision = facts.thresholds.decision if facts.thresholds else None
-    rule = f"the rule “{RULE_NAMES[decision]}”" if decision else "the threshold 0.5"
+    rule = f"the rule “{RULE_TITLES[decision]}”" if decision else "the threshold 0.5"
     return paragraphs(
         threshold_section(points),
         f"The registered classifier decides by {rule}. The thresholds are those packed"

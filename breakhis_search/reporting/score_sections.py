@@ -9,9 +9,8 @@ import pandas as pd
 
 from breakhis_search.evaluation.metrics import RECOGNITION_RATE
 from breakhis_search.evaluation.page_tables import HEADLINE_LABELS
-from breakhis_search.evaluation.reliability import RULE_NAMES
 from breakhis_search.evaluation.samples import DRAWN_LEVELS, LEVELS
-from breakhis_search.evaluation.thresholds import Proportion
+from breakhis_search.evaluation.thresholds import RULE_TITLES, Proportion
 from breakhis_search.reporting.markdown import NOTHING, Footnotes, bullets, escape, spoken, table
 from breakhis_search.reporting.measured import LockedPoint, Measured
 
@@ -162,7 +161,7 @@ def threshold_section(points: Sequence[LockedPoint]) -> str:
     rows = [
         [
             point.point["level"],
-            RULE_NAMES[point.rule],
+            RULE_TITLES[point.rule],
             f"{point.point['threshold']:.3f}",
             _proportion(point.point["sensitivity"]),
             _proportion(point.point["specificity"]),

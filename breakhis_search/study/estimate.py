@@ -2,37 +2,46 @@
 
 from __future__ import annotations
 
-import time
-
 import optuna
 
 from breakhis_search.models.space import ARCHITECTURE
-from breakhis_search.study.candidate import build_candidate, trainer_of, training_data
+from breakhis_search.study.candidate import build_candidate
 from breakhis_search.study.context import StudyContext
-from breakhis_search.training.trainer import Timer
+from breakhis_search.study.stages import stages_of
+from breakhis_search.tracking import keys
+from breakhis_search.training.probing import images_per_second
 
-_ROWS = 4  # batches per measured epoch
+_BATCH = 8  # on a CPU an image costs the same in any batch
 
 
 def estimate_hours(context: StudyContext) -> tuple[float, str]:
     """Return the most hours the budget can take, and how that was measured.
 
-    One epoch of a few batches is trained twice (the first compiles) with one architecture of the
-    space. Pruning and early stopping make a search shorter, larger architectures longer.
+    A step of a whole model is timed, for one architecture of the space, and every trial that
+    fine-tunes, every finalist and the refit are taken to train like it to their last epoch. Heads
+    on frozen backbones cost about a pass over the images and their views. Pruning, early stopping
+    and stored activations make a search shorter, larger architectures longer.
     """
-    config, fold = context.config, context.split.folds[0]
     trial = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0)).ask()
     candidate = build_candidate(trial, context, seed=0)
-    size = candidate.batch_size
-    rows = fold.train[:: max(1, len(fold.train) // (_ROWS * size))][: _ROWS * size]
-    data = training_data(context, rows, fold.validation[:0])
-    trainer = trainer_of(candidate, context, timer=Timer())
-    seconds = []
-    for _ in range(2):
-        start = time.perf_counter()
-        trainer.fit(data, epochs=1, seed=0)
-        seconds.append(time.perf_counter() - start)
-    images = sum(len(f.train) for f in context.split.folds) * config.training.max_epochs
-    hours = config.search.trials * images * min(seconds) / len(rows) / 3600
-    basis = f"at most, measured on {len(rows)} images with {candidate.values[ARCHITECTURE]}"
-    return hours, basis
+    candidate.model.trainable = True
+    rate = images_per_second(candidate.graph.probe(), context.input_shape, _BATCH, steps=2)
+    hours = most_images(context) / rate / 3600
+    return hours, f"at most; a step of {candidate.values[ARCHITECTURE]} was measured"
+
+
+def most_images(context: StudyContext) -> int:
+    """Return the images that the search, its finalists and the refit may train on at most.
+
+    Args:
+        context: The study.
+    """
+    config, folds = context.config, context.split.folds
+    epochs = config.training.max_epochs
+    per_trial = sum(len(fold.train) for fold in folds) * epochs
+    probes = sum(stage.until for stage in stages_of(config) if stage.name == keys.STAGE_PROBE)
+    trained = config.search.trials - probes + config.finalists.count * config.finalists.seeds
+    views = config.training.features
+    asked = views.levels * views.per_level * len(context.architectures) if probes and views else 0
+    development = len(context.split.development)
+    return trained * per_trial + development * (epochs + asked)

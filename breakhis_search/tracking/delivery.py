@@ -79,6 +79,8 @@ class Delivery:
                     self._send(journal, record)
                     journal.mark_delivered(record)
             self._send_batch(journal, batch)
+            if is_ours:
+                journal.drop_delivered_files()
         return is_ours
 
     def _send_batch(self, journal: Journal, batch: _Batch) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -234,6 +235,12 @@ class Journal:
                 f"the journal {self._records} is damaged at byte {end - len(line)}",
                 remedy="delete that line, or move the folder away; the other runs are not affected",
             ) from error
+
+    def drop_delivered_files(self) -> None:
+        """Delete the files of a run that has ended and is delivered: MLflow has them now."""
+        if self.is_finished() and not self.has_undelivered:
+            for folder in (self.artifacts, self.models, self.report):
+                shutil.rmtree(folder, ignore_errors=True)
 
     def mark_delivered(self, record: Record) -> None:
         """Move the cursor behind a record."""

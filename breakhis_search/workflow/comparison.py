@@ -24,8 +24,10 @@ from breakhis_search.comparison.leaderboard import (
 )
 from breakhis_search.comparison.profile import read_profile
 from breakhis_search.comparison.selection import Selection
+from breakhis_search.comparison.version_facts import VersionFacts, read_facts
 from breakhis_search.config import SelectionConfig
 from breakhis_search.evaluation.metrics import Objective
+from breakhis_search.tracking import keys
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class JudgedStudy:
         hard_patients: Whom every trial of the search gets wrong, in words.
         leak_alarm: Why its scores are too good to be believed, in words; mostly empty.
         is_demo: Whether it is about synthetic images.
+        registered: The versions that came of it.
     """
 
     name: str
@@ -57,6 +60,7 @@ class JudgedStudy:
     hard_patients: str
     leak_alarm: str
     is_demo: bool
+    registered: tuple[VersionFacts, ...]
 
     @property
     def why(self) -> str:
@@ -162,6 +166,16 @@ def _judge(client: Any, name: str, study: dict[Any, Any]) -> JudgedStudy:
         hard_patients=study["hard_patients"],
         leak_alarm=study["leak_alarm"],
         is_demo=study["demo"],
+        registered=_registered(client, study["study_uid"]),
+    )
+
+
+def _registered(client: Any, study_uid: str) -> tuple[VersionFacts, ...]:
+    """The versions that a study registered, oldest first."""
+    versions = client.search_model_versions(f"tags.`{keys.STUDY_UID}` = '{study_uid}'")
+    return tuple(
+        read_facts(client, version, client.get_registered_model(version.name).aliases)
+        for version in sorted(versions, key=lambda version: int(version.version))
     )
 
 

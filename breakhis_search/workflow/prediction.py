@@ -9,10 +9,12 @@ from typing import Any
 
 import pandas as pd
 
+from breakhis_search.comparison.evidence import read_predictions
 from breakhis_search.comparison.history import CHALLENGER, CHAMPION, version_of_alias
 from breakhis_search.comparison.version_facts import VersionFacts, read_facts
 from breakhis_search.data.images import ImageDecodeError, decode_rgb
 from breakhis_search.data.suitability import doubts_about
+from breakhis_search.data.taxonomy import parse_image_name
 from breakhis_search.errors import DataError, RegistryError, TrackingError
 from breakhis_search.settings import Settings
 from breakhis_search.study_file import find_study_file, load_study
@@ -22,6 +24,10 @@ from breakhis_search.training.devices import import_keras
 
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"}
 _BATCH = 64
+_PERHAPS_SEALED = (
+    "a patient of BreaKHis that the model did not learn from, perhaps a sealed one: whoever looks"
+    " at such answers one by one wears the sealed test out"
+)
 
 
 @dataclass(frozen=True)
@@ -74,7 +80,8 @@ def predict_images(
     with tracking_errors(settings.tracking_uri):
         found = _find(client, name, version, study)
         facts = read_facts(client, found, client.get_registered_model(name).aliases)
-    doubts = {str(f): _doubts(f, facts) for f in good}
+        learned = _patients_learned_from(client, found)
+    doubts = {str(f): (*_doubts(f, facts), *_acquaintance(f, learned)) for f in good}
     table = _score(good, f"models:/{name}/{facts.version}", settings)
     return Answer(facts, table, {path: d for path, d in doubts.items() if d}, bad)
 
@@ -119,6 +126,25 @@ def _readable(files: Sequence[Path]) -> tuple[list[Path], dict[str, str]]:
 def _doubts(file: Path, facts: VersionFacts) -> tuple[str, ...]:
     image = decode_rgb(file.read_bytes())
     return doubts_about(image, file.name, magnification=facts.magnification_x)
+
+
+def _patients_learned_from(client: Any, version: Any) -> frozenset[str]:
+    """Accessions of the patients a version was fitted to; none where nobody wrote them down."""
+    try:
+        table = read_predictions(client, version.tags[keys.EVIDENCE_RUN])
+    except (KeyError, RegistryError):
+        return frozenset()
+    return frozenset(table["accession"].astype(str))
+
+
+def _acquaintance(file: Path, learned: frozenset[str]) -> tuple[str, ...]:
+    """What the name of an image says of its patient and the model, if it is one of BreaKHis."""
+    name = parse_image_name(file.name)
+    if name is None or not learned:
+        return ()
+    if name.accession in learned:
+        return ("the model learned from this patient: its answer says nothing of new ones",)
+    return (_PERHAPS_SEALED,)
 
 
 def _score(files: Sequence[Path], address: str, settings: Settings) -> pd.DataFrame:

@@ -17,10 +17,13 @@ from breakhis_search.comparison.gate import (
     judge_superiority,
 )
 from breakhis_search.comparison.history import (
+    CHALLENGER,
     ChampionChange,
     champion_of,
     change_champion,
+    openings_of,
     previous_champion,
+    version_of_alias,
 )
 from breakhis_search.comparison.registry import drop_challenger, find_version
 from breakhis_search.data.catalog import read_catalog
@@ -36,6 +39,7 @@ from breakhis_search.workflow.sealed import (
     SealedImages,
     load_verified,
     open_sealed_test,
+    recorded_metrics,
     sealed_images,
 )
 
@@ -57,6 +61,7 @@ class PromotionRequest:
     demo: bool = False
     dry_run: bool = False
     force: bool = False
+    again: bool = False
 
 
 @dataclass(frozen=True)
@@ -89,8 +94,8 @@ def promote(request: PromotionRequest, settings: Settings, say: Say) -> Promotio
     name = keys.registered_name(config.task, demo=request.demo)
     client = open_store(settings)
     with tracking_errors(settings.tracking_uri):
-        target = find_version(client, name, request.version)
         champion = champion_of(client, name)
+        target = _target(client, name, request, champion)
         rival = None if champion is None or champion.version == target.version else champion
         is_confirmation = champion is not None and rival is None
         decision, scores = _out_of_fold(client, target, rival)
@@ -163,6 +168,13 @@ def rules_of(version: Any) -> GateRules:
     return GateRules.from_json(text)
 
 
+def _target(client: Any, name: str, request: PromotionRequest, champion: Any) -> Any:
+    """The version that is asked about; a dry run without a challenger asks about the champion."""
+    if request.dry_run and request.version is None and champion is not None:
+        return version_of_alias(client, name, CHALLENGER) or champion
+    return find_version(client, name, request.version)
+
+
 def _out_of_fold(client: Any, target: Any, rival: Any) -> tuple[Decision, dict[str, float]]:
     """Floors, then superiority over the champion."""
     rules = rules_of(target)
@@ -220,12 +232,19 @@ class _SealedQuestion:
             return Decision.of(True, "the sealed test would be opened now (dry run: it was not)")
         images = self._images()
         rules = rules_of(self.target)
-        # Both are loaded before anything is opened: a blind opening is too dear for a broken file.
-        models = [load_verified(v) for v in (self.target, self.rival) if v is not None]
-        challenger = self._open(self.target, models[0], images, against=self.rival)
-        champion = (
-            self._open(self.rival, models[1], images, against=self.target) if self.rival else None
-        )
+        asked = [version for version in (self.target, self.rival) if version is not None]
+        found = [self._recorded(version, images) for version in asked]
+        # All are loaded before any is opened: a blind opening is too dear for a broken file.
+        models = [
+            load_verified(v) if known is None else None
+            for v, known in zip(asked, found, strict=True)
+        ]
+        rivals = (self.rival, self.target)
+        answers = [
+            self._open(version, model, images, against=rival) if known is None else known
+            for version, model, known, rival in zip(asked, models, found, rivals, strict=False)
+        ]
+        challenger, champion = answers[0], answers[1] if len(answers) > 1 else None
         name = f"image/{rules.objective}"
         for role, metrics in (("sealed_test", challenger), ("sealed_test_champion", champion)):
             if metrics and name in metrics:
@@ -237,6 +256,18 @@ class _SealedQuestion:
     ) -> dict[str, float]:
         number = None if against is None else str(against.version)
         return open_sealed_test(self.client, version, model, images, against=number, say=self.say)
+
+    def _recorded(self, version: Any, images: SealedImages) -> dict[str, float] | None:
+        """What is known of a version on these images, so that nothing need be opened again."""
+        known = recorded_metrics(self.client, version, images.digest)
+        if known is None or self.request.again:
+            return None
+        when = openings_of(version)[-1]["when"].removesuffix("+00:00")
+        self.say(
+            f"the sealed test was opened for version {version.version} of {version.name} at {when}"
+            " UTC: what it said then counts (--again opens it once more, and that is marked)"
+        )
+        return known
 
     def _images(self) -> SealedImages:
         """The sealed test the versions were kept from."""

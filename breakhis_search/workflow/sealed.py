@@ -86,7 +86,7 @@ def open_sealed_test(
     say(
         f"opening the sealed test for version {version.version} of {version.name}:"
         f" {len(images.rows)} images of {images.rows['patient'].nunique()} patients"
-        + (f" (OPENED {len(earlier)} TIMES BEFORE)" if earlier else "")
+        + (f" (OPENED BEFORE: {len(earlier)} ×)" if earlier else "")
     )
     tag = f"{keys.SEALED_OPENING}{len(earlier) + 1:03d}"
     opening: dict[str, Any] = {
@@ -101,6 +101,26 @@ def open_sealed_test(
     metrics = {**compute_metrics(table), **_at_locked_thresholds(version, table)}
     _keep(client, version, table, metrics)
     return metrics
+
+
+def recorded_metrics(client: Any, version: Any, images_digest: str) -> dict[str, float] | None:
+    """Return what the sealed test said of a version when it was opened last.
+
+    Args:
+        client: An MLflow client.
+        version: A model version.
+        images_digest: Of the sealed test as it is now.
+
+    Returns:
+        ``None`` where it was never opened for it, or was another one, or cut off.
+    """
+    openings = openings_of(version)
+    if not openings or openings[-1]["sealed_digest"] != images_digest:
+        return None
+    prefix = f"{keys.ARTIFACT_SEALED}/"
+    metrics = client.get_run(version.run_id).data.metrics
+    known = {k.removeprefix(prefix): v for k, v in metrics.items() if k.startswith(prefix)}
+    return known or None
 
 
 def _score(model: Any, images: SealedImages) -> pd.DataFrame:

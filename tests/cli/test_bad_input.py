@@ -226,7 +226,7 @@ def test_a_gpu_that_is_not_there(place, capsys):
 
 def test_the_full_profile_on_a_cpu_asks_first(place, capsys):
     options = ["--profile", "full", "--set", "space.model/architecture=small_cnn"]
-    small = ["--set", "data.height_px=32", "--set", "data.width_px=48"]
+    small = ["--set", "data.height_px=32", "--set", "data.width_px=48", "--trials", "100000"]
     assert run_app(["run", "--study", "binary", *options, *small]) == 1
     out = capsys.readouterr()
     assert "estimating" in out.out

@@ -25,6 +25,7 @@ def judged(samplings: list[str], scores: list[float | None]) -> JudgedStudy:
         hard_patients="",
         leak_alarm="",
         is_demo=False,
+        registered=(),
     )
 
 

@@ -45,7 +45,7 @@ def test_two_classes_show_both(printed):
 
 
 def test_a_label_that_is_not_the_most_probable_class_is_explained(printed):
-    assert "locked threshold" in printed(TWO, "malignant", "/a/one.png")
+    assert "threshold named above" in printed(TWO, "malignant", "/a/one.png")
     assert "locked threshold" not in printed(TWO, "benign", "/a/one.png")
 
 

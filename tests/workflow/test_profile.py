@@ -24,7 +24,8 @@ def test_every_run_says_where_its_seconds_went(searched, capsys):
 def test_the_table_adds_up_and_the_page_shows_all_runs(searched, capsys):
     assert searched.run("compare", "--study", "binary-demo", "--profile") == 0
     told = capsys.readouterr().out
-    assert "seconds of a trial, median" in told
+    assert "seconds of the trials, of one (median) and of all" in told
+    assert "beside the search: finalist" in told
     page = (searched.settings.state_dir / "profile.html").read_text()
     assert '"type":"bar"' in page
     assert page.count('"finalist trial 00') >= 1

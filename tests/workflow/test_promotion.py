@@ -137,13 +137,19 @@ def test_better_challenger_opens_the_sealed_test_and_is_promoted(
     assert registry.run("rollback", "--study", "binary", "--demo") == 0
     assert champion(registry) == "1"
     assert promote(registry, "--version", better) == 0
-    assert "OPENED 1 TIMES BEFORE" in capsys.readouterr().out
+    assert "what it said then counts" in capsys.readouterr().out
+    assert len(openings_of(client.get_model_version(NAME, better))) == 1
+
+    assert registry.run("rollback", "--study", "binary", "--demo") == 0
+    assert promote(registry, "--version", better, "--again") == 0
+    assert "OPENED BEFORE: 1 ×" in capsys.readouterr().out
     openings = openings_of(client.get_model_version(NAME, better))
     assert [opening["opened_before"] for opening in openings] == [0, 1]
 
     assert registry.run("compare", "--study", "binary-demo", "--history", "--json") == 0
-    history = json.loads(capsys.readouterr().out)[NAME]
-    assert [c["action"] for c in history] == ["registered", "promoted", "rolled back", "promoted"]
+    moves = json.loads(capsys.readouterr().out)[NAME]["moves"]
+    ends = ["rolled back", "promoted"]
+    assert [c["action"] for c in moves] == ["registered", "promoted", *ends, *ends]
 
 
 def test_sealed_floor_vetoes_a_better_challenger(registry, tmp_path, capsys) -> None:
