@@ -154,11 +154,12 @@ def _add_best(figure: go.Figure, history: pd.DataFrame, column: str) -> None:
     if not best or not _has(history, column):
         return
     values = history.set_index(["fold", "epoch"])[column]
+    name = "best epoch" if _was_chosen(history) else "last epoch, fixed beforehand"
     folds = sorted(int(fold) for fold in history["fold"].unique())
     figure.add_scatter(
         x=list(best.values()),
         y=[float(values.loc[key]) for key in best.items()],
-        name="best epoch",
+        name=name,
         mode="markers",
         marker={
             "symbol": "star",
@@ -166,8 +167,13 @@ def _add_best(figure: go.Figure, history: pd.DataFrame, column: str) -> None:
             "color": [series_color(folds.index(fold)) for fold in best],
             "line": {"color": "black", "width": 1},
         },
-        hovertemplate="best epoch %{x}<br>%{y:.4g}<extra></extra>",
+        hovertemplate=f"{name} %{{x}}<br>%{{y:.4g}}<extra></extra>",
     )
+
+
+def _was_chosen(history: pd.DataFrame) -> bool:
+    """Tell whether an epoch was chosen by its score; a finalist is scored after its last one."""
+    return "score" in history and bool(history["score"].notna().any())
 
 
 def _add_key(figure: go.Figure, name: str, dash: str) -> None:

@@ -257,8 +257,8 @@ def _learning_section(histories: Sequence[pd.DataFrame]) -> Section:
     several = f" The first of {len(histories)} seeds is drawn." if len(histories) > 1 else ""
     return Section(
         "Learning curves",
-        "One colour per fold; the star is the fold's best epoch. Validation loss that rises while "
-        f"training loss falls is overfitting.{several}",
+        "One colour per fold; the star is the epoch whose weights are kept. Validation loss that "
+        f"rises while training loss falls is overfitting.{several}",
         figures,
         [] if any(figures) else ["No losses or scores by epoch were recorded."],
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -153,7 +153,18 @@ def calibration_section(measured: Measured) -> str:
         if chance is not None
         else ""
     )
-    return table(heads, rows, right=heads[1:]) + luck
+    return table(heads, rows, right=heads[1:]) + "".join(_no_help(scores)) + luck
+
+
+def _no_help(scores: Mapping[str, float]) -> Iterator[str]:
+    """A sentence for each level whose probabilities calibration made worse."""
+    for level in DRAWN_LEVELS:
+        before, after = (scores.get(f"calibration/{s}/{level}/nll") for s in ("before", "after"))
+        if before is not None and after is not None and after > before:
+            yield (
+                f"\n\nCalibration does not help the probabilities of {level}s here: it is fitted to"
+                " images, and their negative log-likelihood rises."
+            )
 
 
 def threshold_section(points: Sequence[LockedPoint]) -> str:

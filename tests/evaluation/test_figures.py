@@ -12,6 +12,7 @@ from breakhis_search.evaluation.figures import (
     pr_figure,
     roc_figure,
 )
+from breakhis_search.evaluation.intervals import Interval
 from breakhis_search.evaluation.metrics import compute_metrics
 from breakhis_search.evaluation.style import OKABE_ITO, build_template, class_style
 
@@ -101,3 +102,12 @@ def test_class_lines_differ_and_use_the_palette():
     styles = [class_style(name) for name in (*TYPES, "macro", "micro")]
     assert len(set(styles)) == 10
     assert {style.color for style in styles} <= set(OKABE_ITO.values())
+
+
+def test_a_bar_without_an_interval_has_no_whisker_not_even_a_short_one():
+    metrics = {"image/auroc": 0.8, "magnification_40/image/auroc": 1.0}
+    known = {"image/auroc": Interval(0.7, 0.9, n=9, method="bootstrap")}
+    figure = magnification_figure(metrics, "auroc", label="AUROC", chance=0.5, intervals=known)
+    [bars] = [trace for trace in figure.data if trace.name == "image level"]
+    assert list(bars.error_y.array) == [None, pytest.approx(0.1)]
+    assert list(bars.error_y.arrayminus) == [None, pytest.approx(0.1)]

@@ -91,3 +91,10 @@ def test_history_without_epochs_is_refused(history):
 def test_epochs_counted_anew_in_a_phase_are_refused(history):
     with pytest.raises(DataError, match="counted on through all phases"):
         check_history(history.assign(epoch=0))
+
+
+def test_an_epoch_that_was_fixed_beforehand_is_not_called_the_best(history):
+    finalist = history.drop(columns="score")
+    names = [trace.name for trace in loss_figure(finalist).data]
+    assert "last epoch, fixed beforehand" in names
+    assert "best epoch" not in names

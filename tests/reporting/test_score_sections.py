@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,6 +13,7 @@ from breakhis_search.evaluation.predictions import build_predictions
 from breakhis_search.evaluation.thresholds import lock_thresholds
 from breakhis_search.reporting.measured import measure_out_of_fold
 from breakhis_search.reporting.score_sections import (
+    calibration_section,
     cell_section,
     class_section,
     confusion_section,
@@ -75,6 +78,15 @@ def test_thresholds_of_all_rules_at_both_levels(measured):
     rows = [line for line in threshold_section(measured.points).splitlines() if "|" in line]
     assert len(rows) == 2 + 6
     assert rows[2].startswith("| image | 0.5 | 0.500 |")
+
+
+@pytest.mark.parametrize(("after", "is_told"), [(0.5, True), (0.3, False)])
+def test_a_calibration_that_makes_a_level_worse_is_told(measured, after, is_told):
+    scores = {f"calibration/{state}/image/nll": 0.4 for state in ("before", "after")}
+    scores |= {"calibration/before/patient/nll": 0.4, "calibration/after/patient/nll": after}
+    told = calibration_section(dataclasses.replace(measured, calibration=scores))
+    assert ("does not help the probabilities of patients" in told) == is_told
+    assert "probabilities of images" not in told
 
 
 def test_a_model_without_mistakes_is_said_to_have_none():
