@@ -171,7 +171,9 @@ class SearchConfig(_Section):
     trials: int = Field(default=40, ge=1, le=100_000)
     timeout: Annotated[Annotated[float, Field(gt=0)] | None, BeforeValidator(parse_duration)] = None
     sampler: Literal["tpe", "random"] = "tpe"
-    pruner: Literal["median", "none"] = "median"
+    pruner: Literal["median", "hyperband", "none"] = "median"
+    """``median``: below the median of its stage in this fold. ``hyperband``: successive halving by
+    epochs (Li et al., JMLR 18, 2018), for a study of one fold."""
     startup_trials: int = Field(default=8, ge=1)
     """Random trials before the sampler models anything; complete ones before anything is pruned."""
     seed: int = Field(default=0, ge=0)
@@ -278,6 +280,16 @@ class StudyConfig(_Section):
     finalists: FinalistsConfig = FinalistsConfig()
     selection: SelectionConfig = SelectionConfig()
     registration: RegistrationConfig = RegistrationConfig()
+
+    @model_validator(mode="after")
+    def _pruner_fits_the_protocol(self) -> StudyConfig:
+        if self.search.pruner == "hyperband" and self.protocol.kind != "holdout":
+            message = (
+                "pruner: hyperband halves by the epochs of one fold; it is for protocol.kind:"
+                " holdout only (median is for several folds)"
+            )
+            raise ValueError(message)
+        return self
 
     @field_validator("space")
     @classmethod

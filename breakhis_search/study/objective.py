@@ -124,13 +124,22 @@ class _FoldRunner:
         self._context.observer.epoch_finished(
             number=self._trial.number, fold=fold, epoch=report.epoch, score=report.score
         )
-        # Pruning asks for the best of a fold so far: what is no improvement need not be stored.
-        if report.score is not None and (self._best is None or report.score > self._best):
-            self._best = report.score
-            self._trial.report(report.score, self._step(fold, report.epoch))
+        self._report(fold, report)
         if not self._is_light and self._trial.should_prune():
             reason = f"fold {fold}, epoch {report.epoch}: below the median of finished trials"
             raise optuna.TrialPruned(reason)
+
+    def _report(self, fold: int, report: EpochReport) -> None:
+        """Tell Optuna the best of a fold so far; what is no improvement need not be stored.
+
+        Hyperband alone asks how far a trial is, so it is told every epoch.
+        """
+        if report.score is None:
+            return
+        is_better = self._best is None or report.score > self._best
+        self._best = max(report.score, report.score if self._best is None else self._best)
+        if is_better or self._context.config.search.pruner == "hyperband":
+            self._trial.report(self._best, self._step(fold, report.epoch))
 
     def _step(self, fold: int, epoch: int) -> int:
         return fold * self._context.config.training.max_epochs + epoch

@@ -38,6 +38,11 @@ def build_pruner(config: StudyConfig) -> optuna.pruners.BasePruner:
     if config.search.pruner == "none":
         return optuna.pruners.NopPruner()
     training = config.training
+    if config.search.pruner == "hyperband":
+        return optuna.pruners.HyperbandPruner(
+            min_resource=min(training.max_epochs, training.head_epochs + 2),
+            max_resource=training.max_epochs,
+        )
     return FoldMedianPruner(
         epochs_per_fold=training.max_epochs,
         startup_trials=config.search.startup_trials,

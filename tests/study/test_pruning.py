@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import optuna
 import pytest
+from pydantic import ValidationError
 
+from breakhis_search.config import StudyConfig
 from breakhis_search.study.pruning import FoldMedianPruner
+from breakhis_search.study.strategy import build_pruner
 
 EPOCHS = 4
 
@@ -78,3 +82,44 @@ def test_nothing_is_pruned_before_enough_trials_are_complete():
 def test_impossible_settings_are_refused():
     with pytest.raises(ValueError, match="must be positive.*epochs_per_fold=0"):
         FoldMedianPruner(epochs_per_fold=0, startup_trials=1, warmup_epochs=0)
+
+
+HOLDOUT = {
+    "name": "one",
+    "task": "binary",
+    "objective": "auroc",
+    "protocol": {"kind": "holdout", "validation_accessions": ["14134"]},
+    "training": {"max_epochs": 9, "head_epochs": 0},
+    "search": {"pruner": "hyperband"},
+}
+
+
+def test_hyperband_ends_the_worse_trials_of_a_study_of_one_fold():
+    study = optuna.create_study(
+        direction="maximize",
+        sampler=optuna.samplers.RandomSampler(seed=0),
+        pruner=build_pruner(StudyConfig.model_validate(HOLDOUT)),
+    )
+
+    def objective(trial: optuna.Trial) -> float:
+        quality = trial.suggest_float("quality", 0.0, 1.0)
+        for epoch in range(9):
+            trial.report(quality, epoch)
+            if trial.should_prune():
+                raise optuna.TrialPruned
+        return quality
+
+    study.optimize(objective, n_trials=40)
+    by_state = {
+        state: [t.params["quality"] for t in study.get_trials(states=(state,))]
+        for state in (optuna.trial.TrialState.PRUNED, optuna.trial.TrialState.COMPLETE)
+    }
+    pruned, complete = by_state.values()
+    assert len(pruned) >= 10
+    assert np.mean(complete) > np.mean(pruned)
+    assert max(pruned) < study.best_value
+
+
+def test_hyperband_is_refused_where_there_are_several_folds():
+    with pytest.raises(ValidationError, match="for protocol.kind: holdout only"):
+        StudyConfig.model_validate({**HOLDOUT, "protocol": {"kind": "folds"}})
