@@ -16,15 +16,10 @@ class JaxStep(Step):
 
     Between :meth:`begin` and :meth:`end` the values are held here, where each step gives its memory
     to the next one; Keras' variables have them only after :meth:`end`.
-
-    Args:
-        model: Inputs → logits.
-        optimizer: Built for the model's trainable variables.
-        loss: (targets, logits) → one loss per image.
     """
 
     def __init__(self, model: Any, optimizer: Any, loss: Loss) -> None:
-        self._model, self._optimizer, self._loss = model, optimizer, loss
+        super().__init__(model, optimizer, loss)
         rate = optimizer.learning_rate
         self._rate_at = next(i for i, v in enumerate(optimizer.variables) if v is rate)
         self._step = jax.jit(self._take, donate_argnums=0)

@@ -14,15 +14,10 @@ class TensorFlowStep(Step):
 
     Steps are not compiled with XLA: it has no kernel for the projective transform that rotates and
     zooms, and on a CPU its convolutions are several times slower than oneDNN's (docs/speed.md).
-
-    Args:
-        model: Inputs → logits.
-        optimizer: Built for the model's trainable variables.
-        loss: (targets, logits) → one loss per image.
     """
 
     def __init__(self, model: Any, optimizer: Any, loss: Loss) -> None:
-        self._model, self._optimizer, self._loss = model, optimizer, loss
+        super().__init__(model, optimizer, loss)
         self._step = tf.function(self._take)
         self._answer = tf.function(lambda inputs: model(inputs, training=False))
 

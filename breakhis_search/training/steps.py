@@ -40,7 +40,16 @@ class EpochSteps:
 
 
 class Step(ABC):
-    """Trains a model batch by batch, between :meth:`begin` and :meth:`end`."""
+    """Trains a model batch by batch, between :meth:`begin` and :meth:`end`.
+
+    Args:
+        model: Inputs → logits.
+        optimizer: Built for the model's trainable variables.
+        loss: Loss per image.
+    """
+
+    def __init__(self, model: Any, optimizer: Any, loss: Loss) -> None:
+        self._model, self._optimizer, self._loss = model, optimizer, loss
 
     @abstractmethod
     def begin(self) -> None:
