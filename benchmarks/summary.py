@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).resolve().parent / "results"
-UNTRACKED = ("keras_tuner", "optuna_untracked")
 TRACKED = ("optuna_mlflow",)
 
 
@@ -47,7 +46,7 @@ def searches() -> Iterator[tuple[str, str, str]]:
             each = _median(ours, lambda run, part=part: run[part]) / found["trials"]
             told = [
                 f"{label} {statistics.median(peers[peer]['seconds']) / each:.1f}×"
-                for label, peer in _fastest(peers)
+                for label, peer in _labelled(peers)
             ]
             what = "search" if part == "searched" else "with finalist, refit, registration"
             yield (
@@ -74,10 +73,10 @@ def searches() -> Iterator[tuple[str, str, str]]:
         )
 
 
-def _fastest(peers: dict) -> list[tuple[str, str]]:
-    """The faster untracked peer, and the tracked one."""
-    untracked = min(UNTRACKED, key=lambda name: statistics.median(peers[name]["seconds"]))
-    return [(f"untracked ({untracked})", untracked), *(("tracked", name) for name in TRACKED)]
+def _labelled(peers: dict) -> list[tuple[str, str]]:
+    """Every peer and what it is called: those that track nothing first."""
+    names = sorted(peers, key=lambda name: name in TRACKED)
+    return [(f"{name}{' (tracked)' if name in TRACKED else ''}", name) for name in names]
 
 
 def _peers_time(peers: dict, trials: int) -> float:
