@@ -10,7 +10,7 @@ import pandas as pd
 
 from breakhis_search.comparison.evidence import read_predictions
 from breakhis_search.data.taxonomy import MAGNIFICATIONS
-from breakhis_search.errors import TrackingError
+from breakhis_search.errors import RegistryError, TrackingError
 from breakhis_search.study_file import study_name
 from breakhis_search.tracking import keys
 
@@ -249,20 +249,28 @@ def score_by_magnification(client: Any, run_id: str, objective: str) -> pd.DataF
         scores of images and of patients.
     """
     metrics = client.get_run(run_id).data.metrics
-    scored = read_predictions(client, run_id).drop_duplicates("image")
-    at = scored.groupby("magnification")
-    images, patients = at.size().to_dict(), at["accession"].nunique().to_dict()
+    images, patients = _counts_by_magnification(client, run_id)
     rows = [
         {
             "magnification": magnification,
-            "images": images.get(magnification, 0),
+            "images": images.get(magnification),
             "image": metrics.get(f"magnification_{magnification}/image/{objective}"),
-            "patients": patients.get(magnification, 0),
+            "patients": patients.get(magnification),
             "patient": metrics.get(f"magnification_{magnification}/patient/{objective}"),
         }
         for magnification in MAGNIFICATIONS
     ]
     return pd.DataFrame(rows).dropna(subset=["image", "patient"], how="all")
+
+
+def _counts_by_magnification(client: Any, run_id: str) -> tuple[dict[int, int], dict[int, int]]:
+    """Images and patients that a run was scored on; nothing where its predictions are not there."""
+    try:
+        scored = read_predictions(client, run_id).drop_duplicates("image")
+    except RegistryError:
+        return {}, {}
+    at = scored.groupby("magnification")
+    return at.size().to_dict(), at["accession"].nunique().to_dict()
 
 
 def shared_names(leaderboard: pd.DataFrame) -> list[str]:
