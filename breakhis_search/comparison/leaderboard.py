@@ -263,7 +263,7 @@ def score_by_magnification(client: Any, run_id: str, objective: str) -> pd.DataF
     return pd.DataFrame(rows).dropna(subset=["image", "patient"], how="all")
 
 
-def _counts_by_magnification(client: Any, run_id: str) -> tuple[dict[int, int], dict[int, int]]:
+def _counts_by_magnification(client: Any, run_id: str) -> tuple[dict[Any, int], dict[Any, int]]:
     """Images and patients that a run was scored on; nothing where its predictions are not there."""
     try:
         scored = read_predictions(client, run_id).drop_duplicates("image")
