@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
+import yaml
 from optuna.trial import TrialState
 
 from breakhis_search.study.pruning import STAGE
@@ -67,6 +69,9 @@ def test_probes_come_first_and_the_best_of_them_is_fine_tuned(home, real_weights
     ]
     finalists = [r for r in runs if r.data.tags[keys.ROLE] == keys.ROLE_FINALIST]
     assert len(finalists) == 2
+    study_file = client.download_artifacts(finalists[0].info.run_id, keys.ARTIFACT_CONFIG)
+    space = yaml.safe_load(Path(study_file).read_text())["space"]
+    assert space["transfer/trainable"] == ["frozen", "last_block"], "the study's, not a stage's"
 
     assert home.run("compare", "--study", "binary-demo") == 0
     told = capsys.readouterr().out
