@@ -149,7 +149,13 @@ def print_by_magnification(study: JudgedStudy) -> None:
         return
     records = _records(study.by_magnification)
     rows = [
-        [f"{r['magnification']}X", r["images"], r["image"], r["patients"], r["patient"]]
+        [
+            f"{r['magnification']}X",
+            _count(r["images"]),
+            r["image"],
+            _count(r["patients"]),
+            r["patient"],
+        ]
         for r in records
     ]
     score = _title(study.objective)
@@ -206,6 +212,11 @@ def _millions(parameters: float | None) -> str | None:
 
 def _whole(number: float | None) -> str | None:
     return None if number is None or number != number else f"{number:,.0f}"  # noqa: PLR0124 - NaN
+
+
+def _count(number: Any) -> str | None:
+    """A number of images or patients, where it is known."""
+    return None if number is None else f"{number:,.0f}"
 
 
 def _records(board: pd.DataFrame) -> list[dict[str, object]]:
