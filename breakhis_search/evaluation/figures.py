@@ -172,6 +172,11 @@ def magnification_figure(
     return figure
 
 
+_NO_WHISKER = "none"
+"""plotly.js reads null as 0 and draws the cap of a whisker without length, which looks like
+certainty; only what is no number at all is left out."""
+
+
 def _whiskers(
     values: Sequence[float | None], intervals: Sequence[Interval | None]
 ) -> dict[str, object]:
@@ -179,7 +184,7 @@ def _whiskers(
     pairs = [
         (interval.high - value, value - interval.low)
         if interval and value is not None
-        else (None, None)  # a whisker of length 0 would look like certainty
+        else (_NO_WHISKER, _NO_WHISKER)
         for value, interval in zip(values, intervals, strict=True)
     ]
     return {
@@ -190,7 +195,7 @@ def _whiskers(
         "color": TEXT_COLOR,
         "thickness": 1.2,
         "width": 3,
-        "visible": any(up is not None for up, _ in pairs),
+        "visible": any(up != _NO_WHISKER for up, _ in pairs),
     }
 
 

@@ -109,5 +109,5 @@ def test_a_bar_without_an_interval_has_no_whisker_not_even_a_short_one():
     known = {"image/auroc": Interval(0.7, 0.9, n=9, method="bootstrap")}
     figure = magnification_figure(metrics, "auroc", label="AUROC", chance=0.5, intervals=known)
     [bars] = [trace for trace in figure.data if trace.name == "image level"]
-    assert list(bars.error_y.array) == [None, pytest.approx(0.1)]
-    assert list(bars.error_y.arrayminus) == [None, pytest.approx(0.1)]
+    assert list(bars.error_y.array) == ["none", pytest.approx(0.1)], "null would be drawn as 0"
+    assert list(bars.error_y.arrayminus) == ["none", pytest.approx(0.1)]
