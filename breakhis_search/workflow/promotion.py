@@ -274,6 +274,12 @@ class _SealedQuestion:
         tags = self.target.tags
         root = self.study_root or _folder_still_there(tags.get(keys.DATA_FOLDER))
         data = choose_data(self.request.data, self.settings, study_root=root)
+        if data.is_demo and not self.request.demo:
+            raise RegistryError(
+                f"the sealed test of version {self.target.version} of {self.target.name} needs the"
+                " images of its study, and none were given",
+                remedy="name them with --data DIR",
+            )
         magnification = tags.get(keys.MAGNIFICATION, "all")
         catalog = read_catalog(data.folder, cache_dir=self.settings.cache_dir)
         images = sealed_images(
