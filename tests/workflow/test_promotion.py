@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
+import sqlite3
+from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from mlflow.tracking._tracking_service import utils as mlflow_utils
 
 from breakhis_search.comparison.answers import answers_of
 from breakhis_search.comparison.evidence import read_predictions
@@ -25,11 +29,29 @@ def registry(searched, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The searched home with its own registry, in which a twin of the champion is challenger."""
     home = type(searched)(tmp_path, searched.demo)
     (tmp_path / "experiments").symlink_to(searched.folder / "experiments")
-    (tmp_path / "mlruns").mkdir()
-    # The artifacts stay where they are: the database names their folder in full.
-    shutil.copy(searched.folder / "mlruns" / "mlflow.db", tmp_path / "mlruns" / "mlflow.db")
+    shutil.copytree(searched.folder / "mlruns", tmp_path / "mlruns")
+    point_artifacts_to(tmp_path / "mlruns", searched.folder / "mlruns")
+    # MLflow remembers by run id where artifacts lie, whichever store was asked.
+    monkeypatch.setattr(mlflow_utils, "_artifact_repos_cache", OrderedDict())
     add_version(home.client)
     return home
+
+
+def point_artifacts_to(new: Path, old: Path) -> None:
+    """Let a copied store write into its own artifacts: the database names their folder in full."""
+    columns = {
+        "experiments": "artifact_location",
+        "runs": "artifact_uri",
+        "logged_models": "artifact_location",
+        "model_versions": "storage_location",
+    }
+    with closing(sqlite3.connect(new / "mlflow.db")) as database, database:
+        for table, column in columns.items():
+            database.execute(
+                f"UPDATE {table} SET {column} = replace({column}, ?, ?)", (str(old), str(new))
+            )
+        left = [line for line in database.iterdump() if f"{old}/artifacts" in line]
+    assert not left, left[:3]
 
 
 def add_version(client: Any, **tags: str) -> str:
