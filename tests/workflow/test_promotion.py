@@ -39,17 +39,15 @@ def registry(searched, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def point_artifacts_to(new: Path, old: Path) -> None:
     """Let a copied store write into its own artifacts: the database names their folder in full."""
-    columns = {
-        "experiments": "artifact_location",
-        "runs": "artifact_uri",
-        "logged_models": "artifact_location",
-        "model_versions": "storage_location",
-    }
+    moves = (
+        "UPDATE experiments SET artifact_location = replace(artifact_location, ?, ?)",
+        "UPDATE runs SET artifact_uri = replace(artifact_uri, ?, ?)",
+        "UPDATE logged_models SET artifact_location = replace(artifact_location, ?, ?)",
+        "UPDATE model_versions SET storage_location = replace(storage_location, ?, ?)",
+    )
     with closing(sqlite3.connect(new / "mlflow.db")) as database, database:
-        for table, column in columns.items():
-            database.execute(
-                f"UPDATE {table} SET {column} = replace({column}, ?, ?)", (str(old), str(new))
-            )
+        for move in moves:
+            database.execute(move, (str(old), str(new)))
         left = [line for line in database.iterdump() if f"{old}/artifacts" in line]
     assert not left, left[:3]
 
