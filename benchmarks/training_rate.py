@@ -85,7 +85,7 @@ def measure(
     if part != "all":
         set_trainable(model, part)
     built = time.perf_counter() - start
-    phase = graph.phase(part, is_focal=False)
+    phase = graph.phase(part, is_focal=False, turns=device.kind != "cpu")
     start = time.perf_counter()
     images_per_second(phase, images.shape[1:], size)
     compiled = time.perf_counter() - start

@@ -1,8 +1,9 @@
-"""Augmentation on the device, one ``strength`` in [0, 1] for everything but the exact symmetries.
+"""Augmentation, one ``strength`` in [0, 1] for everything but the exact symmetries.
 
 Flips and half turns (quarter turns where the image is square) are always applied: tissue has no
 up. Strength scales rotation, zoom, contrast, brightness and HED stain jitter. Works on batches,
-in ``keras.ops`` only, so that it compiles into the training step on every Keras backend.
+in ``keras.ops`` only, so that it compiles into the training step on every Keras backend. On a CPU
+the part that moves pixels is better done by OpenCV: :mod:`breakhis_search.data.turning`.
 """
 
 from __future__ import annotations
@@ -37,51 +38,70 @@ NUMBERS_PER_IMAGE = sum(_NUMBERS.values())
 """How many numbers in [−1, 1] say how one image is changed."""
 
 
-def augment(images: Any, strength: Any, seed_generator: Any) -> Any:
+def augment(images: Any, strength: Any, seed_generator: Any, *, turns: bool = True) -> Any:
     """Return randomly changed images, float32 [n, h, w, 3] in 0–255.
 
     Args:
         images: RGB images, float32 [n, h, w, 3] in 0–255.
         strength: Scalar in [0, 1] (a number, or a variable of the compiled step).
         seed_generator: A ``keras.random.SeedGenerator``.
+        turns: Whether pixels are moved as well, not only their colours changed.
     """
     import keras
 
     shape = (keras.ops.shape(images)[0], NUMBERS_PER_IMAGE)
-    return transform(images, strength, keras.random.uniform(shape, -1.0, 1.0, seed=seed_generator))
+    numbers = keras.random.uniform(shape, -1.0, 1.0, seed=seed_generator)
+    return transform(images, strength, numbers, turns=turns)
 
 
-def transform(images: Any, strength: Any, numbers: Any) -> Any:
+def transform(images: Any, strength: Any, numbers: Any, *, turns: bool = True) -> Any:
     """Return images changed as ``numbers`` say: the same numbers change an image the same way.
 
     Args:
         images: RGB images, float32 [n, h, w, 3] in 0–255.
         strength: Scalar in [0, 1].
         numbers: float32 [n, ``NUMBERS_PER_IMAGE``] in [−1, 1].
+        turns: Whether pixels are moved as well, not only their colours changed.
     """
+    parts = _by_part(numbers)
+    if turns:
+        images = _turn(images, parts["flip"], parts["geometry"] * strength)
+    return _recolour(images, parts["stain"] * strength, parts["light"] * strength)
+
+
+def _by_part(numbers: Any) -> dict[str, Any]:
     parts, start = {}, 0
     for name, columns in _NUMBERS.items():
         parts[name] = numbers[:, start : start + columns]
         start += columns
-    images = _turn(images, parts["flip"], parts["geometry"] * strength)
-    images = _jitter_stain(images, parts["stain"] * strength)
-    return _jitter_light(images, parts["light"] * strength)
+    return parts
 
 
-def _turn(images: Any, coins: Any, numbers: Any) -> Any:
-    """Mirror, rotate about the centre and zoom, with mirrored borders, in one pass.
+def maps_of(numbers: Any, strength: Any, height: int, width: int, ops: Any) -> list[list[Any]]:
+    """Return where the pixels of changed images come from: an affine map for each.
 
     Left–right and up–down are mirrored with probability ½ each (together: half turns); square
-    images are also transposed (with the mirrors: quarter turns). Without rotation and zoom every
-    pixel is some pixel of the image, exactly.
-    """
-    from keras import ops
+    images are also transposed (with the mirrors: quarter turns). Rotation and zoom are about the
+    centre. Without them every pixel is some pixel of the image, exactly.
 
-    height, width = images.shape[1:3]
+    Args:
+        numbers: float32 [n, ``NUMBERS_PER_IMAGE``] in [−1, 1].
+        strength: Scalar in [0, 1].
+        height: Of the images, in px.
+        width: Of the images, in px.
+        ops: What computes: ``keras.ops`` or ``numpy``.
+
+    Returns:
+        ``[[a, b, c], [d, e, f]]``, each [n]: pixel (x, y) is what was at (ax + by + c, dx + ey + f).
+    """
+    parts = _by_part(numbers)
+    return _maps(parts["flip"], parts["geometry"] * strength, height, width, ops)
+
+
+def _maps(coins: Any, numbers: Any, height: int, width: int, ops: Any) -> list[list[Any]]:
     angle = numbers[:, 0] * math.radians(MAX_ROTATION_DEGREES)
     scale = 1.0 / (1.0 + numbers[:, 1] * MAX_ZOOM)
     cos, sin = scale * ops.cos(angle), scale * ops.sin(angle)
-    # Rows of the output-to-input map about the centre: where x and y of a pixel come from.
     rows = [(cos, -sin), (sin, cos)]
     if height == width:
         turned = coins[:, 2] > 0
@@ -91,20 +111,23 @@ def _turn(images: Any, coins: Any, numbers: Any) -> Any:
             tuple(ops.where(turned, a, b) for a, b in zip(straight_x, straight_y, strict=True)),
         ]
     mirrors = [ops.where(coins[:, i] > 0, -1.0, 1.0) for i in range(2)]
-    from_x, from_y = [
-        [mirror * a, mirror * b] for mirror, (a, b) in zip(mirrors, rows, strict=True)
-    ]
     middle_x, middle_y = (width - 1) / 2, (height - 1) / 2
-    zero = ops.zeros_like(cos)
+    maps = []
+    for mirror, (a, b), middle in zip(mirrors, rows, (middle_x, middle_y), strict=True):
+        from_x, from_y = mirror * a, mirror * b
+        maps.append([from_x, from_y, middle - from_x * middle_x - from_y * middle_y])
+    return maps
+
+
+def _turn(images: Any, coins: Any, numbers: Any) -> Any:
+    """Mirror, rotate about the centre and zoom, with mirrored borders, in one pass."""
+    from keras import ops
+
+    height, width = images.shape[1:3]
+    of_x, of_y = _maps(coins, numbers, height, width, ops)
+    zero = ops.zeros_like(of_x[0])
     # [a0 a1 a2; b0 b1 b2], as ops.image.affine_transform wants it.
-    transform = ops.stack(
-        [
-            *from_x, middle_x - from_x[0] * middle_x - from_x[1] * middle_y,
-            *from_y, middle_y - from_y[0] * middle_x - from_y[1] * middle_y,
-            zero, zero,
-        ],
-        axis=1,
-    )  # fmt: skip
+    transform = ops.stack([*of_x, *of_y, zero, zero], axis=1)
     return ops.image.affine_transform(
         images, transform, interpolation="bilinear", fill_mode="reflect"
     )
@@ -117,23 +140,29 @@ def _per_image(values: Any) -> Any:
     return ops.reshape(values, (-1, 1, 1, 1))
 
 
-def _jitter_stain(images: Any, numbers: Any) -> Any:
-    """Scale and shift haematoxylin, eosin and the rest in optical density."""
+def _recolour(images: Any, stain: Any, light: Any) -> Any:
+    """Scale and shift the stains in optical density, then contrast about the mean and brightness.
+
+    Density is log 256 − log(rgb + 1). To separate, scale, shift and mix again is one affine map of
+    log(rgb + 1) for each image; what each pixel then goes through is as little as can be, because
+    on a CPU every pass over a batch counts.
+
+    Args:
+        images: float32 [n, h, w, 3] in 0–255.
+        stain: Scale and shift of haematoxylin, eosin and the rest, float32 [n, 6] in [−1, 1].
+        light: Contrast and brightness, float32 [n, 2] in [−1, 1].
+    """
     from keras import ops
 
-    density = -ops.log((ops.clip(images, 0.0, 255.0) + 1.0) / 256.0)
-    stains = ops.matmul(density, _HED_FROM_RGB)
-    scale = 1.0 + MAX_STAIN_SCALE * ops.reshape(numbers[:, :3], (-1, 1, 1, 3))
-    shift = MAX_STAIN_SHIFT * ops.reshape(numbers[:, 3:], (-1, 1, 1, 3))
-    density = ops.matmul(stains * scale + shift, _RGB_FROM_HED)
-    return ops.clip(256.0 * ops.exp(-density) - 1.0, 0.0, 255.0)
-
-
-def _jitter_light(images: Any, numbers: Any) -> Any:
-    """Contrast about the mean of the image, then brightness."""
-    from keras import ops
-
-    mean = ops.mean(images, axis=(1, 2, 3), keepdims=True)
-    contrast = _per_image(1.0 + MAX_CONTRAST * numbers[:, 0])
-    shift = _per_image(255.0 * MAX_BRIGHTNESS * numbers[:, 1])
-    return ops.clip((images - mean) * contrast + mean + shift, 0.0, 255.0)
+    scale = 1.0 + MAX_STAIN_SCALE * stain[:, :3]
+    mix = ops.matmul(_HED_FROM_RGB * scale[:, None, :], _RGB_FROM_HED)
+    shift = ops.matmul(MAX_STAIN_SHIFT * stain[:, 3:], _RGB_FROM_HED)
+    offset = math.log(256.0) * (1.0 - ops.sum(mix, axis=1)) - shift
+    shape = ops.shape(images)
+    pixels = ops.reshape(images, (shape[0], -1, 3))
+    seen = ops.exp(ops.matmul(ops.log(pixels + 1.0), mix) + offset[:, None, :])
+    seen = ops.clip(ops.reshape(seen, shape), 1.0, 256.0)
+    mean = ops.mean(seen, axis=(1, 2, 3), keepdims=True) - 1.0
+    contrast = _per_image(1.0 + MAX_CONTRAST * light[:, 0])
+    brightness = _per_image(255.0 * MAX_BRIGHTNESS * light[:, 1])
+    return ops.clip(seen * contrast + (mean * (1.0 - contrast) + brightness - contrast), 0.0, 255.0)

@@ -33,14 +33,18 @@ class AugmentedModel(keras.Model):  # type: ignore[misc]  # keras has no types
         body: Inputs → features, float32 [n, d]; or inputs → logits, float32 [n, K], where there is
             no head of ours.
         head: The layers behind the features.
-        augments: Whether inputs are images, RGB in 0–255 float32 [n, h, w, 3], to be augmented.
+        augments: Whether inputs are images, RGB in 0–255 [n, h, w, 3], to be augmented.
+        turns: Whether they are also to be mirrored, rotated and zoomed.
     """
 
-    def __init__(self, body: Any, head: Sequence[Any], *, augments: bool) -> None:
+    def __init__(
+        self, body: Any, head: Sequence[Any], *, augments: bool, turns: bool = True
+    ) -> None:
         super().__init__()
         self.body = body
         self.head = list(head)
         self.augments = augments
+        self.turns = turns
         self.strength = self._dial("strength")
         self.dropout_rate = self._dial("dropout_rate")
         self.focal_gamma = self._dial("focal_gamma")
@@ -55,7 +59,7 @@ class AugmentedModel(keras.Model):  # type: ignore[misc]  # keras has no types
         """Return logits; augments and drops only while training."""
         values = ops.cast(inputs, "float32")
         if training and self.augments:
-            values = augment(values, self.strength, self.random)
+            values = augment(values, self.strength, self.random, turns=self.turns)
         values = self.body(values, training=training)
         for layer in self.head:
             if layer.name == DROPOUT:

@@ -32,7 +32,7 @@ class TrainingGraph:
         self.core = core
         # All variables, not only weights: the seeds of dropout layers start anew as well.
         self._built = [np.array(variable) for variable in core.variables]
-        self._phases: dict[tuple[str, bool, bool], CompiledPhase] = {}
+        self._phases: dict[tuple[str, bool, bool, bool], CompiledPhase] = {}
         self._trunks: dict[str, Trunk | None] = {}
         self._was_trained = False
 
@@ -54,23 +54,24 @@ class TrainingGraph:
         for variable, other in zip(self.core.variables, model.variables, strict=True):
             variable.assign(np.array(other))
 
-    def phase(self, part: str, *, is_focal: bool) -> CompiledPhase:
+    def phase(self, part: str, *, is_focal: bool, turns: bool) -> CompiledPhase:
         """Return the training step on images, compiled at most once.
 
         Args:
             part: What is trainable now; ``all`` where nothing is pretrained.
             is_focal: Whether the loss is the focal one.
+            turns: Whether the step also turns the images.
         """
-        return self._phase(part, is_focal=is_focal, trunk=None)
+        return self._phase(part, is_focal=is_focal, trunk=None, turns=turns)
 
     def tail_phase(self, part: str, *, is_focal: bool) -> CompiledPhase:
         """Return the training step on what the trunk said of images; see :meth:`trunk`."""
-        return self._phase(part, is_focal=is_focal, trunk=self.trunk(part))
+        return self._phase(part, is_focal=is_focal, trunk=self.trunk(part), turns=False)
 
     def probe(self) -> CompiledPhase:
         """Return a training step on images, with what is trainable now, that is not kept."""
         self._was_trained = True
-        return CompiledPhase(_model_of(self.core, None), is_focal=False)
+        return CompiledPhase(_model_of(self.core, None, turns=True), is_focal=False)
 
     def trunk(self, part: str) -> Trunk | None:
         """Return what of the model does not learn while ``part`` does, which must be so now."""
@@ -78,20 +79,25 @@ class TrainingGraph:
             self._trunks[part] = cut_trunk(self.core)
         return self._trunks[part]
 
-    def _phase(self, part: str, *, is_focal: bool, trunk: Trunk | None) -> CompiledPhase:
+    def _phase(
+        self, part: str, *, is_focal: bool, trunk: Trunk | None, turns: bool
+    ) -> CompiledPhase:
         self._was_trained = True
-        key = (part, is_focal, trunk is not None)
+        key = (part, is_focal, trunk is not None, turns)
         if key not in self._phases:
-            self._phases[key] = CompiledPhase(_model_of(self.core, trunk), is_focal=is_focal)
+            model = _model_of(self.core, trunk, turns=turns)
+            self._phases[key] = CompiledPhase(model, is_focal=is_focal)
         return self._phases[key]
 
 
-def _model_of(core: Any, trunk: Trunk | None) -> AugmentedModel:
+def _model_of(core: Any, trunk: Trunk | None, *, turns: bool) -> AugmentedModel:
     if trunk is not None:
         return AugmentedModel(trunk.tail, layers_of_head(core), augments=False)
     if has_seam(core):
-        return AugmentedModel(split_at_features(core)[0], layers_of_head(core), augments=True)
-    return AugmentedModel(core, (), augments=True)
+        return AugmentedModel(
+            split_at_features(core)[0], layers_of_head(core), augments=True, turns=turns
+        )
+    return AugmentedModel(core, (), augments=True, turns=turns)
 
 
 class GraphCache:

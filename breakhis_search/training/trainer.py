@@ -15,6 +15,7 @@ import numpy.typing as npt
 from breakhis_search.config import TrainingConfig
 from breakhis_search.data.feature_store import StoredFeatures
 from breakhis_search.data.sampling import TrainingRows, class_weights, epoch_stream, steps_per_epoch
+from breakhis_search.data.turning import turned_at_random
 from breakhis_search.data.views import ViewPolicy
 from breakhis_search.errors import TrialFailure
 from breakhis_search.models.heads import (
@@ -378,8 +379,13 @@ class FoldTrainer:
                 )
                 validation: Feed = HostFeed(views.plain)
             else:
-                compiled = self._graph.phase(part, is_focal=is_focal)
+                on_host = self._device.kind == "cpu"  # there OpenCV turns images, ahead of the step
+                compiled = self._graph.phase(part, is_focal=is_focal, turns=not on_host)
                 training = validation = self._feeds.of(data.images)
+                if on_host:
+                    rng = np.random.default_rng([seed, 2])
+                    strength = self._plan.augmentation_strength
+                    training = HostFeed(turned_at_random(data.images, strength, rng))
             [batch] = validation.batches(full_batches(data.train[:1], self._batch_size))
             compiled.warm_up(batch)
             dropout_rate = dropout_rate_of(self.core) if self._head else 0.0

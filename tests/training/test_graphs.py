@@ -97,7 +97,7 @@ def test_nothing_is_traced_again_for_another_trial(used, monkeypatch):
     traced = []
     monkeypatch.setattr(
         "breakhis_search.training.compilation.augment",
-        lambda images, *rest: traced.append(1) or augment(images, *rest),
+        lambda *given, **turns: traced.append(1) or augment(*given, **turns),
     )
     train(used, PLAN, 0.3, seed=1)
     train(used, OTHER, 0.0, seed=2)
@@ -147,7 +147,7 @@ def test_a_step_is_that_of_keras():
     for graph in (ours, stock):
         initialise(graph.core, RANDOM, seed=1)
         set_dropout_rate(graph.core, 0.0)
-    phase = ours.phase("all", is_focal=False)
+    phase = ours.phase("all", is_focal=False, turns=True)
     phase.restart(plan, seed=5, dropout_rate=0.0)
     epoch = EpochSteps(
         np.stack([rows.train] * 2), np.stack([targets] * 2), np.stack([weights] * 2), RATES

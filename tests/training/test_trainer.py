@@ -239,7 +239,7 @@ def test_focal_loss_by_hand():
     plan = dataclasses.replace(PLAN, sampling_strategy="focal", focal_gamma=2.0)
     model = make_model()
     model.get_layer("logits").kernel.assign(np.zeros(model.get_layer("logits").kernel.shape))
-    phase = TrainingGraph(model).phase("all", is_focal=True)
+    phase = TrainingGraph(model).phase("all", is_focal=True, turns=True)
     phase.restart(plan, seed=0, dropout_rate=0.0)
     images, targets = np.zeros((1, 32, 48, 3), np.uint8), np.array([[[1.0, 0.0]]], np.float32)
     step = EpochSteps(
