@@ -92,7 +92,7 @@ def maps_of(numbers: Any, strength: Any, height: int, width: int, ops: Any) -> l
         ops: What computes: ``keras.ops`` or ``numpy``.
 
     Returns:
-        ``[[a, b, c], [d, e, f]]``, each [n]: pixel (x, y) is what was at (ax + by + c, dx + ey + f).
+        ``[[a, b, c], [d, e, f]]``, each [n]: (x, y) shows what was at (ax + by + c, dx + ey + f).
     """
     parts = _by_part(numbers)
     return _maps(parts["flip"], parts["geometry"] * strength, height, width, ops)
