@@ -122,7 +122,9 @@ def _epoch_rate(graph, part, device, feeds, images, size) -> float:
     from breakhis_search.data.sampling import TrainingRows
     from breakhis_search.models.trainability import set_trainable
     from breakhis_search.training.plan import TrainingPlan
-    from breakhis_search.training.trainer import FoldTrainer, Timer, TrainingData
+    from breakhis_search.training.results import TrainingData
+    from breakhis_search.training.timing import Timer
+    from breakhis_search.training.trainer import FoldTrainer
 
     n = len(images) // size * size
     y = np.arange(n) % 2

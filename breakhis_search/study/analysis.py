@@ -44,7 +44,7 @@ from breakhis_search.study.context import StudyContext
 from breakhis_search.tracking import keys
 from breakhis_search.training.phases import predict_logits
 from breakhis_search.training.probing import USUAL
-from breakhis_search.training.trainer import IntArray
+from breakhis_search.training.results import IntArray
 
 
 @dataclass(frozen=True)

@@ -27,15 +27,10 @@ from breakhis_search.study.features import FeatureSource
 from breakhis_search.study.hyperparameters import TrialHyperParameters
 from breakhis_search.training.graphs import TrainingGraph
 from breakhis_search.training.plan import TrainingPlan, read_plan
+from breakhis_search.training.results import FoldResult, IntArray, TrainingData
+from breakhis_search.training.timing import Timer
 from breakhis_search.training.together import Training
-from breakhis_search.training.trainer import (
-    FoldResult,
-    FoldTrainer,
-    FrozenFeatures,
-    IntArray,
-    Timer,
-    TrainingData,
-)
+from breakhis_search.training.trainer import FoldTrainer, FrozenFeatures
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,8 @@ from breakhis_search.study.records import TrialRecord, recorded
 from breakhis_search.study.seeding import seed_of
 from breakhis_search.study.stages import context_of
 from breakhis_search.tracking import keys
-from breakhis_search.training.trainer import FoldTrainer, Timer
+from breakhis_search.training.timing import Timer
+from breakhis_search.training.trainer import FoldTrainer
 
 _FINALIST = "finalist/"
 

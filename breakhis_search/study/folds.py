@@ -7,7 +7,7 @@ import pandas as pd
 from breakhis_search.errors import TrialFailure
 from breakhis_search.evaluation.predictions import build_predictions
 from breakhis_search.study.context import StudyContext
-from breakhis_search.training.trainer import FoldResult, TrainingData
+from breakhis_search.training.results import FoldResult, TrainingData
 
 
 def predictions_of_fold(

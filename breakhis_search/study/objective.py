@@ -21,8 +21,9 @@ from breakhis_search.study.folds import predictions_of_fold
 from breakhis_search.study.records import TrialRecord, recorded
 from breakhis_search.study.retention import is_among_the_best
 from breakhis_search.study.seeding import seed_of
+from breakhis_search.training.results import EpochReport, FoldResult
+from breakhis_search.training.timing import Timer
 from breakhis_search.training.together import Training
-from breakhis_search.training.trainer import EpochReport, FoldResult, Timer
 
 MEDIAN_EPOCH = "median_epoch"
 NLL = "nll"

@@ -24,8 +24,9 @@ from breakhis_search.tracking import keys
 from breakhis_search.tracking.journal import Journal
 from breakhis_search.tracking.models import save_keras_model
 from breakhis_search.training.devices import Device, peak_memory_mb, reset_peak_memory
+from breakhis_search.training.results import EpochReport
+from breakhis_search.training.timing import Timer
 from breakhis_search.training.together import CutOff
-from breakhis_search.training.trainer import EpochReport, Timer
 
 MLFLOW_STATUS = {
     "complete": "FINISHED",

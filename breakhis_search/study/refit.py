@@ -17,7 +17,7 @@ from breakhis_search.study.objective import MEDIAN_EPOCH
 from breakhis_search.study.records import TrialRecord
 from breakhis_search.study.seeding import seed_of
 from breakhis_search.study.stages import context_of
-from breakhis_search.training.trainer import Timer
+from breakhis_search.training.timing import Timer
 
 
 def refit(

@@ -22,8 +22,8 @@ from breakhis_search.study.objective import run_trial
 from breakhis_search.study.progress import TrialSummary
 from breakhis_search.study.pruning import STAGE
 from breakhis_search.study.stages import begin_stage, in_stage, stages_of
+from breakhis_search.training.timing import Timer
 from breakhis_search.training.together import CutOff, Training, run_alone, run_together
-from breakhis_search.training.trainer import Timer
 
 UID = "trial_uid"
 LEASE = "lease"

@@ -153,10 +153,16 @@ class CompiledPhase:
         self.optimizer = _build_optimizer()
         applied = _scaled(self.optimizer)
         applied.build(model.trainable_variables)
-        self._fresh = Snapshot.take({id(v): v for v in applied.variables}.values())
+        self._momenta = list({id(v): v for v in applied.variables}.values())
+        self._fresh = Snapshot.take(self._momenta)
         self._step = build_step(model, applied, _build_loss(model, is_focal=is_focal))
         self._smoothing = 0.0
         self._is_warm = False
+
+    @property
+    def variables(self) -> list[Any]:
+        """All that a step may change or depends on: weights, dials, seeds, momenta."""
+        return list({id(v): v for v in [*self.model.variables, *self._momenta]}.values())
 
     def warm_up(self, batch: Any) -> None:
         """Trace and compile step and prediction, once, so that no epoch pays for it.

@@ -17,6 +17,7 @@ from breakhis_search.training.feeding import Feed
 from breakhis_search.training.head_batch import HeadBatch, HeadSettings
 from breakhis_search.training.plan import TrainingPlan
 from breakhis_search.training.snapshots import Snapshot
+from breakhis_search.training.state import Part, StateMismatchError, put_values, values_of
 from breakhis_search.training.steps import EpochSteps
 
 FloatArray = npt.NDArray[np.float32]
@@ -74,6 +75,16 @@ class Phase(Protocol):
     def predict(self, rows: IntArray) -> FloatArray:
         """Return the logits of the given rows, float32 [n, K]."""
 
+    def state(self) -> Part | None:
+        """Return all that is needed to go on from here; ``None`` for what takes only moments."""
+
+    def go_on(self, state: Part) -> None:
+        """Be as it was.
+
+        Raises:
+            StateMismatchError: The state is that of another graph.
+        """
+
 
 class CompiledTraining:
     """Trains by a compiled step: the whole model on images, or its tail on stored activations.
@@ -83,15 +94,23 @@ class CompiledTraining:
         training: Inputs to train on.
         validation: The same without augmentation.
         batch_size: Images per step of a prediction.
+        rng: What the training inputs are drawn with on the host.
     """
 
     def __init__(
-        self, compiled: CompiledPhase, training: Feed, validation: Feed, *, batch_size: int
+        self,
+        compiled: CompiledPhase,
+        training: Feed,
+        validation: Feed,
+        *,
+        batch_size: int,
+        rng: np.random.Generator,
     ) -> None:
         self._compiled = compiled
         self._training = training
         self._validation = validation
         self._batch_size = batch_size
+        self._rng = rng
 
     def train(self, steps: EpochSteps) -> Steps[float]:
         """Train on every batch."""
@@ -107,6 +126,15 @@ class CompiledTraining:
         """Return the logits of the images as they are."""
         batches = full_batches(rows, self._batch_size)
         return self._compiled.predict(self._validation.batches(batches))[: len(rows)]
+
+    def state(self) -> Part:
+        """Return weights, momenta, and where all random numbers stand."""
+        return Part(values_of(self._compiled.variables), {"rng": self._rng.bit_generator.state})
+
+    def go_on(self, state: Part) -> None:
+        """Be as it was."""
+        put_values(self._compiled.variables, state.arrays)
+        self._rng.bit_generator.state = state.facts["rng"]
 
 
 @dataclass(frozen=True)
@@ -204,6 +232,14 @@ class HeadPhase:
         heads = slice(self.place, self.place + 1)
         answers: FloatArray = self.batch.logits(self._features.take(rows, PLAIN), heads)[0]
         return answers
+
+    def state(self) -> None:
+        """Return nothing: all epochs take a tenth of a second."""
+
+    def go_on(self, _state: Part) -> None:
+        """Refuse: no such phase has a state."""
+        message = "a head on stored features starts anew"
+        raise StateMismatchError(message)
 
 
 def head_settings(core: Any, plan: TrainingPlan) -> HeadSettings:

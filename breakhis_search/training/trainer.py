@@ -6,15 +6,14 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
 from breakhis_search.config import TrainingConfig
 from breakhis_search.data.feature_store import StoredFeatures
-from breakhis_search.data.sampling import TrainingRows, class_weights, epoch_stream, steps_per_epoch
+from breakhis_search.data.sampling import class_weights, epoch_stream, steps_per_epoch
 from breakhis_search.data.turning import turned_at_random
 from breakhis_search.data.views import ViewPolicy
 from breakhis_search.errors import TrialFailure
@@ -39,109 +38,25 @@ from breakhis_search.training.phases import (
     head_settings,
 )
 from breakhis_search.training.plan import TrainingPlan
+from breakhis_search.training.results import (
+    EpochReport,
+    FloatArray,
+    FoldResult,
+    IntArray,
+    TrainingData,
+)
 from breakhis_search.training.snapshots import Snapshot
+from breakhis_search.training.spans import Span, spans_of
+from breakhis_search.training.state import FoldState
 from breakhis_search.training.steps import EpochSteps
+from breakhis_search.training.stopping import EarlyStopping
+from breakhis_search.training.timing import Timer
 from breakhis_search.training.together import Training, run_alone
 
-FloatArray = npt.NDArray[np.float32]
-IntArray = npt.NDArray[np.int64]
 SetTrainable = Callable[[Any, Any], int]
+OnState = Callable[[FoldState], None]
 Score = Callable[[IntArray, FloatArray], float | None]
 T = TypeVar("T")
-
-
-@dataclass
-class Timer:
-    """Seconds spent by phase of a trial (``train``, ``validate``, …).
-
-    Attributes:
-        seconds: By phase, without what others did in between.
-        away: Seconds in which others had their turn.
-    """
-
-    seconds: dict[str, float] = field(default_factory=dict)
-    away: float = 0.0
-
-    @contextmanager
-    def measure(self, phase: str) -> Iterator[None]:
-        """Add the time of the block to ``phase``."""
-        start, away = time.perf_counter(), self.away
-        try:
-            yield
-        finally:
-            own = time.perf_counter() - start - (self.away - away)
-            self.seconds[phase] = self.seconds.get(phase, 0.0) + own
-
-
-@dataclass(frozen=True)
-class EpochReport:
-    """What is known after an epoch.
-
-    Attributes:
-        epoch: From 0, counted through both phases.
-        phase: ``head`` (frozen backbone), ``fine_tune`` or ``all``.
-        loss: Mean training loss (with weights and smoothing).
-        val_loss: Negative log-likelihood on the validation images; ``None`` without them.
-        score: The fold's score by the study's objective; ``None`` without validation images or
-            where the fold does not define it.
-        learning_rate: Rate of the last step.
-    """
-
-    epoch: int
-    phase: str
-    loss: float
-    val_loss: float | None
-    score: float | None
-    learning_rate: float
-
-
-@dataclass(frozen=True)
-class FoldResult:
-    """A trained fold.
-
-    Attributes:
-        history: One report per epoch.
-        best_epoch: Number of epochs (from 1) after which the kept weights were reached.
-        logits: Of the validation images with the kept weights, float32 [n, K]; ``None`` without.
-        kept: The kept weights.
-    """
-
-    history: tuple[EpochReport, ...]
-    best_epoch: int
-    logits: FloatArray | None
-    kept: Snapshot
-
-
-@dataclass(frozen=True)
-class TrainingData:
-    """What a fold trains and validates on.
-
-    Attributes:
-        images: All images, uint8 [n, h, w, 3].
-        train: Rows of ``images`` to train on; ``rows`` describes the same images.
-        rows: Labels, types and groups of the training images.
-        validation: Rows of ``images`` to validate on; empty for a refit.
-        validation_y: Their class indices, int64.
-        n_classes: K.
-    """
-
-    images: npt.NDArray[np.uint8]
-    train: IntArray
-    rows: TrainingRows
-    validation: IntArray
-    validation_y: IntArray
-    n_classes: int
-
-
-@dataclass(frozen=True)
-class _Span:
-    """A phase, its epochs and its peak learning rate."""
-
-    name: str
-    part: str | None
-    first_epoch: int
-    last_epoch: int
-    peak_rate: float
 
 
 @dataclass(frozen=True)
@@ -149,7 +64,7 @@ class _Epoch:
     """Where in a training an epoch stands."""
 
     number: int
-    span: _Span
+    span: Span
     epochs: int
 
     @property
@@ -227,9 +142,19 @@ class FoldTrainer:
         seed: int,
         score: Score | None = None,
         on_epoch: Callable[[EpochReport], None] = lambda _: None,
+        start: FoldState | None = None,
+        on_state: OnState | None = None,
     ) -> FoldResult:
         """Train, and leave the kept weights in the model; see :meth:`training`."""
-        training = self.training(data, epochs=epochs, seed=seed, score=score, on_epoch=on_epoch)
+        training = self.training(
+            data,
+            epochs=epochs,
+            seed=seed,
+            score=score,
+            on_epoch=on_epoch,
+            start=start,
+            on_state=on_state,
+        )
         result = run_alone(training)
         self.bring_back(result)
         return result
@@ -249,6 +174,8 @@ class FoldTrainer:
         seed: int,
         score: Score | None = None,
         on_epoch: Callable[[EpochReport], None] = lambda _: None,
+        start: FoldState | None = None,
+        on_state: OnState | None = None,
     ) -> Training[FoldResult]:
         """Train a fold, keep the weights of the best epoch (of the last one without ``score``).
 
@@ -261,12 +188,15 @@ class FoldTrainer:
             seed: Seed of sampling and augmentation.
             score: Objective of the fold from (y, logits); enables early stopping.
             on_epoch: Called after every epoch; what it raises (a pruned trial) passes through.
+            start: Where an earlier training of this fold stood, with the same of everything else.
+            on_state: Told after every epoch where the training stands, but by a head on features.
 
         Raises:
             TrialFailure: The loss is not finite, or the device is out of memory.
+            StateMismatchError: ``start`` is of another graph.
         """
         self._initial.put()
-        stopper = _EarlyStopping(self._config.patience)
+        stopper = EarlyStopping(self._config.patience)
         history: list[EpochReport] = []
         stream = epoch_stream(
             data.rows,
@@ -274,19 +204,34 @@ class FoldTrainer:
             batch_size=self._batch_size,
             rng=np.random.default_rng(seed),
         )
-        spans = self._spans(epochs)
+        if start:
+            history += start.history
+            stopper.go_on(self.core, start.best)
+        spans = spans_of(self._plan, head_epochs=self._config.head_epochs, epochs=epochs)
         with self._memory_errors():
             for span in spans:
+                if start and span.last_epoch <= start.epochs and span.name != start.span:
+                    for _ in range(span.first_epoch, span.last_epoch):
+                        next(stream)  # what it trained on
+                    continue
                 phase = self._enter(span, data, seed)
+                if start and span.name == start.span:
+                    phase.go_on(start.phase)
                 for epoch, rates in self._rates(span, data):
+                    order = next(stream)
+                    if epoch < len(history):
+                        continue
+                    if span is spans[-1] and stopper.is_exhausted:
+                        break
                     report, logits = yield from self._epoch(
-                        phase, data, next(stream), rates, _Epoch(epoch, span, epochs), score
+                        phase, data, order, rates, _Epoch(epoch, span, epochs), score
                     )
                     history.append(report)
                     stopper.see(report, logits, phase)
                     on_epoch(report)
-                    if span is spans[-1] and stopper.is_exhausted:
-                        break
+                    if on_state and (part := phase.state()):
+                        best = stopper.state(self.core)
+                        on_state(FoldState(span.name, tuple(history), part, best))
                 if span is not spans[-1]:
                     phase.snapshot().put()  # the next phase goes on from here
                     stopper.start_again()  # fine-tuning gets its chance whatever the head did
@@ -304,21 +249,7 @@ class FoldTrainer:
                 ) from error
             raise
 
-    def _spans(self, epochs: int) -> list[_Span]:
-        plan = self._plan
-        if plan.trainable is None:
-            return [_Span("all", None, 0, epochs, plan.learning_rate)]
-        if not plan.fine_tunes:
-            return [_Span("head", "head", 0, epochs, plan.learning_rate)]
-        switch = min(self._config.head_epochs, epochs)
-        fine_rate = plan.backbone_learning_rate or plan.learning_rate
-        phases = [
-            _Span("head", "head", 0, switch, plan.learning_rate),
-            _Span("fine_tune", plan.trainable, switch, epochs, fine_rate),
-        ]
-        return [p for p in phases if p.last_epoch > p.first_epoch]
-
-    def _rates(self, span: _Span, data: TrainingData) -> Iterator[tuple[int, FloatArray]]:
+    def _rates(self, span: Span, data: TrainingData) -> Iterator[tuple[int, FloatArray]]:
         """Every epoch of a phase with the learning rates of its steps."""
         steps = steps_per_epoch(data.rows, self._plan.sampling_strategy, self._batch_size)
         length = span.last_epoch - span.first_epoch
@@ -345,7 +276,7 @@ class FoldTrainer:
         rate = float(rates[-1])
         return EpochReport(epoch.number, epoch.span.name, loss, val_loss, value, rate), logits
 
-    def _enter(self, span: _Span, data: TrainingData, seed: int) -> Phase:
+    def _enter(self, span: Span, data: TrainingData, seed: int) -> Phase:
         """What trains in a span, started anew."""
         if span.part == "head" and self._features is not None and self._head is not None:
             with self._timer.measure("features"):
@@ -362,7 +293,7 @@ class FoldTrainer:
             self._set_trainable(self.core, span.part)
         return self._compiled(span, data, seed + span.first_epoch)
 
-    def _compiled(self, span: _Span, data: TrainingData, seed: int) -> CompiledTraining:
+    def _compiled(self, span: Span, data: TrainingData, seed: int) -> CompiledTraining:
         """What trains by a compiled step: the tail on stored activations, or all on images."""
         part, is_focal = span.part or "all", self._plan.sampling_strategy == "focal"
         trunk = self._graph.trunk(part) if self._features and part != "whole" else None
@@ -370,27 +301,26 @@ class FoldTrainer:
         if self._features and trunk:
             with self._timer.measure("features"):
                 stored = self._features.of_trunk(data, trunk)
+        strength, rng = self._plan.augmentation_strength, np.random.default_rng([seed, 1])
         with self._timer.measure("trace"):
             if self._features and trunk and stored:
                 compiled = self._graph.tail_phase(part, is_focal=is_focal)
                 views = TrunkViews(stored, trunk.shape, self._features.policy)
-                training: Feed = HostFeed(
-                    views.drawn(self._plan.augmentation_strength, np.random.default_rng([seed, 1]))
-                )
+                training: Feed = HostFeed(views.drawn(strength, rng))
                 validation: Feed = HostFeed(views.plain)
             else:
                 on_host = self._device.kind == "cpu"  # there OpenCV turns images, ahead of the step
                 compiled = self._graph.phase(part, is_focal=is_focal, turns=not on_host)
                 training = validation = self._feeds.of(data.images)
                 if on_host:
-                    rng = np.random.default_rng([seed, 2])
-                    strength = self._plan.augmentation_strength
                     training = HostFeed(turned_at_random(data.images, strength, rng))
             [batch] = validation.batches(full_batches(data.train[:1], self._batch_size))
             compiled.warm_up(batch)
             dropout_rate = dropout_rate_of(self.core) if self._head else 0.0
             compiled.restart(self._plan, seed, dropout_rate=dropout_rate)
-        return CompiledTraining(compiled, training, validation, batch_size=self._batch_size)
+        return CompiledTraining(
+            compiled, training, validation, batch_size=self._batch_size, rng=rng
+        )
 
     def _train_epoch(
         self, phase: Phase, data: TrainingData, order: IntArray, rates: FloatArray
@@ -453,38 +383,3 @@ def negative_log_likelihood(y: IntArray, logits: FloatArray) -> float:
     shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
     log_total = np.log(np.exp(shifted).sum(axis=1))
     return float((log_total - shifted[np.arange(len(y)), y]).mean())
-
-
-class _EarlyStopping:
-    """Remembers the best weights; without any score those of the last epoch count."""
-
-    def __init__(self, patience: int) -> None:
-        self._patience = patience
-        self._best: tuple[float, float] | None = None
-        self._best_epoch = 0
-        self._kept: Snapshot | None = None
-        self._logits: FloatArray | None = None
-        self._waited = 0
-
-    def see(self, report: EpochReport, logits: FloatArray | None, phase: Phase) -> None:
-        if report.score is None:
-            self._best_epoch, self._logits, self._kept = report.epoch + 1, logits, None
-            return
-        rank = (report.score, -(report.val_loss or 0.0))  # the likelihood breaks ties
-        if self._best is None or rank > self._best:
-            self._best, self._best_epoch, self._waited = rank, report.epoch + 1, 0
-            self._kept, self._logits = phase.snapshot(), logits
-        else:
-            self._waited += 1
-
-    def start_again(self) -> None:
-        """Give the next phase all of the patience."""
-        self._waited = 0
-
-    @property
-    def is_exhausted(self) -> bool:
-        return self._waited >= self._patience
-
-    def kept(self, phase: Phase) -> tuple[int, FloatArray | None, Snapshot]:
-        """What was best; ``phase`` is the one that trained last."""
-        return self._best_epoch, self._logits, self._kept or phase.snapshot()

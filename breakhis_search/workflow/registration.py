@@ -36,7 +36,7 @@ from breakhis_search.study.records import TrialRecord, protocol_in_words, record
 from breakhis_search.study.refit import refit
 from breakhis_search.tracking import keys
 from breakhis_search.tracking.store import tracking_errors
-from breakhis_search.training.trainer import Timer
+from breakhis_search.training.timing import Timer
 
 _REFIT_OF = "refit_of"
 _LONGEST_TAG = 5000  # of a model version in MLflow

@@ -23,7 +23,8 @@ from breakhis_search.training.feeding import Feeds
 from breakhis_search.training.graphs import TrainingGraph
 from breakhis_search.training.phases import predict_logits
 from breakhis_search.training.plan import TrainingPlan
-from breakhis_search.training.trainer import Timer, TrainingData
+from breakhis_search.training.results import TrainingData
+from breakhis_search.training.timing import Timer
 
 TRAIN, VALIDATION = np.arange(0, 8), np.arange(8, 12)
 CPU = Device("cpu", "test", "tensorflow", "float32")

@@ -22,8 +22,9 @@ from breakhis_search.training.graphs import TrainingGraph
 from breakhis_search.training.head_batch import HeadBatch
 from breakhis_search.training.phases import predict_logits
 from breakhis_search.training.plan import TrainingPlan
+from breakhis_search.training.results import TrainingData
+from breakhis_search.training.timing import Timer
 from breakhis_search.training.together import CutOff, run_alone, run_together
-from breakhis_search.training.trainer import Timer, TrainingData
 
 CPU = Device("cpu", "test", "tensorflow", "float32")
 N = 24

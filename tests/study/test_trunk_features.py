@@ -22,7 +22,8 @@ from breakhis_search.training.feeding import Feeds
 from breakhis_search.training.graphs import TrainingGraph
 from breakhis_search.training.phases import predict_logits
 from breakhis_search.training.plan import TrainingPlan
-from breakhis_search.training.trainer import FoldResult, Timer, TrainingData
+from breakhis_search.training.results import FoldResult, TrainingData
+from breakhis_search.training.timing import Timer
 
 CPU = Device("cpu", "test", "tensorflow", "float32")
 TRAIN, VALIDATION = np.arange(16), np.arange(16, 24)

@@ -21,8 +21,10 @@ from breakhis_search.training.compilation import AugmentedModel
 from breakhis_search.training.devices import Device
 from breakhis_search.training.graphs import GraphCache, TrainingGraph
 from breakhis_search.training.plan import TrainingPlan
+from breakhis_search.training.results import FoldResult, TrainingData
 from breakhis_search.training.steps import EpochSteps
-from breakhis_search.training.trainer import FoldResult, FoldTrainer, Timer, TrainingData
+from breakhis_search.training.timing import Timer
+from breakhis_search.training.trainer import FoldTrainer
 
 RANDOM = ResolvedWeights("small_cnn", "none")
 PLAN = TrainingPlan(

@@ -29,7 +29,9 @@ from breakhis_search.training.plan import TrainingPlan
 from breakhis_search.training.phases import predict_logits
 from breakhis_search.training.graphs import TrainingGraph
 from breakhis_search.training.snapshots import Snapshot
-from breakhis_search.training.trainer import FoldTrainer, Timer, TrainingData
+from breakhis_search.training.results import TrainingData
+from breakhis_search.training.timing import Timer
+from breakhis_search.training.trainer import FoldTrainer
 
 device = prepare_device("cpu", deterministic=True)
 reset_peak_memory(device)

@@ -20,8 +20,10 @@ from breakhis_search.training.devices import Device
 from breakhis_search.training.graphs import TrainingGraph
 from breakhis_search.training.phases import predict_logits
 from breakhis_search.training.plan import TrainingPlan
+from breakhis_search.training.results import TrainingData
 from breakhis_search.training.steps import EpochSteps
-from breakhis_search.training.trainer import FoldTrainer, Timer, TrainingData
+from breakhis_search.training.timing import Timer
+from breakhis_search.training.trainer import FoldTrainer
 
 CPU = Device("cpu", "test", "tensorflow", "float32")
 PLAN = TrainingPlan(
