@@ -170,6 +170,13 @@ class SearchConfig(_Section):
 
     trials: int = Field(default=40, ge=1, le=100_000)
     timeout: Annotated[Annotated[float, Field(gt=0)] | None, BeforeValidator(parse_duration)] = None
+    """No new trial is begun when a run has lasted so long."""
+    device_hours: float | None = Field(default=None, gt=0)
+    """No new trial is begun when all trials together have trained for so many hours."""
+    patience: int | None = Field(default=None, ge=1)
+    """No new trial is begun when so many in a row have not beaten the best one."""
+    target: float | None = Field(default=None, allow_inf_nan=False)
+    """No new trial is begun when one has reached this score."""
     sampler: Literal["tpe", "random"] = "tpe"
     pruner: Literal["median", "hyperband", "none"] = "median"
     """``median``: below the median of its stage in this fold. ``hyperband``: successive halving by
@@ -177,6 +184,8 @@ class SearchConfig(_Section):
     startup_trials: int = Field(default=8, ge=1)
     """Random trials before the sampler models anything; complete ones before anything is pruned."""
     seed: int = Field(default=0, ge=0)
+    attempts: int = Field(default=3, ge=1)
+    """How often a trial may take its process with it before it counts as failed."""
     models_kept: int = Field(default=5, ge=0)
     """A trial's model is kept when its score is, at its end, among the best so many of the search.
     Finalists and the refit keep theirs anyway."""

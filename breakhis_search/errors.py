@@ -13,10 +13,12 @@
     ├── WeightsError               pretrained weights are missing or do not fit
     ├── DeviceError                the device that was asked for is not there
     ├── StudyError                 the study storage cannot be opened or is contradictory
+    ├── EngineError                worker processes cannot be kept running
     ├── ComparisonError            predictions that cannot be held against each other
     ├── TrackingError              MLflow cannot be reached or refuses a record
     ├── RegistryError              a model cannot be packaged, verified, registered or promoted
     └── TrialFailure               one trial failed; it is recorded and the study goes on
+        └── OutOfMemoryFailure     for want of memory: it is tried again in smaller parts
 
 A message has up to four parts: what is wrong, what was expected, what was received, what to do.
 """
@@ -96,6 +98,10 @@ class StudyError(BreakhisSearchError):
     """The study storage cannot be opened, or contradicts the study file."""
 
 
+class EngineError(BreakhisSearchError):
+    """Worker processes cannot be kept running, or ran into a defect."""
+
+
 class ComparisonError(BreakhisSearchError):
     """Predictions that cannot be held against each other, such as those of other images."""
 
@@ -110,3 +116,7 @@ class RegistryError(BreakhisSearchError):
 
 class TrialFailure(BreakhisSearchError):  # noqa: N818 - the design names it; a failure is data here
     """One trial failed for a reason of its own; it is recorded and the study goes on."""
+
+
+class OutOfMemoryFailure(TrialFailure):
+    """A step did not fit into the memory of the device."""

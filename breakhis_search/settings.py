@@ -28,6 +28,8 @@ class Settings:
         keras_home: Where Keras keeps downloaded weights (``KERAS_HOME``).
         delivers_in_background: Whether a process of its own brings records to MLflow
             (``BREAKHIS_DELIVERY=inline``: training waits for it).
+        checkpoints: Where runs at work keep what they have reached (``BREAKHIS_CHECKPOINTS``;
+            for several machines a folder that all of them see).
     """
 
     home: Path
@@ -37,12 +39,18 @@ class Settings:
     studies_uri: str
     data_root: Path | None
     keras_home: Path
+    checkpoints: Path
     delivers_in_background: bool = True
 
     @property
     def journal_dir(self) -> Path:
         """Folder of the local records of every trial."""
         return self.state_dir / "journal"
+
+    @property
+    def log_dir(self) -> Path:
+        """Folder of what worker processes print, a file for each."""
+        return self.state_dir / "logs"
 
     @property
     def artifacts_dir(self) -> Path:
@@ -89,6 +97,9 @@ def read_settings(
         studies_uri=env.get("BREAKHIS_STUDIES_URI") or f"sqlite:///{state_dir / 'studies.db'}",
         data_root=Path(root).expanduser().resolve() if root else None,
         keras_home=Path(env.get("KERAS_HOME") or Path.home() / ".keras"),
+        checkpoints=Path(env.get("BREAKHIS_CHECKPOINTS") or state_dir / "checkpoints")
+        .expanduser()
+        .resolve(),
         delivers_in_background=env.get("BREAKHIS_DELIVERY") != "inline",
     )
 

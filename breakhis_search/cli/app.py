@@ -93,6 +93,16 @@ def run(
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="Override section.key=value; repeatable.")
     ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Worker processes (default: one per GPU; on a CPU one); 0: in this process.",
+        ),
+    ] = None,
+    workers_per_gpu: Annotated[
+        int, typer.Option(min=1, help="Workers that share a GPU, for small models.")
+    ] = 1,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask before hours on a CPU.")] = False,
     new: Annotated[bool, typer.Option("--new", help="Start a new version of the study.")] = False,
     i_know_this_leaks: Annotated[
@@ -100,7 +110,7 @@ def run(
     ] = False,
 ) -> None:
     """Search, then refit, verify and register the best model. Run it again to continue."""
-    from breakhis_search.cli.run import run_command
+    from breakhis_search.cli.run import Crew, run_command
     from breakhis_search.workflow.request import RunRequest
 
     request = RunRequest(
@@ -115,7 +125,7 @@ def run(
         new=new,
         accepts_leakage=i_know_this_leaks,
     )
-    run_command(request, assume_yes=yes)
+    run_command(request, assume_yes=yes, crew=Crew(workers, workers_per_gpu))
 
 
 @app.command(epilog="Example: python -m breakhis_search compare --study binary --top 5")
@@ -219,11 +229,26 @@ def predict(
 
 
 @app.command(epilog="Example: python -m breakhis_search status --json")
-def status(as_json: AsJson = False) -> None:
+def status(
+    as_json: AsJson = False,
+    deliver: Annotated[
+        bool, typer.Option("--deliver", help="Bring to MLflow what waits for it.")
+    ] = False,
+    repair: Annotated[
+        bool,
+        typer.Option("--repair", help="Show what dead processes left; end it, if you say so."),
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Repair without asking.")] = False,
+) -> None:
     """Show studies, trials, registered models and records that wait for delivery."""
-    from breakhis_search.cli.status import status_command
+    from breakhis_search.cli import status as commands
 
-    status_command(as_json=as_json)
+    if deliver:
+        commands.deliver_command()
+    if repair:
+        commands.repair_command(assume_yes=yes)
+    if not (deliver or repair):
+        commands.status_command(as_json=as_json)
 
 
 @app.command(epilog="Example: python -m breakhis_search ui --port 5000")

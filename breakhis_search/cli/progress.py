@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,21 +20,31 @@ _STAGES = {
 
 
 class TerminalObserver:
-    """Shows trial, fold, epoch, best score so far and the time that is left."""
+    """Shows for every worker trial, fold, epoch and speed; for all the best score and time left."""
 
     def __init__(self) -> None:
         self._status: Status | None = None
         self._trials = self._folds = self._epochs = 0
         self._finished = 0
         self._finished_here = 0
-        self._search_started = 0.0
+        self._states: Counter[str] = Counter()
+        self._search_started: float | None = None
         self._best: float | None = None
         self._names: dict[int, str] = {}
+        self._stages: set[str] = set()
+        self._worker = 0
+        self._now: dict[int, str] = {}
+
+    def of_worker(self, number: int) -> None:
+        """Take what follows as being told by this worker."""
+        self._worker = number
 
     def search_started(
         self, *, trials: int, finished: int, folds: int, epochs: int, best: float | None
     ) -> None:
-        """Remember the size of the search."""
+        """Remember the size of the search; workers that join it later know nothing new."""
+        if self._search_started is not None:
+            return
         self._best = best
         self._search_started = time.monotonic()
         self._trials, self._folds, self._epochs, self._finished = trials, folds, epochs, finished
@@ -42,9 +53,10 @@ class TerminalObserver:
             self._status.start()
 
     def stage_started(self, name: str, *, until: int) -> None:
-        """Say what a stage is for, where the search has several."""
-        if name in _STAGES and until > self._finished:
+        """Say once what a stage is for, where the search has several."""
+        if name in _STAGES and name not in self._stages and until > self._finished:
             out.print(f"{_STAGES[name]}: up to trial {until} of {self._trials}", soft_wrap=True)
+        self._stages.add(name)
 
     def trial_started(self, number: int, values: Mapping[str, Any]) -> None:
         """Name the configuration that is being tried."""
@@ -60,17 +72,21 @@ class TerminalObserver:
         """Show how far a backbone is with the images it is asked about once."""
         self._show(f"features of {architecture}: {done}/{total} images (once, then kept)")
 
-    def epoch_finished(self, *, number: int, fold: int, epoch: int, score: float | None) -> None:
+    def epoch_finished(
+        self, *, number: int, fold: int, epoch: int, score: float | None, images_per_s: float
+    ) -> None:
         """Show how far a running trial is."""
         now = f" score {score:.3f}" if score is not None else ""
         self._show(
-            f"{self._finished + 1}/{self._trials} trial {number} {self._names.get(number, '')}:"
+            f"trial {number} {self._names.get(number, '')}:"
             f" fold {fold + 1}/{self._folds} epoch {epoch + 1}/{self._epochs}{now}"
-            f"{self._best_so_far()}{self._time_left()}"
+            f" · {images_per_s:.0f} images/s"
         )
 
     def trial_finished(self, summary: TrialSummary) -> None:
         """Print one line for the trial."""
+        self._states[summary.state] += 1
+        self._now.pop(self._worker, None)
         if summary.state != "interrupted":
             self._finished += 1
             self._finished_here += 1
@@ -88,6 +104,12 @@ class TerminalObserver:
             soft_wrap=True,
         )
 
+    def search_stopped(self, why: str) -> None:
+        """Say once why no more trials are begun."""
+        if why not in self._stages:
+            out.print(escape(f"the search ends here: {why}"), soft_wrap=True)
+        self._stages.add(why)
+
     def done_in_words(self) -> str:
         """Return how many trials of the budget are done; nothing before a search began."""
         return f": {self._finished} of {self._trials} trials done" if self._trials else ""
@@ -98,15 +120,24 @@ class TerminalObserver:
             self._status.stop()
 
     def _show(self, text: str) -> None:
-        if self._status:
-            self._status.update(escape(text))
+        """Show what the worker is at now, under what all of them have done."""
+        if not self._status:
+            return
+        self._now[self._worker] = text
+        counts = [f"{self._states[s]} {s}" for s in ("pruned", "failed") if self._states[s]]
+        head = f"{self._finished}/{self._trials}" + "".join(f" · {count}" for count in counts)
+        head += self._best_so_far() + self._time_left()
+        lines = [f"{head}  {text}"]
+        if len(self._now) > 1:
+            lines = [head, *(f"  worker {w}: {now}" for w, now in sorted(self._now.items()))]
+        self._status.update(escape("\n".join(lines)))
 
     def _best_so_far(self) -> str:
         return f" · best {self._best:.4f}" if self._best is not None else ""
 
     def _time_left(self) -> str:
         left = self._trials - self._finished
-        if not self._finished_here or left <= 0:
+        if not self._finished_here or left <= 0 or self._search_started is None:
             return ""
         seconds = left * (time.monotonic() - self._search_started) / self._finished_here
         return f" · about {max(1, round(seconds / 60))} min left"

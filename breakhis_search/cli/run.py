@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
@@ -16,30 +19,26 @@ from breakhis_search.settings import read_settings
 EXIT_INTERRUPTED = 130
 
 if TYPE_CHECKING:
-    from breakhis_search.study.context import StudyContext
+    from breakhis_search.workflow.outcome import RunOutcome
     from breakhis_search.workflow.preparation import PreparedRun, Watcher
     from breakhis_search.workflow.request import RunRequest
-    from breakhis_search.workflow.search import RunOutcome
 
 
-def run_command(request: RunRequest, *, assume_yes: bool) -> None:
+def run_command(request: RunRequest, *, assume_yes: bool, crew: Crew) -> None:
     """Run a study with progress on screen, and end with what the user needs next."""
     from breakhis_search.cli.progress import TerminalObserver
-    from breakhis_search.workflow.preparation import Watcher, prepare_run
+    from breakhis_search.workflow.preparation import Watcher
 
-    settings = read_settings()
-    sys.path.insert(0, str(settings.home))  # for HyperModels of one's own, by module:Class
     observer = TerminalObserver()
     watcher = Watcher(
         say=console.say,
         progress=_Preparation(),
         search=observer,
-        confirm_slow=_yes if assume_yes else _confirm_slow,
+        confirm_slow=None if assume_yes else _confirm_slow,
     )
     try:
-        prepared = prepare_run(request, settings, watcher)
-        console.say("starting Keras …")
-        outcome = _import_search()(prepared, watcher)
+        run = _run_here if crew.workers == 0 else _run_supervised
+        outcome = run(request, watcher, crew)
     except KeyboardInterrupt:
         console.out.print(
             f"Stopped{observer.done_in_words()}. What is finished is kept; the same command goes on"
@@ -52,7 +51,34 @@ def run_command(request: RunRequest, *, assume_yes: bool) -> None:
     _print_outcome(request, outcome)
 
 
-def _import_search() -> Callable[[PreparedRun, Watcher], RunOutcome]:
+@dataclass(frozen=True)
+class Crew:
+    """Who does the work.
+
+    Attributes:
+        workers: Worker processes; 0 for this process itself, ``None`` for one per GPU share.
+        per_gpu: Workers that share a GPU.
+    """
+
+    workers: int | None = None
+    per_gpu: int = 1
+
+
+def _run_here(request: RunRequest, watcher: Watcher, _: Crew) -> RunOutcome:
+    """Run in this process, where a debugger can follow."""
+    from breakhis_search.workflow.preparation import prepare_run
+
+    settings = read_settings()
+    sys.path.insert(0, str(settings.home))  # for HyperModels of one's own, by module:Class
+    prepared = prepare_run(request, settings, watcher)
+    console.say("starting Keras …")
+    outcome = _import_search()(prepared, watcher)
+    if outcome is None:  # only who does not lead has none
+        raise TypeError
+    return outcome
+
+
+def _import_search() -> Callable[[PreparedRun, Watcher], RunOutcome | None]:
     """The heavy half, imported without the start-up messages of its backend."""
     from breakhis_search.training.devices import import_keras
 
@@ -60,6 +86,29 @@ def _import_search() -> Callable[[PreparedRun, Watcher], RunOutcome]:
     from breakhis_search.workflow.search import search_and_register
 
     return search_and_register
+
+
+def _run_supervised(request: RunRequest, watcher: Watcher, crew: Crew) -> RunOutcome:
+    """Run with worker processes, which this one watches."""
+    from breakhis_search.engines.assignment import Assignment, share_out, visible_gpus
+    from breakhis_search.engines.local import Supervisor, assignments
+
+    settings = read_settings()
+    gpus = [] if request.device == "cpu" else visible_gpus()
+    workers = crew.workers or max(1, len(gpus) * crew.per_gpu)
+    name = Path(request.study).stem
+    first = Assignment(
+        0,
+        request,
+        settings,
+        log=settings.log_dir,
+        asks_before_hours=watcher.confirm_slow is not None,
+    )
+    shares = share_out(workers, gpus, cores=os.cpu_count() or 1)
+    logs = settings.log_dir
+    return Supervisor(
+        assignments(first, shares, lambda i: logs / f"{name}-worker-{i}.log"), watcher
+    ).run()
 
 
 class _Preparation:
@@ -81,17 +130,10 @@ _SHORT_H = 0.5
 """A search that ends within so many hours is started without a question."""
 
 
-def _yes(_: StudyContext) -> None:
-    pass
-
-
-def _confirm_slow(context: StudyContext) -> None:
+def _confirm_slow(hours: float, basis: str) -> None:
     """Say what the full profile costs on this CPU, and ask."""
     from breakhis_search.errors import ConfigError
-    from breakhis_search.study.estimate import estimate_hours
 
-    console.say("estimating how long the full profile takes on this CPU …")
-    hours, basis = estimate_hours(context)
     console.out.print(
         f"There is no GPU. The whole search may take {_in_words(hours)} ({basis}).", soft_wrap=True
     )
@@ -115,11 +157,12 @@ def _in_words(hours: float) -> str:
 
 
 def _print_outcome(request: RunRequest, outcome: RunOutcome) -> None:
-    from breakhis_search.tracking.store import tracking_errors
+    from breakhis_search.tracking.store import open_store, tracking_errors
     from breakhis_search.workflow.comparison import compare_studies
 
-    with tracking_errors(read_settings().tracking_uri):
-        comparison = compare_studies(outcome.client, [outcome.study])
+    settings = read_settings()
+    with tracking_errors(settings.tracking_uri):
+        comparison = compare_studies(open_store(settings), [outcome.study])
     console.out.print()
     for study in comparison.studies:
         print_study(study, top=12)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import typer
 
 from breakhis_search.cli import console
 from breakhis_search.errors import BreakhisSearchError
@@ -13,7 +16,7 @@ from breakhis_search.settings import read_settings
 
 if TYPE_CHECKING:
     from breakhis_search.comparison.version_facts import VersionFacts
-    from breakhis_search.workflow.overview import StudyStatus
+    from breakhis_search.workflow.overview import Overview, StudyStatus
 
 
 def status_command(*, as_json: bool) -> None:
@@ -33,7 +36,63 @@ def status_command(*, as_json: bool) -> None:
         return
     _print_studies(overview.studies)
     _print_models(overview.models)
-    console.out.print(f"runs with records that wait for delivery: {overview.undelivered}")
+    _print_waiting(overview)
+
+
+def _print_waiting(overview: Overview) -> None:
+    if not overview.undelivered:
+        console.out.print("everything is delivered to MLflow")
+        return
+    waiting = overview.waiting
+    since = f", the oldest since {_at(waiting.oldest)}" if waiting.oldest is not None else ""
+    console.tell(
+        f"{waiting.records} records of {overview.undelivered} runs wait for delivery{since}:"
+        " `status --deliver` brings them over"
+    )
+
+
+def _at(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M:%S")  # noqa: DTZ006 - as seen
+
+
+def deliver_command() -> None:
+    """Bring to MLflow what interrupted runs left behind."""
+    from breakhis_search.study.report import make_report
+    from breakhis_search.tracking.delivery import Delivery
+    from breakhis_search.tracking.journal import open_journals
+    from breakhis_search.tracking.store import open_store
+
+    settings = read_settings()
+    if settings.is_unused:
+        console.tell("Nothing was searched here yet.")
+        return
+    runs = Delivery(open_store(settings), settings, make_report).deliver_all(settings.journal_dir)
+    left = len(open_journals(settings.journal_dir))
+    console.tell(
+        f"{runs} runs delivered"
+        + (f"; {left} belong to processes that are at work, which deliver them" if left else "")
+    )
+
+
+def repair_command(*, assume_yes: bool) -> None:
+    """Show what dead processes left behind; with leave, bring it to an end."""
+    from breakhis_search.workflow.repair import find_orphans, repair
+
+    settings = read_settings()
+    orphans = [] if settings.is_unused else find_orphans(settings)
+    if not orphans:
+        console.tell("Nothing was left behind by a dead process.")
+        return
+    for orphan in orphans:
+        console.tell(f"{orphan.name}: would be {orphan.remedy}")
+    console.tell("To go on with it instead, run the study again.")
+    if not assume_yes and not (console.out.is_terminal and typer.confirm("Repair?")):
+        console.tell("Nothing was changed; add --yes to repair.")
+        return
+    from breakhis_search.study.report import make_report
+
+    repair(settings, orphans, make_report)
+    console.tell(f"repaired: {len(orphans)}")
 
 
 def _print_studies(studies: Sequence[StudyStatus]) -> None:
@@ -54,8 +113,11 @@ def _print_studies(studies: Sequence[StudyStatus]) -> None:
         for s in studies
     ]
     right = [column for column in columns[1:] if column != "objective"]
-    note = "best: pooled out-of-fold objective of images, by one seed, so chosen by luck too"
-    console.print_table("Studies", columns, rows, right=right, notes=[note])
+    notes = ["best: pooled out-of-fold objective of images, by one seed, so chosen by luck too"]
+    notes += [
+        f"{s.name}: {count} failed: {cause}" for s in studies for cause, count in s.causes.items()
+    ]
+    console.print_table("Studies", columns, rows, right=right, notes=notes)
 
 
 def _print_models(models: Sequence[VersionFacts]) -> None:

@@ -6,13 +6,55 @@ from collections.abc import Iterable
 
 from optuna.trial import FrozenTrial, TrialState
 
+from breakhis_search.config import SearchConfig
+
+UID = "trial_uid"
+"""User attribute of a trial: its identity, the same in MLflow, and the name of its lease."""
+
+SECONDS = "seconds"
+"""User attribute of a trial: how long it trained, on its device."""
+
+REASON = "reason"
+"""User attribute of a trial: why it failed."""
+
 INTERRUPTED = "interrupted"
-"""User attribute of a trial that was cut off: Optuna's own states know failures only."""
+"""User attribute of a trial that was cut off: it waits to go on, or a bug ended it."""
 
 
 def counts_towards_budget(trial: FrozenTrial) -> bool:
     """Tell whether a trial used up a place of the budget: it ended, and not by interruption."""
     return trial.state.is_finished() and not trial.user_attrs.get(INTERRUPTED)
+
+
+def reason_to_stop(trials: Iterable[FrozenTrial], search: SearchConfig) -> str | None:
+    """Return why no new trial should be begun though the budget has room; ``None`` to go on.
+
+    Args:
+        trials: Of the study.
+        search: Its limits.
+
+    >>> import optuna
+    >>> done = [optuna.trial.create_trial(value=v) for v in (0.5, 0.9, 0.8, 0.7)]
+    >>> reason_to_stop(done, SearchConfig(target=0.85))
+    'the target of 0.85 is reached'
+    >>> reason_to_stop(done, SearchConfig(patience=2))
+    'no better score in 2 trials'
+    >>> reason_to_stop(done, SearchConfig(patience=3, target=0.95)) is None
+    True
+    """
+    counted = [trial for trial in trials if counts_towards_budget(trial)]
+    values = [t.value if t.state == TrialState.COMPLETE else None for t in counted]
+    known = [value for value in values if value is not None]
+    if search.target is not None and known and max(known) >= search.target:
+        return f"the target of {search.target:g} is reached"
+    if search.patience is not None and known:
+        since = len(values) - 1 - values.index(max(known))
+        if since >= search.patience:
+            return f"no better score in {search.patience} trials"
+    hours = sum(float(trial.user_attrs.get(SECONDS, 0.0)) for trial in counted) / 3600
+    if search.device_hours is not None and hours >= search.device_hours:
+        return f"the trials have trained for {hours:.1f} hours"
+    return None
 
 
 def budget_in_words(trials: Iterable[FrozenTrial], *, budget: int) -> str:
@@ -24,5 +66,10 @@ def budget_in_words(trials: Iterable[FrozenTrial], *, budget: int) -> str:
     """
     known = list(trials)
     done = sum(map(counts_towards_budget, known))
+    begun = sum(trial.state == TrialState.RUNNING for trial in known)
     queued = sum(trial.state == TrialState.WAITING for trial in known)
-    return f"{done} of {max(budget, done)} trials done" + (f", {queued} queued" if queued else "")
+    return (
+        f"{done} of {max(budget, done)} trials done"
+        + (f", {begun} begun" if begun else "")
+        + (f", {queued} queued" if queued else "")
+    )

@@ -14,6 +14,8 @@ from breakhis_search.data.splits import Split
 from breakhis_search.data.taxonomy import class_names
 from breakhis_search.models.weights import ResolvedWeights
 from breakhis_search.settings import Settings
+from breakhis_search.study.checkpoints import CheckpointFiles
+from breakhis_search.study.leases import Leases
 from breakhis_search.study.progress import SearchObserver, SilentObserver
 from breakhis_search.tracking import keys
 from breakhis_search.tracking.courier import Carrier
@@ -37,6 +39,8 @@ class StudyContext:
         device: Where it trains.
         settings: Where things are.
         delivery: Carries journals to MLflow.
+        leases: Tells who works on what.
+        checkpoints: Keeps what runs at work have reached.
         name: Full study name, such as ``binary@v1``.
         uid: Identity of this version of the study.
         experiment: MLflow experiment.
@@ -58,6 +62,8 @@ class StudyContext:
     device: Device
     settings: Settings
     delivery: Carrier
+    leases: Leases
+    checkpoints: CheckpointFiles
     name: str
     uid: str
     experiment: str

@@ -8,8 +8,10 @@ so nothing is sampled and no Optuna study stands behind it.
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import optuna
 import pandas as pd
@@ -19,58 +21,106 @@ from breakhis_search.errors import TrialFailure
 from breakhis_search.evaluation.metrics import compute_metrics, score
 from breakhis_search.study.analysis import FinalistAnalysis, Findings
 from breakhis_search.study.candidate import Candidate, build_candidate, trainer_of, training_data
-from breakhis_search.study.claims import claim, release
 from breakhis_search.study.context import StudyContext
 from breakhis_search.study.folds import predictions_of_fold
 from breakhis_search.study.objective import MEDIAN_EPOCH
 from breakhis_search.study.ranking import best_configurations
 from breakhis_search.study.records import TrialRecord, recorded
+from breakhis_search.study.restarts import RestartableTraining
 from breakhis_search.study.seeding import seed_of
 from breakhis_search.study.stages import context_of
 from breakhis_search.tracking import keys
+from breakhis_search.training.results import EpochReport
 from breakhis_search.training.timing import Timer
+from breakhis_search.training.together import run_alone
 from breakhis_search.training.trainer import FoldTrainer
 
 _FINALIST = "finalist/"
+_LOOK_EVERY_S = 1.0
+
+
+def forget_failed_finalists(study: optuna.Study) -> None:
+    """Give finalists that failed another chance; so does each new start."""
+    for name, known in study.user_attrs.items():
+        if name.startswith(_FINALIST) and known.get("state") == "failed":
+            study.set_user_attr(name, {})
 
 
 def run_finalists(
     study: optuna.Study, context: StudyContext, say: Callable[[str], None]
 ) -> dict[int, str]:
-    """Train the finalists that are not trained yet; return the uid of every finalist by trial.
+    """Train the finalists that nobody trained yet; return the uid of every finalist by trial.
 
-    A finalist that fails (out of memory, a loss that is not finite) is recorded and left out.
+    Other processes may do the same at the same time: each takes what nobody living is at, and all
+    wait for the last one. What was cut off goes on from its last epoch, in the same run. A finalist
+    that fails (out of memory, a loss that is not finite) is recorded and left out.
     """
-    plan = context.config.finalists
-    uids: dict[int, str] = {}
-    for trial in best_configurations(study, plan.count):
-        known = study.user_attrs.get(f"{_FINALIST}{trial.number}") or {}
-        if known.get("seeds") != plan.seeds:
-            say(
-                f"finalist: trial {trial.number} on {plan.seeds} seeds ×"
-                f" {len(context.split.folds)} folds, {trial.user_attrs[MEDIAN_EPOCH]} epochs each"
-            )
-            known = _run_one(study, trial, context_of(trial, context), say)
-        if known:
-            uids[trial.number] = known["uid"]
-    return uids
+    trials = best_configurations(study, context.config.finalists.count)
+    while waiting := [trial for trial in trials if not _known(study, trial, context).is_over]:
+        if not any(_run_if_free(study, trial, context, say) for trial in waiting):
+            time.sleep(_LOOK_EVERY_S)
+    known = {trial.number: _known(study, trial, context) for trial in trials}
+    return {number: found.uid for number, found in known.items() if found.state == "complete"}
 
 
-def _run_one(
+@dataclass(frozen=True)
+class _Known:
+    """What the study knows of a finalist.
+
+    Attributes:
+        uid: Of its run.
+        state: ``""`` before it was begun, ``begun``, ``complete`` or ``failed``.
+    """
+
+    uid: str
+    state: str
+
+    @property
+    def is_over(self) -> bool:
+        return self.state in ("complete", "failed")
+
+
+def _known(study: optuna.Study, trial: FrozenTrial, context: StudyContext) -> _Known:
+    """What is known of a finalist on as many seeds as are wanted now."""
+    found = study.user_attrs.get(f"{_FINALIST}{trial.number}") or {}
+    if found.get("seeds") != context.config.finalists.seeds:
+        return _Known(uuid.uuid4().hex, "")
+    return _Known(str(found["uid"]), str(found["state"]))
+
+
+def _run_if_free(
     study: optuna.Study, trial: FrozenTrial, context: StudyContext, say: Callable[[str], None]
-) -> dict[str, object]:
-    what, uid = f"{_FINALIST}{trial.number}", uuid.uuid4().hex
-    claim(study, what, uid)
+) -> bool:
+    """Train a finalist unless another process does; tell whether this one did."""
+    plan, work = context.config.finalists, f"{context.uid}/{_FINALIST}{trial.number}"
+    if not context.leases.take(work):
+        return False
     try:
-        run_finalist(trial, context, uid=uid)
-    except TrialFailure as failure:
-        say(f"finalist: trial {trial.number} failed: {failure}")
-        return {}
+        known = _known(study, trial, context)
+        if known.is_over:  # just so, by another process
+            return True
+        say(
+            f"finalist: trial {trial.number} on {plan.seeds} seeds × {len(context.split.folds)}"
+            f" folds, {trial.user_attrs[MEDIAN_EPOCH]} epochs each"
+            + (", from where it was cut off" if known.state else "")
+        )
+        _note(study, trial, known.uid, plan.seeds, "begun")
+        state = "complete"
+        try:
+            run_finalist(trial, context_of(trial, context), uid=known.uid)
+        except TrialFailure as failure:
+            say(f"finalist: trial {trial.number} failed: {failure}")
+            state = "failed"
+        _note(study, trial, known.uid, plan.seeds, state)
+        context.checkpoints.of(known.uid).drop()
     finally:
-        release(study, what)
-    done = {"uid": uid, "seeds": context.config.finalists.seeds}
-    study.set_user_attr(what, done)
-    return done
+        context.leases.release(work)
+    return True
+
+
+def _note(study: optuna.Study, trial: FrozenTrial, uid: str, seeds: int, state: str) -> None:
+    known = {"uid": uid, "seeds": seeds, "state": state}
+    study.set_user_attr(f"{_FINALIST}{trial.number}", known)
 
 
 def run_finalist(trial: FrozenTrial, context: StudyContext, *, uid: str) -> float:
@@ -148,12 +198,21 @@ class _Repetitions:
         context, fold = self._context, self._context.split.folds[number]
         data = training_data(context, fold.train, fold.validation)
         part = f"seed_{seed}/fold_{number}"
-        result = trainer.fit(
+
+        def seen(report: EpochReport) -> None:
+            self._record.add_epoch(number, report, part=part, seed=seed)
+
+        training = RestartableTraining(trainer, self._record.checkpoint, self._record).run(
+            part,
             data,
             seed=seed_of(candidate.seed, number),
             epochs=int(self._trial.user_attrs[MEDIAN_EPOCH]),
-            on_epoch=lambda report: self._record.add_epoch(number, report, part=part, seed=seed),
+            on_epoch=seen,
+            seen=seen,
+            weights=True,
         )
+        result = run_alone(training)
+        trainer.bring_back(result)
         if seed == 0 and number == 0:
             with self._timer.measure("model"):
                 self._record.save_model(trainer.core)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Collection
 from contextlib import nullcontext
 
 import optuna
@@ -19,6 +20,7 @@ from breakhis_search.study.candidate import (
 from breakhis_search.study.context import StudyContext
 from breakhis_search.study.folds import predictions_of_fold
 from breakhis_search.study.records import TrialRecord, recorded
+from breakhis_search.study.restarts import RestartableTraining
 from breakhis_search.study.retention import is_among_the_best
 from breakhis_search.study.seeding import seed_of
 from breakhis_search.training.results import EpochReport, FoldResult
@@ -31,7 +33,13 @@ NLL = "nll"
 
 
 def run_trial(
-    trial: optuna.Trial, context: StudyContext, *, uid: str, timer: Timer
+    trial: optuna.Trial,
+    context: StudyContext,
+    *,
+    uid: str,
+    timer: Timer,
+    reported: Collection[int] = (),
+    lost: int = 0,
 ) -> Training[float]:
     """Train and score a trial over all folds; return its pooled out-of-fold objective.
 
@@ -43,6 +51,8 @@ def run_trial(
         context: The study.
         uid: Identity of the trial, the same in Optuna and MLflow.
         timer: Collects its seconds by phase.
+        reported: Steps that Optuna was told of in a part of the trial that was cut off.
+        lost: How many processes ended while they were at it.
 
     Raises:
         optuna.TrialPruned: It was not worth going on.
@@ -55,7 +65,7 @@ def run_trial(
             candidate = build_candidate(trial, context, seed=seed)
         record.describe(candidate)
         context.observer.trial_started(trial.number, candidate.values)
-        folds = _FoldRunner(trial, candidate, context, record, timer)
+        folds = _FoldRunner(trial, candidate, context, record, timer, reported, lost)
         results = yield from folds.run_all()
         with timer.measure("evaluate"):
             table = pd.concat([predictions for _, predictions in results], ignore_index=True)
@@ -64,6 +74,7 @@ def run_trial(
         median_epoch = round(statistics.median(fold.best_epoch for fold, _ in results))
         if is_among_the_best(trial.study, value, context.config.search.models_kept):
             folds.save_model_of(results[0][0])
+        context.leases.require(uid)
         record.complete(value, metrics, table, median_epoch=median_epoch)
         trial.set_user_attr(MEDIAN_EPOCH, median_epoch)
         trial.set_user_attr(NLL, metrics["image/nll"])
@@ -80,6 +91,8 @@ class _FoldRunner:
         context: StudyContext,
         record: TrialRecord,
         timer: Timer,
+        reported: Collection[int],
+        lost: int,
     ) -> None:
         self._trial = trial
         self._candidate = candidate
@@ -90,6 +103,11 @@ class _FoldRunner:
         # A head on features is done before the question whether it is worth it is answered.
         self._is_light = trains_only_a_head(trial, context)
         self._best: float | None = None
+        self._reported = set(reported)
+        self._trained_s = 0.0
+        self._training = RestartableTraining(
+            self._trainer, None if self._is_light else record.checkpoint, record, lost=lost
+        )
 
     def run_all(self) -> Training[list[tuple[FoldResult, pd.DataFrame]]]:
         """Train every fold; return their results and out-of-fold predictions."""
@@ -105,12 +123,15 @@ class _FoldRunner:
         data = training_data(context, fold.train, fold.validation)
         self._best = None
         with self._record.epochs_at_once() if self._is_light else nullcontext():
-            result = yield from self._trainer.training(
+            result = yield from self._training.run(
+                f"fold_{number}",
                 data,
                 seed=seed_of(self._candidate.seed, number),
                 epochs=context.config.training.max_epochs,
                 score=lambda y, logits: epoch_score(y, logits, context.config.objective),
                 on_epoch=lambda report: self._after_epoch(number, report),
+                seen=lambda report: self._record_epoch(number, report),
+                weights=number == 0,
             )
         return result, predictions_of_fold(context, number, data, result)
 
@@ -121,14 +142,28 @@ class _FoldRunner:
             self._record.save_model(self._candidate.model)
 
     def _after_epoch(self, fold: int, report: EpochReport) -> None:
-        self._record.add_epoch(fold, report)
+        self._context.leases.require(self._record.journal.uid)
+        self._record_epoch(fold, report)
         self._context.observer.epoch_finished(
-            number=self._trial.number, fold=fold, epoch=report.epoch, score=report.score
+            number=self._trial.number,
+            fold=fold,
+            epoch=report.epoch,
+            score=report.score,
+            images_per_s=self._images_per_s(fold),
         )
-        self._report(fold, report)
         if not self._is_light and self._trial.should_prune():
             reason = f"fold {fold}, epoch {report.epoch}: below the median of finished trials"
             raise optuna.TrialPruned(reason)
+
+    def _images_per_s(self, fold: int) -> float:
+        """The rate of the epoch that has just ended."""
+        trained_s = self._timer.seconds.get("train", 0.0)
+        seconds, self._trained_s = trained_s - self._trained_s, trained_s
+        return len(self._context.split.folds[fold].train) / max(seconds, 1e-9)
+
+    def _record_epoch(self, fold: int, report: EpochReport) -> None:
+        self._record.add_epoch(fold, report)
+        self._report(fold, report)
 
     def _report(self, fold: int, report: EpochReport) -> None:
         """Tell Optuna the best of a fold so far; what is no improvement need not be stored.
@@ -139,8 +174,10 @@ class _FoldRunner:
             return
         is_better = self._best is None or report.score > self._best
         self._best = max(report.score, report.score if self._best is None else self._best)
-        if is_better or self._context.config.search.pruner == "hyperband":
-            self._trial.report(self._best, self._step(fold, report.epoch))
+        step = self._step(fold, report.epoch)
+        wanted = is_better or self._context.config.search.pruner == "hyperband"
+        if wanted and step not in self._reported:
+            self._trial.report(self._best, step)
 
     def _step(self, fold: int, epoch: int) -> int:
         return fold * self._context.config.training.max_epochs + epoch

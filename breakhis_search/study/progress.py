@@ -29,6 +29,9 @@ class TrialSummary:
 class SearchObserver(Protocol):
     """Sees a search go by; what it does with it is its own business."""
 
+    def of_worker(self, number: int) -> None:
+        """What follows is told by this worker, where there are several."""
+
     def search_started(
         self, *, trials: int, finished: int, folds: int, epochs: int, best: float | None
     ) -> None:
@@ -46,15 +49,23 @@ class SearchObserver(Protocol):
     def features_computed(self, architecture: str, done: int, total: int) -> None:
         """The backbone has been asked about so many of the images it is asked about once."""
 
-    def epoch_finished(self, *, number: int, fold: int, epoch: int, score: float | None) -> None:
-        """A running trial finished an epoch of a fold (both from 0)."""
+    def epoch_finished(
+        self, *, number: int, fold: int, epoch: int, score: float | None, images_per_s: float
+    ) -> None:
+        """A running trial finished an epoch of a fold (both from 0), at so many images a second."""
 
     def trial_finished(self, summary: TrialSummary) -> None:
         """A trial ended."""
 
+    def search_stopped(self, why: str) -> None:
+        """The search ended before its number of trials."""
+
 
 class SilentObserver:
     """An observer that looks away."""
+
+    def of_worker(self, number: int) -> None:
+        """Do nothing."""
 
     def search_started(
         self, *, trials: int, finished: int, folds: int, epochs: int, best: float | None
@@ -73,8 +84,13 @@ class SilentObserver:
     def features_computed(self, architecture: str, done: int, total: int) -> None:
         """Do nothing."""
 
-    def epoch_finished(self, *, number: int, fold: int, epoch: int, score: float | None) -> None:
+    def epoch_finished(
+        self, *, number: int, fold: int, epoch: int, score: float | None, images_per_s: float
+    ) -> None:
         """Do nothing."""
 
     def trial_finished(self, summary: TrialSummary) -> None:
+        """Do nothing."""
+
+    def search_stopped(self, why: str) -> None:
         """Do nothing."""

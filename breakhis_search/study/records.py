@@ -18,7 +18,9 @@ from breakhis_search.evaluation.metrics import OBJECTIVE_TITLES
 from breakhis_search.study.analysis import Findings
 from breakhis_search.study.artifacts import write_artifacts, write_findings
 from breakhis_search.study.candidate import Candidate
+from breakhis_search.study.checkpoints import RunCheckpoint
 from breakhis_search.study.context import StudyContext
+from breakhis_search.study.leases import LeaseLostError
 from breakhis_search.study.report import headline_intervals, keep_report, study_as_run
 from breakhis_search.tracking import keys
 from breakhis_search.tracking.journal import Journal
@@ -76,6 +78,11 @@ class TrialRecord:
         return self._journal
 
     @property
+    def checkpoint(self) -> RunCheckpoint:
+        """What the run has reached."""
+        return self._context.checkpoints.of(self._journal.uid)
+
+    @property
     def device(self) -> Device:
         """Where the run trains."""
         return self._context.device
@@ -88,12 +95,15 @@ class TrialRecord:
             keys.STAGE: _STAGES.get(self._role, self._context.stage),
             keys.STATE: "running",
             keys.TRIAL_NUMBER: str(self._number),
+            # A run that goes on after it was cut off has not failed.
+            **({keys.FAILURE: ""} if self._journal.is_begun else {}),
         }
         self._journal.begin(
             name=f"{self._context.name} {_NAMES[self._role]} {self._number:03d}",
             tags=tags,
             parent_uid=self._context.uid,
             experiment=self._context.experiment,
+            once=True,
         )
         self.deliver()
 
@@ -143,6 +153,11 @@ class TrialRecord:
                 yield
         finally:
             self._waits = False
+        self.deliver()
+
+    def note_parts(self, parts: int) -> None:
+        """Record that every batch is taken in so many parts, for want of memory."""
+        self._journal.set_tags({keys.BATCH_IN_PARTS: str(parts)})
         self.deliver()
 
     def save_model(self, model: Any) -> None:
@@ -197,7 +212,8 @@ class TrialRecord:
         durations[f"{keys.SECONDS}logging"] = self._journal.seconds_writing
         memory = peak_memory_mb(self._context.device)
         try:
-            self._journal.log_metrics({**durations, keys.METRIC_PEAK_MEMORY: memory})
+            if self._state != "interrupted":  # it will go on, and end once
+                self._journal.log_metrics({**durations, keys.METRIC_PEAK_MEMORY: memory})
             self._journal.set_tags({keys.STATE: self._state})
             self._journal.finish(MLFLOW_STATUS[self._state])
         finally:
@@ -283,7 +299,7 @@ def recorded(record: TrialRecord, timer: Timer, *, delivers: bool = True) -> Ite
     except CutOff as cut_off:
         record.end("interrupted", str(cut_off))
         raise
-    except TrackingError as error:  # the run was not at fault and will be tried again
+    except (TrackingError, LeaseLostError) as error:  # the run was not at fault and will go on
         record.end("interrupted", str(error))
         raise
     except Exception as error:  # a bug: recorded, then raised to stop the study

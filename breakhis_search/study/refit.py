@@ -15,9 +15,12 @@ from breakhis_search.study.candidate import (
 from breakhis_search.study.context import StudyContext
 from breakhis_search.study.objective import MEDIAN_EPOCH
 from breakhis_search.study.records import TrialRecord
+from breakhis_search.study.restarts import RestartableTraining
 from breakhis_search.study.seeding import seed_of
 from breakhis_search.study.stages import context_of
+from breakhis_search.training.results import EpochReport
 from breakhis_search.training.timing import Timer
+from breakhis_search.training.together import run_alone
 
 
 def refit(
@@ -44,10 +47,19 @@ def refit(
         candidate = build_candidate(fixed, context, seed=seed)
     record.describe(candidate)
     nothing = np.empty(0, dtype=np.int64)
-    trainer_of(candidate, context, timer=timer).fit(
+    trainer = trainer_of(candidate, context, timer=timer)
+
+    def seen(report: EpochReport) -> None:
+        record.add_epoch(0, report, part="refit")
+
+    training = RestartableTraining(trainer, record.checkpoint, record).run(
+        "refit",
         training_data(context, context.split.development, nothing),
         epochs=int(best.user_attrs[MEDIAN_EPOCH]),
         seed=seed,
-        on_epoch=lambda report: record.add_epoch(0, report, part="refit"),
+        on_epoch=seen,
+        seen=seen,
+        weights=True,
     )
+    trainer.bring_back(run_alone(training))
     return candidate

@@ -1,11 +1,12 @@
-"""The ask-and-tell loop: draws trials until the budget is used up."""
+"""The ask-and-tell loop: runs trials until the budget is used up, beside others that do so."""
 
 from __future__ import annotations
 
 import time
 import uuid
 from collections import Counter
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 import optuna
@@ -13,82 +14,82 @@ from optuna.trial import FrozenTrial, TrialState
 
 from breakhis_search.config import StudyConfig
 from breakhis_search.errors import StudyError, TrackingError, TrialFailure
-from breakhis_search.study import lease
-from breakhis_search.study.budget import INTERRUPTED, counts_towards_budget
+from breakhis_search.study.budget import (
+    INTERRUPTED,
+    REASON,
+    SECONDS,
+    UID,
+    counts_towards_budget,
+    reason_to_stop,
+)
 from breakhis_search.study.candidate import trains_only_a_head
 from breakhis_search.study.context import StudyContext
 from breakhis_search.study.interruption import HeldInterrupt
+from breakhis_search.study.leases import LeaseLostError
 from breakhis_search.study.objective import run_trial
 from breakhis_search.study.progress import TrialSummary
 from breakhis_search.study.pruning import STAGE
-from breakhis_search.study.stages import begin_stage, in_stage, stages_of
+from breakhis_search.study.stages import Stage, begin_stage, in_stage, stages_of
+from breakhis_search.training.devices import resident_gb
 from breakhis_search.training.timing import Timer
 from breakhis_search.training.together import CutOff, Training, run_alone, run_together
 
-UID = "trial_uid"
-LEASE = "lease"
-REASON = "reason"
+LOST = "processes_lost"
+"""User attribute of a trial: how many processes ended while they were at it."""
 
 SAME_FAILURES_THAT_STOP = 3
 
 UNMARKED_FOR = timedelta(minutes=1)
-"""How long a trial may run without the mark of its process; leaving it takes moments."""
+"""How long a trial may run without its uid; giving it one takes moments."""
+
+_LOOK_EVERY_S = 1.0
 
 
-def settle_dead_trials(study: optuna.Study, context: StudyContext) -> list[int]:
-    """Fail the trials whose process is gone, put their configurations back in the queue.
+class WorkerIsTired(Exception):  # noqa: N818 - no error: a fresh process takes the place
+    """This process has run for long enough, and there is still something to do."""
 
-    Returns:
-        Their numbers.
+
+@dataclass(frozen=True)
+class WorkerLimits:
+    """How long a process may go on: TensorFlow does not give back all it takes.
+
+    Attributes:
+        trials: So many trials; ``None`` for any number.
+        memory_gb: As long as it takes no more than that; ``None`` for any amount.
     """
-    settled = []
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        if _is_abandoned(trial):
-            _record_interruption(trial, context)
-            _fail_and_queue_again(study, trial)
-            settled.append(trial.number)
-    return settled
+
+    trials: int | None = None
+    memory_gb: float | None = None
+
+    def check(self, finished: int) -> None:
+        """Tell whether to go on after so many trials.
+
+        Raises:
+            WorkerIsTired: No.
+        """
+        if self.trials is not None and finished >= self.trials:
+            raise WorkerIsTired
+        if self.memory_gb is not None and resident_gb() > self.memory_gb:
+            raise WorkerIsTired
 
 
-def _is_abandoned(trial: FrozenTrial) -> bool:
-    """Tell whether nobody will ever finish a running trial."""
-    claimed = trial.user_attrs.get(LEASE)
-    if claimed is not None:
-        return lease.is_dead(claimed)
-    # Its process ended between asking and leaving its mark, unless that is just happening.
-    started = trial.datetime_start
-    return started is None or datetime.now() - started > UNMARKED_FOR  # noqa: DTZ005 - as Optuna
+def run_search(
+    study: optuna.Study, context: StudyContext, limits: WorkerLimits | None = None
+) -> None:
+    """Run trials until the budget is reached.
 
+    Other processes may do the same at the same time. A trial whose process is gone is taken over
+    by whoever looks for work next, and goes on from its last epoch.
 
-def _record_interruption(trial: FrozenTrial, context: StudyContext) -> None:
-    """End the run of a trial, if it was begun in this folder; also one that says it is complete.
-
-    Optuna was never told, and Optuna's state is the truth. Delivering it is left to the caller.
-    """
-    uid = trial.user_attrs.get(UID)
-    if uid and context.journal(str(uid)).is_begun:
-        context.journal(str(uid)).end_cut_off()
-
-
-def _fail_and_queue_again(study: optuna.Study, trial: FrozenTrial) -> None:
-    storage = study._storage  # noqa: SLF001 - tell() cannot add attributes
-    storage.set_trial_user_attr(trial._trial_id, INTERRUPTED, True)  # noqa: SLF001
-    _queue_again(study, study.tell(trial.number, state=TrialState.FAIL))
-
-
-def _queue_again(study: optuna.Study, trial: FrozenTrial) -> None:
-    """Queue a trial's values, also those that were hand-picked and that it did not come to use."""
-    configuration = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
-    if configuration:
-        study.enqueue_trial(configuration)
-
-
-def run_search(study: optuna.Study, context: StudyContext) -> int:
-    """Run trials until the budget is reached; return how many this call finished.
+    Args:
+        study: The Optuna study.
+        context: The study.
+        limits: How long this process may go on.
 
     Raises:
         StudyError: The first trials all fail for the same reason.
-        KeyboardInterrupt: The user stopped it; the running trial is recorded and queued again.
+        WorkerIsTired: The limits are reached.
+        KeyboardInterrupt: The user stopped it; the running trial is left for the next run.
     """
     config = context.config
     timeout = config.search.timeout
@@ -102,16 +103,43 @@ def run_search(study: optuna.Study, context: StudyContext) -> int:
     )
     finished = 0
     for stage in stages_of(config):
-        if not begin_stage(study, stage):
+        with _alone(context):
+            begun = begin_stage(study, stage)
+        if not begun:
             continue
         context.observer.stage_started(stage.name, until=stage.until)
         in_it = in_stage(context, stage)
-        while (left := stage.until - _used(study)) > 0:
+        while True:
             if deadline is not None and time.monotonic() > deadline:
-                return finished
-            finished += run_batch(study, in_it, at_most=min(left, largest_batch(config)))
+                return
+            if limits is not None:
+                limits.check(finished)
+            done = run_batch(study, in_it, stage, at_most=largest_batch(config))
+            finished += done
             _stop_if_hopeless(study)
-    return finished
+            if not done and not _wait_for_others(study):
+                break
+    why = why_stopped(study, context)
+    if why is not None:
+        context.observer.search_stopped(why)
+
+
+def why_stopped(study: optuna.Study, context: StudyContext) -> str | None:
+    """Return why the search ended before its number of trials, if it did."""
+    return reason_to_stop(study.get_trials(deepcopy=False), context.config.search)
+
+
+def _alone(context: StudyContext) -> AbstractContextManager[None]:
+    """Of all processes of the study only one hands out work at a time."""
+    return context.leases.exclusively(f"ask/{context.uid}")
+
+
+def _wait_for_others(study: optuna.Study) -> bool:
+    """Wait a moment for trials that are not this process's; ``False`` where there is no such."""
+    if not _running(study):
+        return False
+    time.sleep(_LOOK_EVERY_S)
+    return True
 
 
 def largest_batch(config: StudyConfig) -> int:
@@ -122,29 +150,32 @@ def largest_batch(config: StudyConfig) -> int:
     return max(8, config.search.trials // 8)
 
 
-def run_batch(study: optuna.Study, context: StudyContext, *, at_most: int) -> int:
-    """Ask for some trials and run them to their ends; return how many.
+def run_batch(study: optuna.Study, context: StudyContext, stage: Stage, *, at_most: int) -> int:
+    """Take some trials and run them to their ends; return how many.
 
     Heads on stored features are trained side by side. Any other trial ends the batch, and is run by
     itself.
     """
-    asked: list[AskedTrial] = []
+    taken: list[TakenTrial] = []
     try:
         with HeldInterrupt() as interrupt:  # a trial that is asked for always has an owner
             heads_only = True
-            while heads_only and len(asked) < at_most:
-                asked.append(AskedTrial.ask(study, context.stage))
-                heads_only = at_most > 1 and asked[-1].is_light(context)
+            while heads_only and len(taken) < at_most:
+                trial = TakenTrial.next(study, context, stage)
+                if trial is None:
+                    break
+                taken.append(trial)
+                heads_only = at_most > 1 and trial.is_light(context)
         interrupt.strike()
-        together = asked if heads_only else asked[:-1]
+        together = taken if heads_only else taken[:-1]
         run_together([trial.run(study, context) for trial in together])
         if not heads_only:
-            run_alone(asked[-1].run(study, context))
+            run_alone(taken[-1].run(study, context))
     except BaseException:
-        for trial in asked:
-            trial.give_back(study, CutOff())
+        for trial in taken:
+            trial.give_back(study, context, CutOff())
         raise
-    return len(asked)
+    return len(taken)
 
 
 def _best_score(study: optuna.Study) -> float | None:
@@ -156,30 +187,76 @@ def _used(study: optuna.Study) -> int:
     return sum(map(counts_towards_budget, study.get_trials(deepcopy=False)))
 
 
+def _running(study: optuna.Study) -> list[FrozenTrial]:
+    return study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+
+
 @dataclass(frozen=True)
-class AskedTrial:
+class TakenTrial:
     """A trial that this process has to bring to an end.
 
     Attributes:
-        trial: Marked as this process's.
-        uid: Its identity in both stores.
+        trial: Of Optuna.
+        uid: Its identity in both stores; this process holds the lease of that name.
         timer: Its seconds so far.
+        reported: Steps that Optuna knows of from a process that did not end it.
+        lost: How many processes ended while they were at it.
     """
 
     trial: optuna.Trial
     uid: str
-    timer: Timer
+    timer: Timer = field(default_factory=Timer)
+    reported: frozenset[int] = frozenset()
+    lost: int = 0
 
     @classmethod
-    def ask(cls, study: optuna.Study, stage: str) -> AskedTrial:
-        """Ask for a trial and mark it; an interruption in between would leave it ownerless."""
+    def next(cls, study: optuna.Study, context: StudyContext, stage: Stage) -> TakenTrial | None:
+        """Take over a trial that was left, or else ask for a new one if the stage has room."""
+        with _alone(context):
+            running = _running(study)
+            for left in running:
+                taken = cls._take_over(study, context, left)
+                if taken is not None:
+                    return taken
+            if _used(study) + len(running) >= stage.until or why_stopped(study, context):
+                return None
+            return cls.ask(study, context)
+
+    @classmethod
+    def ask(cls, study: optuna.Study, context: StudyContext) -> TakenTrial:
+        """Ask for a new trial and take its lease."""
         uid, timer = uuid.uuid4().hex, Timer()
         with timer.measure("ask"):
             trial = study.ask()
-            trial.set_user_attr(LEASE, lease.claim())
             trial.set_user_attr(UID, uid)
-            trial.set_user_attr(STAGE, stage)
+            trial.set_user_attr(STAGE, context.stage)
+            context.leases.take(uid)
         return cls(trial, uid, timer)
+
+    @classmethod
+    def _take_over(
+        cls, study: optuna.Study, context: StudyContext, left: FrozenTrial
+    ) -> TakenTrial | None:
+        """Take a trial whose process is gone; ``None`` where it lives, or it was gone too often."""
+        uid = left.user_attrs.get(UID)
+        if uid is None and not _is_unmarked_for_long(left):
+            return None
+        was_given_back = bool(left.user_attrs.get(INTERRUPTED))
+        uid = uid or uuid.uuid4().hex
+        if context.leases.holds(uid) or not context.leases.take(uid):
+            return None
+        trial = optuna.Trial(study, left._trial_id)  # noqa: SLF001 - Optuna has no other way
+        taken = cls(trial, uid, reported=frozenset(left.intermediate_values))
+        trial.set_user_attr(UID, uid)
+        if was_given_back:
+            trial.set_user_attr(INTERRUPTED, False)
+            return taken
+        lost = int(left.user_attrs.get(LOST, 0)) + 1
+        trial.set_user_attr(LOST, lost)
+        if lost < context.config.search.attempts:
+            return replace(taken, lost=lost)
+        taken.give_up(study, context, f"its process ended {lost} times while it ran")
+        return None
 
     def is_light(self, context: StudyContext) -> bool:
         """Draw its hyperparameters and tell whether it trains only a head."""
@@ -191,20 +268,32 @@ class AskedTrial:
         trial, timer = self.trial, self.timer
         state, value, reason = "interrupted", None, None
         try:
-            value = yield from run_trial(trial, context, uid=self.uid, timer=timer)
+            value = yield from run_trial(
+                trial,
+                context,
+                uid=self.uid,
+                timer=timer,
+                reported=self.reported,
+                lost=self.lost,
+            )
+            trial.set_user_attr(SECONDS, timer.seconds.get("total", 0.0))
             study.tell(trial, value)
             state = "complete"
         except optuna.TrialPruned as pruned:
             state, reason = "pruned", str(pruned)
+            trial.set_user_attr(SECONDS, timer.seconds.get("total", 0.0))
             study.tell(trial, state=TrialState.PRUNED)
         except TrialFailure as failure:
             state, reason = "failed", str(failure)
-            trial.set_user_attr(REASON, reason)
-            study.tell(trial, state=TrialState.FAIL)
+            self._fail(study, reason)
+        except LeaseLostError as lost:
+            reason = str(lost)  # it has another owner now, who tells its end
         except BaseException as error:
-            self.give_back(study, error)
+            self.give_back(study, context, error)
             raise
         finally:
+            if state != "interrupted":
+                self._end(context)
             seconds = timer.seconds.get("total", 0.0)
             context.observer.trial_finished(
                 TrialSummary(trial.number, state, value, seconds, reason)
@@ -212,19 +301,47 @@ class AskedTrial:
             # Optuna knows of the end before MLflow does: a store that is lost now costs no trial.
             context.delivery.deliver(context.journal(self.uid))
 
-    def give_back(self, study: optuna.Study, error: BaseException) -> None:
-        """Say in Optuna that nobody will finish the trial, unless it has ended.
+    def _fail(self, study: optuna.Study, reason: str) -> None:
+        self.trial.set_user_attr(REASON, reason)
+        study.tell(self.trial, state=TrialState.FAIL)
 
-        Ctrl-C, a store that went away, a bug (which would only come again) or the company's end.
+    def _end(self, context: StudyContext) -> None:
+        context.checkpoints.of(self.uid).drop()
+        context.leases.forget(self.uid)
+
+    def give_up(self, study: optuna.Study, context: StudyContext, reason: str) -> None:
+        """End a trial that cannot be brought to an end."""
+        journal = context.journal(self.uid)
+        if journal.is_begun:
+            journal.end_cut_off(reason)
+        self._fail(study, reason)
+        self._end(context)
+        context.observer.trial_finished(
+            TrialSummary(self.trial.number, "failed", None, 0.0, reason)
+        )
+
+    def give_back(self, study: optuna.Study, context: StudyContext, error: BaseException) -> None:
+        """Leave the trial to whoever looks for work next, unless it has ended.
+
+        After Ctrl-C, a store that went away, or its company's end it goes on from its last epoch. A
+        bug would only come again.
         """
         [now] = [t for t in study.get_trials(deepcopy=False) if t.number == self.trial.number]
-        if now.state.is_finished():
+        if now.state.is_finished() or not context.leases.holds(self.uid):
             return
         self.trial.set_user_attr(INTERRUPTED, True)
         self.trial.set_user_attr(REASON, type(error).__name__)
-        failed = study.tell(self.trial, state=TrialState.FAIL)
         if isinstance(error, KeyboardInterrupt | TrackingError | CutOff):
-            _queue_again(study, failed)
+            context.leases.release(self.uid)
+            return
+        study.tell(self.trial, state=TrialState.FAIL)
+        self._end(context)
+
+
+def _is_unmarked_for_long(trial: FrozenTrial) -> bool:
+    """Tell whether a process ended between asking for a trial and marking it."""
+    started = trial.datetime_start
+    return started is None or datetime.now() - started > UNMARKED_FOR  # noqa: DTZ005 - as Optuna
 
 
 def _stop_if_hopeless(study: optuna.Study) -> None:

@@ -2,17 +2,21 @@
 
 It also makes the pages of trials, and imports no TensorFlow. It knows nothing that is not on the
 disk: whatever becomes of it, the journals hold everything, and the next run delivers the rest.
+
+A store that refuses is asked again, at longer and longer intervals, while training goes on; only
+who waits for everything to be there (:meth:`Courier.flush`) is told when that takes too long.
 """
 
 from __future__ import annotations
 
 import multiprocessing
 import signal
+import time
 import traceback
-from contextlib import suppress
+from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from typing import Any, NoReturn, Protocol
+from typing import Protocol
 
 from breakhis_search.errors import TrackingError
 from breakhis_search.settings import Settings
@@ -30,7 +34,7 @@ class Carrier(Protocol):
         """Bring over what is new of a journal; ``False`` where another process writes it.
 
         Raises:
-            TrackingError: MLflow refuses, or refused something brought to it before.
+            TrackingError: MLflow refuses, where it is asked at once.
         """
 
     def flush(self) -> None:
@@ -48,137 +52,247 @@ class Carrier(Protocol):
 
 
 @dataclass(frozen=True)
-class _Refused:
-    """MLflow refused, in the words of a :class:`TrackingError`."""
-
-    what: str
-    expected: str | None
-    received: str | None
-    remedy: str | None
+class Flushed:
+    """Everything that was asked for before is in MLflow."""
 
 
 @dataclass(frozen=True)
-class _Broken:
+class Refused:
+    """MLflow has refused for so long that who waits for it should not wait any more."""
+
+    error: TrackingError
+
+
+@dataclass(frozen=True)
+class Delayed:
+    """MLflow refuses; records are kept, and brought over when it answers again."""
+
+    why: str
+
+
+@dataclass(frozen=True)
+class Recovered:
+    """MLflow answers again."""
+
+
+@dataclass(frozen=True)
+class Broken:
     """The process ran into a defect of this program."""
 
     traceback: str
 
 
-_FLUSH, _FLUSHED = "flush", "flushed"
+Answer = Flushed | Refused | Delayed | Recovered | Broken
+
+_FLUSH = "flush"
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
+PATIENCE_S = 300.0
+"""How long MLflow may refuse before who waits for everything to be there is told so."""
 
 
 class Courier:
     """Carries journals in a process of its own, which starts now and is ready some seconds later.
 
     Args:
-        delivery: To look runs up with, in this process.
         settings: Where things are.
         make_report: Makes pages; a function of a module, because the process imports it.
+        delivery: To look runs up with, in this process.
+        patience_s: How long MLflow may refuse before a flush fails.
+        say: Told in words when MLflow goes away and comes back.
     """
 
-    def __init__(self, delivery: Delivery, settings: Settings, make_report: MakeReport) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        make_report: MakeReport,
+        *,
+        delivery: Delivery | None = None,
+        patience_s: float = PATIENCE_S,
+        say: Callable[[str], None] = lambda _: None,
+    ) -> None:
         self._delivery = delivery
+        self._say = say
         context = multiprocessing.get_context("spawn")  # threads and CUDA do not survive a fork
-        self._pipe, other = context.Pipe()
+        self.connection, other = context.Pipe()
         self._process = context.Process(
-            target=_carry, args=(other, settings, make_report), name="courier", daemon=True
+            target=_carry,
+            args=(other, settings, make_report, patience_s),
+            name="courier",
+            daemon=True,
         )
         self._process.start()
         other.close()
-        self._error: TrackingError | None = None
 
     def deliver(self, journal: Journal) -> bool:
         """Ask for what is new of a journal to be brought over, and go on."""
-        self._hear(wait=False)
-        self._send(journal.uid)
+        while self.connection.poll():
+            self._heard(self.connection.recv())
+        self.ask_for(journal.uid)
         return True
 
     def flush(self) -> None:
         """Wait until all that was asked for is brought over."""
-        self._send(_FLUSH)
-        self._hear(wait=True)
+        self.ask_for_all()
+        try:
+            while True:
+                answer = self.connection.recv()
+                if isinstance(answer, Flushed):
+                    return
+                if isinstance(answer, Refused):
+                    raise answer.error
+                self._heard(answer)
+        except (EOFError, ConnectionResetError):
+            raise self.ended() from None
+
+    def _heard(self, answer: Answer) -> None:
+        text = in_words(answer)
+        if text:
+            self._say(text)
 
     def run_id(self, uid: str) -> str | None:
         """Return the MLflow run of a journal once it is delivered."""
         self.flush()
-        return self._delivery.run_id(uid)
+        return self._delivery.run_id(uid) if self._delivery else None
+
+    def ask_for(self, uid: str) -> None:
+        """Ask for what is new of a journal, and wait for nothing."""
+        self._send(uid)
+
+    def ask_for_all(self) -> None:
+        """Ask to be told, with :class:`Flushed` or :class:`Refused`, when all is brought over."""
+        self._send(_FLUSH)
+
+    def ended(self) -> TrackingError:
+        """Return the error that says that the process has ended by itself."""
+        return TrackingError(
+            "the process that brings records to MLflow has ended",
+            received=f"exit code {self._process.exitcode}",
+            remedy="run the same command again; nothing recorded so far is lost",
+        )
 
     def close(self) -> None:
         """End the process after what it is doing now."""
-        self._pipe.close()
+        self.connection.close()
         self._process.join(_END_WITHIN_S)
         if self._process.is_alive():
             self._process.terminate()
             self._process.join()
 
     def _send(self, message: str) -> None:
-        if self._error:
-            raise self._error
         try:
-            self._pipe.send(message)
+            self.connection.send(message)
         except OSError:
-            self._raise_ended()
-
-    def _hear(self, *, wait: bool) -> None:
-        """Read what the process has to say, with ``wait`` until everything is delivered."""
-        if self._error:  # the run is ending: do not wait for the same server again
-            raise self._error
-        try:
-            while wait or self._pipe.poll():
-                answer = self._pipe.recv()
-                if answer == _FLUSHED:
-                    return
-                self._raise(answer)
-        except (EOFError, ConnectionResetError):
-            self._raise_ended()
-
-    def _raise(self, answer: _Refused | _Broken) -> NoReturn:
-        if isinstance(answer, _Broken):
-            message = f"the courier failed:\n{answer.traceback}"
-            raise RuntimeError(message)  # noqa: TRY004 - no question of types
-        self._error = TrackingError(
-            answer.what, expected=answer.expected, received=answer.received, remedy=answer.remedy
-        )
-        raise self._error
-
-    def _raise_ended(self) -> NoReturn:
-        self._error = TrackingError(
-            "the process that brings records to MLflow has ended",
-            received=f"exit code {self._process.exitcode}",
-            remedy="run the same command again; nothing recorded so far is lost",
-        )
-        raise self._error
+            raise self.ended() from None
 
 
-def _carry(pipe: Connection, settings: Settings, make_report: MakeReport) -> None:
+def in_words(answer: Answer) -> str | None:
+    """Return what a user should know of an answer.
+
+    Raises:
+        RuntimeError: The process ran into a defect of this program.
+    """
+    if isinstance(answer, Broken):
+        message = f"the courier failed:\n{answer.traceback}"
+        raise RuntimeError(message)  # noqa: TRY004 - no question of types
+    if isinstance(answer, Delayed):
+        return f"{answer.why}; the search goes on, and its records are delivered later"
+    if isinstance(answer, Recovered):
+        return "MLflow answers again: what waited is delivered"
+    return None
+
+
+def _carry(
+    pipe: Connection, settings: Settings, make_report: MakeReport, patience_s: float
+) -> None:
     """Deliver what is asked for until the other end is closed. The courier's whole life."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the business of the run
     try:
-        _serve(pipe, settings, make_report)
-    except EOFError:
-        return
-    except TrackingError as error:
-        refusal = _Refused(error.what, error.expected, error.received, error.remedy)
-        _answer(pipe, refusal)
+        _Round(pipe, settings, make_report, patience_s).go_on()
     except Exception:  # noqa: BLE001 - told in full, and raised again on the other side
-        _answer(pipe, _Broken(traceback.format_exc()))
+        _answer(pipe, Broken(traceback.format_exc()))
 
 
-def _serve(pipe: Connection, settings: Settings, make_report: MakeReport) -> NoReturn:
-    delivery = Delivery(open_store(settings), settings, make_report, for_others=True)
-    while True:
-        asked = [pipe.recv()]
-        with suppress(EOFError):  # the other end is closed: what it asked for is done first
-            while pipe.poll():
-                asked.append(pipe.recv())
-        for uid in dict.fromkeys(asked):  # many epochs of a quick trial are one delivery
-            if uid != _FLUSH:
-                delivery.deliver(Journal(settings.journal_dir / uid))
-        for _ in range(asked.count(_FLUSH)):
-            pipe.send(_FLUSHED)
+class _Round:
+    """What is asked for, what is owed, and how long the store has refused.
+
+    Args:
+        pipe: To who asks.
+        settings: Where things are.
+        make_report: Makes pages.
+        patience_s: How long the store may refuse before a flush fails.
+    """
+
+    def __init__(
+        self, pipe: Connection, settings: Settings, make_report: MakeReport, patience_s: float
+    ) -> None:
+        self._pipe = pipe
+        self._settings = settings
+        self._make_report = make_report
+        self._patience_s = patience_s
+        self._delivery: Delivery | None = None
+        self._due: dict[str, None] = {}  # in the order asked for
+        self._flushes = 0
+        self._refused_since: float | None = None
+        self._pause_s = FIRST_PAUSE_S
+        self._is_over = False
+
+    def go_on(self) -> None:
+        """Carry until the other end is closed, and then what it had asked for, once."""
+        while not self._is_over:
+            self._hear()
+            try:
+                self._bring()
+            except TrackingError as error:
+                self._was_refused(error)
+            else:
+                self._was_taken()
+
+    def _hear(self) -> None:
+        """Wait for a question, or for the next attempt where something is owed."""
+        until = time.monotonic() + self._pause_s if self._due else None
+        try:
+            while self._pipe.poll(None if until is None else max(0.0, until - time.monotonic())):
+                asked = self._pipe.recv()
+                if asked == _FLUSH:
+                    self._flushes += 1
+                else:
+                    self._due[asked] = None  # many epochs of a quick trial are one delivery
+                if until is None or asked == _FLUSH:
+                    until = time.monotonic()  # take what else is there, and begin
+        except EOFError:
+            self._is_over = True
+
+    def _bring(self) -> None:
+        if self._delivery is None:
+            client = open_store(self._settings)
+            self._delivery = Delivery(client, self._settings, self._make_report, for_others=True)
+        for uid in list(self._due):
+            self._delivery.deliver(Journal(self._settings.journal_dir / uid))
+            del self._due[uid]
+
+    def _was_taken(self) -> None:
+        if self._refused_since is not None:
+            _answer(self._pipe, Recovered())
+        self._refused_since, self._pause_s = None, FIRST_PAUSE_S
+        for _ in range(self._flushes):
+            _answer(self._pipe, Flushed())
+        self._flushes = 0
+
+    def _was_refused(self, error: TrackingError) -> None:
+        self._delivery = None  # it remembers that it was refused
+        now = time.monotonic()
+        if self._refused_since is None:
+            self._refused_since = now
+            _answer(self._pipe, Delayed(error.what))
+        else:
+            self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)
+        if now - self._refused_since >= self._patience_s:
+            for _ in range(self._flushes):
+                _answer(self._pipe, Refused(error))
+            self._flushes = 0
 
 
-def _answer(pipe: Connection, answer: Any) -> None:
+def _answer(pipe: Connection, answer: Answer) -> None:
     try:
         pipe.send(answer)
     except OSError:  # nobody is there to hear it any more

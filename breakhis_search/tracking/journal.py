@@ -62,6 +62,7 @@ class Journal:
         self._delivery_lock = FolderLock(folder, "delivery.lock")
         self._is_whole = False
         self._held_back: list[bytes] | None = None
+        self._recorded: set[tuple[str, int]] = set()
         self.seconds_writing = 0.0
         with self.disk_errors():
             self.artifacts.mkdir(parents=True, exist_ok=True)
@@ -134,9 +135,23 @@ class Journal:
         self._lock.release()
 
     def begin(
-        self, *, name: str, tags: Mapping[str, str], parent_uid: str | None, experiment: str
+        self,
+        *,
+        name: str,
+        tags: Mapping[str, str],
+        parent_uid: str | None,
+        experiment: str,
+        once: bool = False,
     ) -> None:
         """Record that the run exists and is running; until it ends, it is this process's.
+
+        Args:
+            name: Of the run.
+            tags: To begin with.
+            parent_uid: Of the run that it belongs to.
+            experiment: In MLflow.
+            once: Whether a metric that was recorded at a step before, in a part of the run that was
+                cut off, is not to be recorded there again.
 
         Raises:
             TrackingError: Another process is writing it, or the disk refuses.
@@ -149,6 +164,7 @@ class Journal:
                 remedy="wait until that ends; to search at the same time, run in another folder or"
                 " add --new",
             )
+        self._recorded = set(self._metrics_so_far()) if once else set()
         body = {"name": name, "tags": dict(tags), "parent_uid": parent_uid}
         self._write("run", {**body, "experiment": experiment, "time_ms": _now_ms()})
 
@@ -168,7 +184,10 @@ class Journal:
 
     def log_metrics(self, metrics: Mapping[str, float], *, step: int = 0) -> None:
         """Record metrics at a step; all carry the time of this call."""
-        numbers = {k: float(v) for k, v in metrics.items()}
+        new = {k: v for k, v in metrics.items() if (k, step) not in self._recorded}
+        if not new:
+            return
+        numbers = {k: float(v) for k, v in new.items()}
         self._write("metrics", {"metrics": numbers, "step": step, "time_ms": _now_ms()})
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
@@ -204,10 +223,19 @@ class Journal:
 
     def undelivered(self) -> Iterator[Record]:
         """Yield the records behind the cursor; a half-written last line does not count."""
+        return self._records_from(self._cursor())
+
+    def _metrics_so_far(self) -> Iterator[tuple[str, int]]:
+        """Name and step of every metric."""
+        for record in self._records_from(0):
+            if record.kind == "metrics":
+                yield from ((name, record.body["step"]) for name in record.body["metrics"])
+
+    def _records_from(self, start: int) -> Iterator[Record]:
         if not self._records.is_file():
             return
         with self._records.open("rb") as file:
-            file.seek(self._cursor())
+            file.seek(start)
             for line in file:
                 if line.endswith(b"\n"):
                     yield self._read(line, file.tell())
@@ -216,9 +244,23 @@ class Journal:
         """Tell whether the last record is the end of the run."""
         return not self.is_begun or b'"kind": "finish"' in self._last_line()
 
-    def end_cut_off(self) -> None:
-        """Record the end of a run whose process could not do it any more."""
-        self.set_tags({keys.STATE: "interrupted", keys.FAILURE: "its process ended"})
+    def was_interrupted(self) -> bool:
+        """Tell whether the run, so far, ended by an interruption: it may go on."""
+        states = [
+            record.body["tags"][keys.STATE]
+            for record in self._records_from(0)
+            if record.kind in ("run", "tags") and keys.STATE in record.body["tags"]
+        ]
+        return bool(states) and states[-1] == "interrupted"
+
+    def end_cut_off(self, reason: str | None = None) -> None:
+        """Record the end of a run whose process could not do it any more.
+
+        Args:
+            reason: Why it will not go on; without one it may.
+        """
+        state = "failed" if reason else "interrupted"
+        self.set_tags({keys.STATE: state, keys.FAILURE: reason or "its process ended"})
         self.finish("FAILED")
 
     def _last_line(self) -> bytes:

@@ -18,6 +18,7 @@ STAGE_PROBE, STAGE_TUNE = "probe", "tune"  # where a search has two stages
 SEARCH_STAGES = (STAGE_SEARCH, STAGE_PROBE, STAGE_TUNE)
 STATE = PREFIX + "state"  # running | complete | pruned | failed | interrupted
 FAILURE = PREFIX + "failure"
+BATCH_IN_PARTS = PREFIX + "batch_in_parts"  # each batch was taken in so many, for want of memory
 TRIAL_NUMBER = PREFIX + "trial_number"
 SEED = PREFIX + "seed"
 ARCHITECTURE = PREFIX + "architecture"

@@ -95,12 +95,16 @@ class _AdamW(keras.optimizers.AdamW):  # type: ignore[misc]  # keras has no type
         self.weight_decay = self.add_variable(shape=(), initializer="zeros", name="weight_decay")
 
 
-def _build_optimizer() -> Any:
+def _build_optimizer(parts: int) -> Any:
     """Return AdamW whose rates are variables, set before training; biases and norms do not decay.
 
     A schedule object would be compiled into the step; a variable lets all folds share one step.
+
+    Args:
+        parts: Of a batch; the variables move after the last one, by the mean of all gradients.
     """
-    optimizer = _AdamW(weight_decay=0.0, name="adamw")
+    accumulated = {"gradient_accumulation_steps": parts} if parts > 1 else {}
+    optimizer = _AdamW(weight_decay=0.0, name="adamw", **accumulated)
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     return optimizer
 
@@ -146,11 +150,13 @@ class CompiledPhase:
     Args:
         model: What trains, as far as it is trainable in this phase.
         is_focal: Whether the loss is the focal one.
+        parts: Each batch is taken in so many parts, for want of memory.
     """
 
-    def __init__(self, model: AugmentedModel, *, is_focal: bool) -> None:
+    def __init__(self, model: AugmentedModel, *, is_focal: bool, parts: int = 1) -> None:
         self.model = model
-        self.optimizer = _build_optimizer()
+        self.optimizer = _build_optimizer(parts)
+        self._parts = parts
         applied = _scaled(self.optimizer)
         applied.build(model.trainable_variables)
         self._momenta = list({id(v): v for v in applied.variables}.values())
@@ -211,14 +217,21 @@ class CompiledPhase:
         smoothed = steps.targets * (1.0 - self._smoothing)
         smoothed = (smoothed + self._smoothing / smoothed.shape[-1]).astype(np.float32)
         self._step.begin()
-        losses = [
-            self._step.take(*step)
-            for step in zip(inputs, smoothed, steps.weights, steps.rates, strict=True)
-        ]
+        losses: list[Any] = []
+        whole = zip(inputs, smoothed, steps.weights, steps.rates, strict=True)
+        for batch, targets, weights, rate in whole:
+            parts = zip(*map(self._in_parts, (batch, targets, weights)), strict=True)
+            losses += [self._step.take(x, y, w, rate) for x, y, w in parts]
         self._step.end()
         return float(np.mean([np.asarray(loss, dtype=np.float64) for loss in losses]))
 
+    def _in_parts(self, batch: Any) -> list[Any]:
+        if self._parts == 1:
+            return [batch]
+        size = len(batch) // self._parts
+        return [batch[i * size : (i + 1) * size] for i in range(self._parts)]
+
     def predict(self, inputs: Iterable[Any]) -> FloatArray:
         """Return the logits of batches in inference, float32 [all, K]."""
-        answers = [self._step.answer(batch) for batch in inputs]
+        answers = [self._step.answer(part) for batch in inputs for part in self._in_parts(batch)]
         return np.concatenate([np.asarray(answer, dtype=np.float32) for answer in answers])

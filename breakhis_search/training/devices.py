@@ -180,7 +180,11 @@ def _gpu_memory(backend: str) -> int:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Tell whether a backend says that a device's memory is used up; each has its own class."""
-    return "RESOURCE_EXHAUSTED" in str(error) or "ResourceExhausted" in type(error).__name__
+    return (
+        isinstance(error, MemoryError)
+        or "RESOURCE_EXHAUSTED" in str(error)
+        or "ResourceExhausted" in type(error).__name__
+    )
 
 
 def reset_peak_memory(device: Device) -> None:
@@ -209,3 +213,12 @@ def peak_memory_mb(device: Device) -> float:
     # ru_maxrss is in kilobytes on Linux and in bytes on macOS.
     unit = 1e6 if platform.system() == "Darwin" else 1e3
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+
+
+def resident_gb() -> float:
+    """Return the memory that this process takes now, in GB; its peak where that is not known."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except OSError:
+        return peak_memory_mb(Device("cpu", "", "", "")) / 1e3
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e9

@@ -32,7 +32,7 @@ class TrainingGraph:
         self.core = core
         # All variables, not only weights: the seeds of dropout layers start anew as well.
         self._built = [np.array(variable) for variable in core.variables]
-        self._phases: dict[tuple[str, bool, bool, bool], CompiledPhase] = {}
+        self._phases: dict[tuple[str, bool, bool, bool, int], CompiledPhase] = {}
         self._trunks: dict[str, Trunk | None] = {}
         self._was_trained = False
 
@@ -54,19 +54,21 @@ class TrainingGraph:
         for variable, other in zip(self.core.variables, model.variables, strict=True):
             variable.assign(np.array(other))
 
-    def phase(self, part: str, *, is_focal: bool, turns: bool) -> CompiledPhase:
+    def phase(self, part: str, *, is_focal: bool, turns: bool, parts: int = 1) -> CompiledPhase:
         """Return the training step on images, compiled at most once.
 
         Args:
             part: What is trainable now; ``all`` where nothing is pretrained.
             is_focal: Whether the loss is the focal one.
             turns: Whether the step also turns the images.
+            parts: Each batch is taken in so many parts.
         """
-        return self._phase(part, is_focal=is_focal, trunk=None, turns=turns)
+        return self._phase(part, is_focal=is_focal, trunk=None, turns=turns, parts=parts)
 
-    def tail_phase(self, part: str, *, is_focal: bool) -> CompiledPhase:
+    def tail_phase(self, part: str, *, is_focal: bool, parts: int = 1) -> CompiledPhase:
         """Return the training step on what the trunk said of images; see :meth:`trunk`."""
-        return self._phase(part, is_focal=is_focal, trunk=self.trunk(part), turns=False)
+        trunk = self.trunk(part)
+        return self._phase(part, is_focal=is_focal, trunk=trunk, turns=False, parts=parts)
 
     def probe(self) -> CompiledPhase:
         """Return a training step on images, with what is trainable now, that is not kept."""
@@ -80,13 +82,13 @@ class TrainingGraph:
         return self._trunks[part]
 
     def _phase(
-        self, part: str, *, is_focal: bool, trunk: Trunk | None, turns: bool
+        self, part: str, *, is_focal: bool, trunk: Trunk | None, turns: bool, parts: int
     ) -> CompiledPhase:
         self._was_trained = True
-        key = (part, is_focal, trunk is not None, turns)
+        key = (part, is_focal, trunk is not None, turns, parts)
         if key not in self._phases:
             model = _model_of(self.core, trunk, turns=turns)
-            self._phases[key] = CompiledPhase(model, is_focal=is_focal)
+            self._phases[key] = CompiledPhase(model, is_focal=is_focal, parts=parts)
         return self._phases[key]
 
 

@@ -16,7 +16,7 @@ from breakhis_search.data.feature_store import StoredFeatures
 from breakhis_search.data.sampling import class_weights, epoch_stream, steps_per_epoch
 from breakhis_search.data.turning import turned_at_random
 from breakhis_search.data.views import ViewPolicy
-from breakhis_search.errors import TrialFailure
+from breakhis_search.errors import OutOfMemoryFailure, TrialFailure
 from breakhis_search.models.heads import (
     dropout_rate_of,
     has_seam,
@@ -53,6 +53,9 @@ from breakhis_search.training.stopping import EarlyStopping
 from breakhis_search.training.timing import Timer
 from breakhis_search.training.together import Training, run_alone
 
+SMALLEST = 4
+"""Fewer images at a time are not tried: what normalises by batch has nothing to go by."""
+
 SetTrainable = Callable[[Any, Any], int]
 OnState = Callable[[FoldState], None]
 Score = Callable[[IntArray, FloatArray], float | None]
@@ -66,6 +69,7 @@ class _Epoch:
     number: int
     span: Span
     epochs: int
+    before: EpochReport | None
 
     @property
     def is_last(self) -> bool:
@@ -100,6 +104,9 @@ class FoldTrainer:
         features: What the parts of a backbone that do not learn say of the images, where that is
             stored: the phases then work on it.
         feeds: Images that lie on the device, shared with other trainers.
+
+    Attributes:
+        parts: Each batch is taken in so many parts, for want of memory.
     """
 
     def __init__(
@@ -120,6 +127,7 @@ class FoldTrainer:
         self._plan = plan
         self._config = config
         self._batch_size = int(config.batch_size)
+        self.parts = 1
         self._device = device
         self._timer = timer
         self._features = features
@@ -128,6 +136,16 @@ class FoldTrainer:
         only_head = features is not None and not plan.fine_tunes
         layers = layers_of_head(graph.core) if only_head else [graph.core]
         self._initial = Snapshot.take(v for layer in layers for v in layer.variables)
+
+    def take_smaller_parts(self) -> bool:
+        """Take every batch in twice as many parts from now on; ``False`` where that is none.
+
+        A step then learns from as many images as before, and what normalises by batch sees fewer.
+        """
+        if self._batch_size % (2 * self.parts) or self._batch_size // (2 * self.parts) < SMALLEST:
+            return False
+        self.parts *= 2
+        return True
 
     @property
     def core(self) -> Any:
@@ -223,9 +241,8 @@ class FoldTrainer:
                         continue
                     if span is spans[-1] and stopper.is_exhausted:
                         break
-                    report, logits = yield from self._epoch(
-                        phase, data, order, rates, _Epoch(epoch, span, epochs), score
-                    )
+                    where = _Epoch(epoch, span, epochs, _last(history))
+                    report, logits = yield from self._epoch(phase, data, order, rates, where, score)
                     history.append(report)
                     stopper.see(report, logits, phase)
                     on_epoch(report)
@@ -243,9 +260,10 @@ class FoldTrainer:
             yield
         except Exception as error:
             if is_out_of_memory(error):
-                raise TrialFailure(
+                raise OutOfMemoryFailure(
                     f"out of memory on {self._device.name}",
-                    remedy=f"use a smaller batch than {self._batch_size} or smaller images",
+                    received=f"{self._batch_size // self.parts} images at a time",
+                    remedy="use a smaller batch or smaller images",
                 ) from error
             raise
 
@@ -266,7 +284,7 @@ class FoldTrainer:
         score: Score | None,
     ) -> Training[tuple[EpochReport, FloatArray | None]]:
         with self._timer.measure("train"):
-            loss = yield from self._train_epoch(phase, data, order, rates)
+            loss = yield from self._train_epoch(phase, data, order, rates, epoch)
         logits = None
         # Without a score nothing is chosen by epoch: only the last answer counts.
         if len(data.validation) and (score or epoch.is_last):
@@ -304,13 +322,15 @@ class FoldTrainer:
         strength, rng = self._plan.augmentation_strength, np.random.default_rng([seed, 1])
         with self._timer.measure("trace"):
             if self._features and trunk and stored:
-                compiled = self._graph.tail_phase(part, is_focal=is_focal)
+                compiled = self._graph.tail_phase(part, is_focal=is_focal, parts=self.parts)
                 views = TrunkViews(stored, trunk.shape, self._features.policy)
                 training: Feed = HostFeed(views.drawn(strength, rng))
                 validation: Feed = HostFeed(views.plain)
             else:
                 on_host = self._device.kind == "cpu"  # there OpenCV turns images, ahead of the step
-                compiled = self._graph.phase(part, is_focal=is_focal, turns=not on_host)
+                compiled = self._graph.phase(
+                    part, is_focal=is_focal, turns=not on_host, parts=self.parts
+                )
                 training = validation = self._feeds.of(data.images)
                 if on_host:
                     training = HostFeed(turned_at_random(data.images, strength, rng))
@@ -323,13 +343,18 @@ class FoldTrainer:
         )
 
     def _train_epoch(
-        self, phase: Phase, data: TrainingData, order: IntArray, rates: FloatArray
+        self,
+        phase: Phase,
+        data: TrainingData,
+        order: IntArray,
+        rates: FloatArray,
+        epoch: _Epoch,
     ) -> Training[float]:
         loss = yield from self._apart(phase.train(self._steps(data, order, rates)))
         if not math.isfinite(loss):
             raise TrialFailure(
-                "the training loss is not finite",
-                received=f"loss {loss}",
+                f"the training loss is not finite in epoch {epoch.number + 1}",
+                received=f"loss {loss}{_in_words(epoch.before)}",
                 remedy="lower optimizer/learning_rate in the study's space",
             )
         return loss
@@ -357,6 +382,18 @@ class FoldTrainer:
             start = time.perf_counter()
             taken = yield asked
             self._timer.away += time.perf_counter() - start - taken.seconds
+
+
+def _last(history: list[EpochReport]) -> EpochReport | None:
+    return history[-1] if history else None
+
+
+def _in_words(before: EpochReport | None) -> str:
+    """What was known after the last epoch that gave numbers."""
+    if before is None:
+        return ""
+    score = "" if before.score is None else f", score {before.score:.4f}"
+    return f" (epoch {before.epoch + 1}: loss {before.loss:.4f}{score})"
 
 
 def _validate(

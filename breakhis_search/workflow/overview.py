@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
 from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
@@ -12,9 +13,11 @@ from optuna.trial import FrozenTrial, TrialState
 from breakhis_search.comparison.leaderboard import list_studies
 from breakhis_search.comparison.version_facts import VersionFacts, read_facts
 from breakhis_search.settings import Settings
-from breakhis_search.study.budget import INTERRUPTED
+from breakhis_search.study.budget import INTERRUPTED, REASON
+from breakhis_search.study.leases import Leases
+from breakhis_search.study.liveness import cut_off_trials
 from breakhis_search.study.storage import open_storage, storage_errors
-from breakhis_search.tracking.journal import open_journals
+from breakhis_search.tracking.journal import Journal, open_journals
 from breakhis_search.tracking.store import open_store, tracking_errors
 
 
@@ -27,12 +30,13 @@ class StudyStatus:
         complete: Trials with a score.
         pruned: Trials that were not worth going on.
         failed: Trials that failed for a reason of their own.
-        interrupted: Trials that were cut off; they count towards no budget and are queued again.
+        interrupted: Trials that were cut off; the next run goes on with them.
         running: Trials at work.
         queued: Configurations that wait for a trial.
         objective: What ``best`` is, such as ``auroc``; empty where MLflow does not know the study.
         best: Best score of the search, pooled out-of-fold, by one seed.
         demo: Whether it is about synthetic images.
+        causes: Why trials failed, and how many.
     """
 
     name: str
@@ -45,6 +49,20 @@ class StudyStatus:
     objective: str
     best: float | None
     demo: bool
+    causes: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """Records that MLflow does not have yet.
+
+    Attributes:
+        records: How many.
+        oldest: When the oldest was written, in seconds since 1970; ``None`` without any.
+    """
+
+    records: int = 0
+    oldest: float | None = None
 
 
 @dataclass(frozen=True)
@@ -55,11 +73,24 @@ class Overview:
         studies: Every version of every study.
         models: Every registered version.
         undelivered: Runs whose journal holds records that MLflow does not have yet.
+        waiting: What waits in them.
     """
 
     studies: list[StudyStatus]
     models: list[VersionFacts]
     undelivered: int
+    waiting: Waiting = field(default_factory=Waiting)
+
+
+def _waiting(journals: Iterable[Journal]) -> Waiting:
+    """Count what waits."""
+    times, records = [], 0
+    for journal in journals:
+        for record in journal.undelivered():
+            records += 1
+            if "time_ms" in record.body:
+                times.append(int(record.body["time_ms"]))
+    return Waiting(records, min(times) / 1000 if times else None)
 
 
 def read_overview(settings: Settings) -> Overview:
@@ -72,16 +103,19 @@ def read_overview(settings: Settings) -> Overview:
         versions = client.search_model_versions()
         aliases = {m.name: m.aliases for m in client.search_registered_models()}
         models = [read_facts(client, v, aliases.get(v.name, {})) for v in versions]
-    with storage_errors(settings.studies_uri):
+    with storage_errors(settings.studies_uri), closing(Leases(settings.studies_uri)) as leases:
         studies = [
-            _study(storage, s, known.get(s.study_name, {})) for s in storage.get_all_studies()
+            _study(storage, leases, s, known.get(s.study_name, {}))
+            for s in storage.get_all_studies()
         ]
-    return Overview(studies, models, len(open_journals(settings.journal_dir)))
+    waiting = open_journals(settings.journal_dir)
+    return Overview(studies, models, len(waiting), _waiting(waiting))
 
 
-def _study(storage: Any, study: Any, known: Mapping[Any, Any]) -> StudyStatus:
+def _study(storage: Any, leases: Leases, study: Any, known: Mapping[Any, Any]) -> StudyStatus:
     trials = storage.get_all_trials(study._study_id, deepcopy=False)  # noqa: SLF001 - no public id
-    count = Counter(map(_state_of, trials))
+    cut_off = set(cut_off_trials(trials, leases))
+    count = Counter(_state_of(trial, is_cut_off=trial.number in cut_off) for trial in trials)
     scores = [t.value for t in trials if t.state == TrialState.COMPLETE]
     return StudyStatus(
         name=study.study_name,
@@ -94,9 +128,11 @@ def _study(storage: Any, study: Any, known: Mapping[Any, Any]) -> StudyStatus:
         objective=known.get("objective", ""),
         best=max(scores, default=None),
         demo=bool(known.get("demo", False)),
+        causes=Counter(str(t.user_attrs.get(REASON)) for t in trials if t.state == TrialState.FAIL),
     )
 
 
-def _state_of(trial: FrozenTrial) -> str:
-    """Optuna's name of a trial's state; a failure that only was an interruption has its own."""
-    return INTERRUPTED if trial.user_attrs.get(INTERRUPTED) else str(trial.state.name)
+def _state_of(trial: FrozenTrial, *, is_cut_off: bool) -> str:
+    """Optuna's name of a trial's state; what was cut off has its own, which Optuna lacks."""
+    ended_by_bug = trial.state.is_finished() and trial.user_attrs.get(INTERRUPTED)
+    return INTERRUPTED if is_cut_off or ended_by_bug else str(trial.state.name)

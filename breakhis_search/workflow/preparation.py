@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import optuna
 
 from breakhis_search.data.catalog import Catalog, read_catalog
 from breakhis_search.data.splits import Split
+from breakhis_search.errors import StudyError
 from breakhis_search.models.weights import ResolvedWeights, require_weights_folder, resolve_weights
 from breakhis_search.settings import Settings
 from breakhis_search.study.budget import budget_in_words
@@ -26,9 +27,6 @@ from breakhis_search.workflow.request import (
 )
 from breakhis_search.workflow.splitting import split_catalog
 
-if TYPE_CHECKING:
-    from breakhis_search.study.context import StudyContext
-
 Say = Callable[[str], None]
 Progress = Callable[[str, int, int], None]
 
@@ -41,13 +39,16 @@ class Watcher:
         say: Called with sentences.
         progress: Called with (what, done, in all) while data is prepared.
         search: Sees trials and epochs.
-        confirm_slow: Asked whether an hours-long run on CPU may start; gets the study's context.
+        confirm_slow: Asked whether a run on a CPU may start that may take so many hours, and how
+            that was found; ``None`` where nobody needs to be asked.
+        opened: Told when there is a study to join.
     """
 
     say: Say = lambda _: None
     progress: Progress = lambda *_: None
     search: SearchObserver = field(default_factory=SilentObserver)
-    confirm_slow: Callable[[StudyContext], None] = lambda _: None
+    confirm_slow: Callable[[float, str], None] | None = None
+    opened: Callable[[PreparedRun], None] = lambda _: None
 
 
 @dataclass(frozen=True)
@@ -89,12 +90,27 @@ class PreparedRun:
         return study
 
 
-def prepare_run(request: RunRequest, settings: Settings, watcher: Watcher) -> PreparedRun:
+def prepare_run(
+    request: RunRequest,
+    settings: Settings,
+    watcher: Watcher,
+    *,
+    version: StudyVersion | None = None,
+) -> PreparedRun:
     """Check study file, data, split, weights and stores, in this order, and find the study.
+
+    Args:
+        request: As typed.
+        settings: Where things are.
+        watcher: Told what is found.
+        version: The study to join, where another process has found it; nothing is said then.
 
     Raises:
         BreakhisSearchError: The first thing that is wrong, with its remedy.
     """
+    joins = version is not None
+    if joins:
+        watcher = replace(watcher, say=lambda _: None, progress=lambda *_: None)
     resolved = resolve_request(request, settings)
     if resolved.data.is_demo:
         watcher.say(f"SYNTHETIC DEMO ({resolved.data.source}): it shows the way, not a result")
@@ -108,11 +124,10 @@ def prepare_run(request: RunRequest, settings: Settings, watcher: Watcher) -> Pr
     weights = _weights(resolved, request, settings)
     client = open_store(settings)
     storage = open_storage(settings.studies_uri)
-    version = _find_study(storage, resolved, catalog, split, weights, fresh=request.new)
-    run = PreparedRun(
-        request, resolved, settings, catalog, split, weights, client, storage, version
-    )
-    _announce(run, watcher)
+    found = _find_study(storage, resolved, catalog, split, weights, version, fresh=request.new)
+    run = PreparedRun(request, resolved, settings, catalog, split, weights, client, storage, found)
+    if not joins:
+        _announce(run, watcher)
     return run
 
 
@@ -145,6 +160,7 @@ def _find_study(
     catalog: Catalog,
     split: Split,
     weights: dict[str, ResolvedWeights],
+    joined: StudyVersion | None,
     *,
     fresh: bool,
 ) -> StudyVersion:
@@ -154,7 +170,14 @@ def _find_study(
         split_digest=split.digest,
         weights={name: found.sha256 for name, found in weights.items()},
     )
-    return find_version(storage, resolved.study_name, digest=digest, fresh=fresh)
+    if joined is None:
+        return find_version(storage, resolved.study_name, digest=digest, fresh=fresh)
+    if joined.digest != digest:
+        raise StudyError(
+            f"{joined.name} cannot be joined: data, weights or study file have changed since",
+            remedy="run the same command again",
+        )
+    return replace(joined, is_new=False)
 
 
 def _announce(run: PreparedRun, watcher: Watcher) -> None:

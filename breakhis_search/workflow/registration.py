@@ -30,7 +30,6 @@ from breakhis_search.reporting.attach import attach_paper_trail
 from breakhis_search.serving.package import Packaged, package_classifier
 from breakhis_search.serving.verification import verify_in_fresh_process
 from breakhis_search.study.candidate import Candidate, prior_shift, stain_reference
-from breakhis_search.study.claims import claim, release
 from breakhis_search.study.context import StudyContext
 from breakhis_search.study.records import TrialRecord, protocol_in_words, recorded
 from breakhis_search.study.refit import refit
@@ -39,6 +38,7 @@ from breakhis_search.tracking.store import tracking_errors
 from breakhis_search.training.timing import Timer
 
 _REFIT_OF = "refit_of"
+_BEGUN = "refit_begun"
 _LONGEST_TAG = 5000  # of a model version in MLflow
 
 
@@ -94,16 +94,23 @@ def refit_and_register(
         return None, f"trial {winner.trial.number} is still selected and is registered already"
     images = len(context.split.development)
     say(f"refitting trial {winner.trial.number} on all {images} development images")
-    run = _RefitRun(uuid.uuid4().hex, winner, context, client)
-    claim(study, keys.ROLE_REFIT, run.uid)
-    try:
-        with recorded(run.record, run.timer):
-            registered = run.register(example, say)
-            study.set_user_attr(_REFIT_OF, mark)
-    finally:
-        release(study, keys.ROLE_REFIT)
+    run = _RefitRun(_uid_of_refit(study, mark), winner, context, client)
+    with recorded(run.record, run.timer):
+        registered = run.register(example, say)
+        study.set_user_attr(_REFIT_OF, mark)
+    run.record.checkpoint.drop()
     attach_paper_trail(client, registered.name, registered.version, say)
     return registered, None
+
+
+def _uid_of_refit(study: optuna.Study, mark: list[int]) -> str:
+    """The run of the refit of a winner; one that was cut off goes on in its own."""
+    begun = study.user_attrs.get(_BEGUN) or {}
+    if begun.get("mark") == mark:
+        return str(begun["uid"])
+    uid = uuid.uuid4().hex
+    study.set_user_attr(_BEGUN, {"mark": mark, "uid": uid})
+    return uid
 
 
 class _RefitRun:

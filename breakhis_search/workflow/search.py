@@ -3,90 +3,96 @@
 from __future__ import annotations
 
 import json
+import time
 import uuid
 from contextlib import closing
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import optuna
 
-from breakhis_search.comparison.registry import Registered
 from breakhis_search.data.cache import open_image_cache
 from breakhis_search.data.leaks import check_development_only
 from breakhis_search.data.official import leaks_in_words
 from breakhis_search.data.protocol import Split
 from breakhis_search.data.taxonomy import formulation
 from breakhis_search.study.batch_sizes import KeptWithStudy
-from breakhis_search.study.claims import settle_dead_claims
+from breakhis_search.study.checkpoints import CheckpointFiles
 from breakhis_search.study.context import StudyContext
+from breakhis_search.study.estimate import estimate_hours
+from breakhis_search.study.finalists import forget_failed_finalists, run_finalists
+from breakhis_search.study.leases import Leases
+from breakhis_search.study.liveness import cut_off_trials
 from breakhis_search.study.records import protocol_in_words
 from breakhis_search.study.report import make_report
 from breakhis_search.study.storage import storage_errors
-from breakhis_search.study.worker import run_search, settle_dead_trials
+from breakhis_search.study.worker import WorkerLimits, run_search
 from breakhis_search.tracking import keys
 from breakhis_search.tracking.courier import Carrier, Courier
 from breakhis_search.tracking.delivery import Delivery
 from breakhis_search.tracking.journal import Journal
 from breakhis_search.tracking.provenance import provenance_tags
 from breakhis_search.training.devices import Device, prepare_device
+from breakhis_search.workflow.outcome import RunOutcome
 from breakhis_search.workflow.preparation import PreparedRun, Watcher
 from breakhis_search.workflow.registration import refit_and_register
 from breakhis_search.workflow.request import architectures_of
 from breakhis_search.workflow.sealed import sealed_images
 from breakhis_search.workflow.selection import select_winner
 
+_LOOK_EVERY_S = 1.0
 
-@dataclass(frozen=True)
-class RunOutcome:
-    """What a run ends with.
 
-    Attributes:
-        study: Full study name.
-        objective: Name of the objective.
-        is_demo: Whether all of it is synthetic.
-        finished: Trials this run finished.
-        client: MLflow client, to read the leaderboard with.
-        registered: The registered version; ``None`` when there is nothing to register.
-        not_registered: Why not, in words.
-        example: An image file to try the model on.
+def search_and_register(
+    run: PreparedRun,
+    watcher: Watcher,
+    carrier: Carrier | None = None,
+    *,
+    leads: bool = True,
+    limits: WorkerLimits | None = None,
+) -> RunOutcome | None:
+    """Search, select, refit, verify and register; running it again continues.
+
+    Args:
+        run: From :func:`prepare_run`.
+        watcher: Whoever watches.
+        carrier: Brings records to MLflow; without one a process for it is started here.
+        leads: Whether to select and register; who does not trains what there is to train.
+        limits: How long this process may go on.
+
+    Returns:
+        What the study came to; ``None`` where another process leads it.
+
+    Raises:
+        WorkerIsTired: The limits are reached, and there is still something to do.
     """
-
-    study: str
-    objective: str
-    is_demo: bool
-    finished: int
-    client: Any
-    registered: Registered | None
-    not_registered: str | None
-    example: str
-
-
-def search_and_register(run: PreparedRun, watcher: Watcher) -> RunOutcome:
-    """Search, select, refit, verify and register; running it again continues."""
     delivery = Delivery(run.client, run.settings, make_report)
-    with closing(_carrier(delivery, run)) as carrier:
-        return _run(run, watcher, delivery, carrier)
+    with storage_errors(run.settings.studies_uri):
+        leases = Leases(run.settings.studies_uri)
+    with closing(carrier or _carrier(delivery, run, watcher)) as carries, closing(leases):
+        context = _context(run, watcher, carries, leases)
+        if context.device.kind == "cpu" and run.resolved.profile == "full" and watcher.confirm_slow:
+            watcher.say("estimating how long the full profile takes on this CPU …")
+            watcher.confirm_slow(*estimate_hours(context))  # who declines leaves no study behind
+        with storage_errors(run.settings.studies_uri):
+            study = run.open_study()
+            context = _identified(context, study)
+            watcher.opened(run)
+            search = _Search(study, context, run, watcher, delivery, limits or WorkerLimits())
+            if leads:
+                return search.lead_in_turn()
+            search.take_part()
+            return None
 
 
-def _carrier(delivery: Delivery, run: PreparedRun) -> Carrier:
+def _carrier(delivery: Delivery, run: PreparedRun, watcher: Watcher) -> Carrier:
     if run.settings.delivers_in_background:
-        return Courier(delivery, run.settings, make_report)
+        return Courier(run.settings, make_report, delivery=delivery, say=watcher.say)
     return delivery
 
 
-def _run(run: PreparedRun, watcher: Watcher, delivery: Delivery, carrier: Carrier) -> RunOutcome:
-    context = _context(run, watcher, carrier)
-    if context.device.kind == "cpu" and run.resolved.profile == "full":
-        watcher.confirm_slow(context)  # who declines leaves no study behind
-    with storage_errors(run.settings.studies_uri):
-        study = run.open_study()
-        context = _identified(context, study)
-        return _search_and_register(context, study, run, watcher, delivery)
-
-
-def _context(run: PreparedRun, watcher: Watcher, carrier: Carrier) -> StudyContext:
+def _context(run: PreparedRun, watcher: Watcher, carrier: Carrier, leases: Leases) -> StudyContext:
     """Everything trials share but the study's uid; from here on Keras is loaded."""
     config = run.resolved.config
     device = prepare_device(
@@ -107,6 +113,8 @@ def _context(run: PreparedRun, watcher: Watcher, carrier: Carrier) -> StudyConte
         device=device,
         settings=run.settings,
         delivery=carrier,
+        leases=leases,
+        checkpoints=CheckpointFiles(run.settings.checkpoints),
         name=run.version.name,
         uid="",
         experiment=keys.experiment_name(config.task, demo=run.resolved.data.is_demo),
@@ -185,53 +193,87 @@ def _official_leaks(run: PreparedRun) -> dict[str, str]:
     return {keys.OFFICIAL_LEAKS: leaks} if leaks else {}
 
 
-def _search_and_register(
-    context: StudyContext,
-    study: optuna.Study,
-    run: PreparedRun,
-    watcher: Watcher,
-    delivery: Delivery,
-) -> RunOutcome:
-    parent = _begin_parent(context)  # from here on no other process here runs this study
-    status = "KILLED"
-    try:
-        context.delivery.deliver(parent)
-        context.delivery.flush()
-        _tidy_up(study, context, watcher, delivery)
-        finished = run_search(study, context)
-        winner = select_winner(study, context, run.client, parent, watcher.say)
-        example = run.catalog.root / context.split.table["path"].iloc[context.split.development[0]]
-        registered, reason = (
-            refit_and_register(study, winner, context, run.client, example, watcher.say)
-            if winner
-            else (None, "no trial is complete")
+@dataclass(frozen=True)
+class _Search:
+    """A study and who is at it, from here to its end.
+
+    Attributes:
+        study: The Optuna study.
+        context: The study.
+        run: As prepared.
+        watcher: Whoever watches.
+        delivery: To look runs up with, and to bring over what was left behind.
+        limits: How long this process may go on.
+    """
+
+    study: optuna.Study
+    context: StudyContext
+    run: PreparedRun
+    watcher: Watcher
+    delivery: Delivery
+    limits: WorkerLimits
+
+    def take_part(self) -> None:
+        """Train what there is to train, and leave the rest to who leads."""
+        # Who leads has the study's seed; with it again the same values would be proposed twice.
+        self.study.sampler.reseed_rng()
+        run_search(self.study, self.context, self.limits)
+        run_finalists(self.study, self.context, self.watcher.say)
+
+    def lead_in_turn(self) -> RunOutcome:
+        """Take part, and lead the study to its end as soon as no other living process does."""
+        leases, lead = self.context.leases, f"{self.context.uid}/lead"
+        if not leases.take(lead):
+            self.watcher.say(f"joining {self.context.name}, which another process leads")
+            self.take_part()
+            self.watcher.say("waiting for the process that leads to select and register")
+            while not leases.take(lead):
+                time.sleep(_LOOK_EVERY_S)
+        try:
+            return self._lead()
+        finally:
+            leases.release(lead)
+
+    def _lead(self) -> RunOutcome:
+        study, context, run, watcher = self.study, self.context, self.run, self.watcher
+        parent = _begin_parent(context)
+        status = "KILLED"
+        try:
+            context.delivery.deliver(parent)
+            context.delivery.flush()
+            _tidy_up(study, context, watcher, self.delivery)
+            run_search(study, context, self.limits)
+            winner = select_winner(study, context, run.client, parent, watcher.say)
+            first = context.split.development[0]
+            example = run.catalog.root / context.split.table["path"].iloc[first]
+            registered, reason = (
+                refit_and_register(study, winner, context, run.client, example, watcher.say)
+                if winner
+                else (None, "no trial is complete")
+            )
+            status = "FINISHED"
+        finally:
+            parent.finish(status)
+            context.delivery.deliver(parent)
+            context.delivery.flush()
+        return RunOutcome(
+            study=context.name,
+            objective=context.config.objective,
+            is_demo=run.resolved.data.is_demo,
+            registered=registered,
+            not_registered=reason,
+            example=str(example),
         )
-        status = "FINISHED"
-    finally:
-        parent.finish(status)
-        context.delivery.deliver(parent)
-        context.delivery.flush()
-    return RunOutcome(
-        study=context.name,
-        objective=context.config.objective,
-        is_demo=run.resolved.data.is_demo,
-        finished=finished,
-        client=run.client,
-        registered=registered,
-        not_registered=reason,
-        example=str(example),
-    )
 
 
 def _tidy_up(
     study: optuna.Study, context: StudyContext, watcher: Watcher, delivery: Delivery
 ) -> None:
-    """Bring what interrupted runs left behind to its end, in Optuna and in MLflow."""
-    for what in settle_dead_claims(study, context):
-        watcher.say(f"{what} had been cut off and is done again")
-    settled = settle_dead_trials(study, context)
-    if settled:
-        watcher.say(f"trials {settled} had been cut off; their configurations are queued again")
+    """Say what interrupted runs left behind, and bring what they recorded to MLflow."""
+    forget_failed_finalists(study)
+    left = cut_off_trials(study.get_trials(deepcopy=False), context.leases)
+    if left:
+        watcher.say(f"trials {left} had been cut off; they go on where they were")
     waiting = delivery.deliver_all(context.settings.journal_dir)
     if waiting:
         watcher.say(f"delivered what {waiting} interrupted runs had left behind")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import platform
 import signal
+from contextlib import closing
 from datetime import datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
@@ -12,9 +12,13 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
+from breakhis_search.config import SearchConfig
 from breakhis_search.errors import TrackingError
 from breakhis_search.settings import Settings, read_settings
 from breakhis_search.study import budget, worker
+from breakhis_search.study.checkpoints import CheckpointFiles
+from breakhis_search.study.leases import Leases
+from breakhis_search.study.liveness import cut_off_trials
 from breakhis_search.study.progress import SilentObserver
 from breakhis_search.study.report import make_report
 from breakhis_search.tracking import keys
@@ -22,8 +26,8 @@ from breakhis_search.tracking.delivery import Delivery
 from breakhis_search.tracking.journal import Journal
 from breakhis_search.tracking.store import open_store
 
-DEAD = {"host": platform.node(), "boot": "an earlier boot", "pid": 1}
 PICKED = {"optimizer/learning_rate": 0.0012}
+STAGE = SimpleNamespace(until=3)
 
 
 @pytest.fixture(scope="module")
@@ -37,14 +41,19 @@ def client(settings) -> Any:
 
 
 @pytest.fixture
-def context(settings, client) -> SimpleNamespace:
+def context(settings, client, tmp_path) -> Any:
     """What the loop needs of a study's context, on a real store."""
-    return SimpleNamespace(
-        journal=lambda uid: Journal(settings.journal_dir / uid),
-        delivery=Delivery(client, settings, make_report),
-        observer=SilentObserver(),
-        stage="search",
-    )
+    with closing(Leases(f"sqlite:///{tmp_path / 'studies.db'}")) as leases:
+        yield SimpleNamespace(
+            config=SimpleNamespace(search=SearchConfig(attempts=3)),
+            uid="study",
+            journal=lambda uid: Journal(settings.journal_dir / uid),
+            delivery=Delivery(client, settings, make_report),
+            leases=leases,
+            checkpoints=CheckpointFiles(tmp_path / "checkpoints"),
+            observer=SilentObserver(),
+            stage="search",
+        )
 
 
 @pytest.fixture
@@ -52,14 +61,28 @@ def study() -> optuna.Study:
     return optuna.create_study(direction="maximize")
 
 
-def cut_off(study: optuna.Study, uid: str | None, mark: object = DEAD) -> optuna.Trial:
-    """A running trial as its killed process left it."""
+@pytest.fixture
+def finishing(monkeypatch) -> list[int]:
+    """Let every trial end with a score at once; the numbers of those that ran."""
+    ran: list[int] = []
+
+    def train(trial, *_args, **_kwargs):
+        trial.suggest_float("optimizer/learning_rate", 0.001, 0.01)
+        ran.append(trial.number)
+        yield from ()
+        return 0.75
+
+    monkeypatch.setattr(worker, "run_trial", train)
+    monkeypatch.setattr(worker, "trains_only_a_head", lambda *_: False)
+    return ran
+
+
+def cut_off(study: optuna.Study, uid: str | None) -> optuna.Trial:
+    """A running trial as its killed process left it: nobody holds its lease."""
     trial = study.ask()
     trial.suggest_float("optimizer/learning_rate", 0.001, 0.01)
-    if mark:
-        trial.set_user_attr(worker.LEASE, mark)
     if uid:
-        trial.set_user_attr(worker.UID, uid)
+        trial.set_user_attr(budget.UID, uid)
     return trial
 
 
@@ -82,7 +105,11 @@ def states(study: optuna.Study) -> list[TrialState]:
     return [t.state for t in study.trials]
 
 
-def test_ctrl_c_between_asking_and_the_mark_leaves_no_trial_without_an_owner(
+def run_one(study: optuna.Study, context: Any) -> int:
+    return worker.run_batch(study, context, STAGE, at_most=1)
+
+
+def test_ctrl_c_between_asking_and_the_lease_leaves_no_trial_without_an_owner(
     study, context, monkeypatch
 ):
     def ask_and_strike():
@@ -92,37 +119,73 @@ def test_ctrl_c_between_asking_and_the_mark_leaves_no_trial_without_an_owner(
 
     ask, handler = study.ask, signal.getsignal(signal.SIGINT)
     monkeypatch.setattr(study, "ask", ask_and_strike)
+    monkeypatch.setattr(worker, "trains_only_a_head", lambda *_: False)
     study.enqueue_trial(PICKED)
     with pytest.raises(KeyboardInterrupt):
-        worker.run_batch(study, context, at_most=1)
-    assert states(study) == [TrialState.FAIL, TrialState.WAITING]
-    assert study.trials[0].user_attrs[budget.INTERRUPTED]
-    assert study.trials[1].system_attrs["fixed_params"] == PICKED
+        run_one(study, context)
+    assert states(study) == [TrialState.RUNNING]
+    assert cut_off_trials(study.trials, context.leases) == [0], "the next one to look takes it"
     assert signal.getsignal(signal.SIGINT) is handler
 
 
-def test_a_trial_killed_before_its_mark_is_settled_once_that_is_certain(study, context):
-    trial = cut_off(study, None, mark=None)
-    assert worker.settle_dead_trials(study, context) == [], "its process may be about to mark it"
+def test_a_trial_that_was_cut_off_goes_on_with_its_values(study, context, finishing):
+    values = cut_off(study, "cut-off").params
+    assert run_one(study, context) == 1
+    assert finishing == [0]
+    assert states(study) == [TrialState.COMPLETE]
+    assert study.trials[0].params == values
+    assert study.trials[0].user_attrs[budget.UID] == "cut-off", "one identity, so one run"
+
+
+def test_a_trial_killed_before_it_got_its_uid_goes_on_once_that_is_certain(
+    study, context, finishing
+):
+    trial = cut_off(study, None)
+    assert run_one(study, context) == 1
+    assert finishing == [1], "the process of the first one may be about to mark it"
     stored = study._storage._get_trial(trial._trial_id)
     stored.datetime_start = datetime.now() - timedelta(minutes=2)  # noqa: DTZ005 - as Optuna
-    assert worker.settle_dead_trials(study, context) == [0]
-    assert states(study) == [TrialState.FAIL, TrialState.WAITING]
+    assert run_one(study, context) == 1
+    assert finishing == [1, 0]
 
 
-def test_a_trial_killed_before_its_run_began_is_settled(study, context):
-    cut_off(study, "never-begun")
-    assert worker.settle_dead_trials(study, context) == [0]
-    assert context.delivery.deliver(context.journal("never-begun"))
-    assert states(study) == [TrialState.FAIL, TrialState.WAITING]
+def test_a_trial_that_another_process_is_at_is_left_to_it(study, context, finishing, tmp_path):
+    with closing(Leases(f"sqlite:///{tmp_path / 'studies.db'}")) as others:
+        cut_off(study, "theirs")
+        assert others.take("theirs")
+        for _ in range(3):
+            run_one(study, context)
+        assert finishing == [1, 2], "theirs has its place in the budget of three"
+        assert study.trials[0].state == TrialState.RUNNING
+        assert cut_off_trials(study.trials, context.leases) == []
+
+
+def test_the_budget_is_met_exactly_whoever_is_at_work(study, context, finishing):
+    while run_one(study, context):
+        pass
+    assert states(study) == [TrialState.COMPLETE] * 3
+
+
+def test_a_trial_that_kills_its_process_again_and_again_fails(study, context, client, finishing):
+    cut_off(study, "deadly").set_user_attr(worker.LOST, 2)
+    begun(context, "deadly").release()
+    assert run_one(study, context) == 1
+    assert finishing == [1], "it is not tried a fourth time"
+    assert states(study) == [TrialState.FAIL, TrialState.COMPLETE]
+    assert "its process ended 3 times" in study.trials[0].user_attrs[worker.REASON]
+    context.delivery.deliver(context.journal("deadly"))
+    run = run_of(client, "deadly")
+    assert run.info.status == "FAILED"
+    assert run.data.tags[keys.STATE] == "failed"
+    assert "its process ended 3 times" in run.data.tags[keys.FAILURE]
 
 
 @pytest.mark.parametrize("was_finished", [False, True], ids=["running", "recorded as complete"])
-def test_a_delivered_run_of_a_dead_trial_ends_as_optuna_says(
+def test_no_delivered_run_of_a_dead_trial_is_left_running(
     study, context, client, settings, was_finished
 ):
     uid = f"delivered-{was_finished}"
-    trial = cut_off(study, uid)
+    cut_off(study, uid)
     journal = begun(context, uid)
     if was_finished:
         journal.set_tags({keys.STATE: "complete"})
@@ -130,41 +193,19 @@ def test_a_delivered_run_of_a_dead_trial_ends_as_optuna_says(
         context.delivery.deliver(journal)
     journal.release()  # as the end of its process does
     assert run_of(client, uid).info.status == ("FINISHED" if was_finished else "RUNNING")
-    assert worker.settle_dead_trials(study, context) == [0]
     context.delivery.deliver_all(settings.journal_dir)
-    run = run_of(client, uid)
-    assert run.info.status == "FAILED"
-    assert run.data.tags[keys.STATE] == "interrupted"
-    assert study.trials[1].system_attrs["fixed_params"] == trial.params
+    assert run_of(client, uid).info.status == ("FINISHED" if was_finished else "FAILED")
 
 
-def test_an_interrupted_trial_whose_end_found_no_disk_space_is_ended_later(
-    study, context, client, settings
+def test_a_store_lost_after_training_does_not_cost_the_trial(
+    study, context, monkeypatch, finishing
 ):
-    trial = cut_off(study, "no-end")
-    begun(context, "no-end").release()
-    trial.set_user_attr(budget.INTERRUPTED, True)
-    study.tell(trial, state=TrialState.FAIL)
-    for _ in range(2):
-        assert worker.settle_dead_trials(study, context) == []
-        context.delivery.deliver_all(settings.journal_dir)
-    assert run_of(client, "no-end").info.status == "FAILED"
-    kinds = (settings.journal_dir / "no-end" / "records.jsonl").read_text().count('"finish"')
-    assert kinds == 1, "ended once"
-
-
-def test_a_store_lost_after_training_does_not_cost_the_trial(study, context, monkeypatch):
     def refuse(_journal):
         raise TrackingError("the store is gone")
 
-    def train(*_args, **_kwargs):
-        yield from ()
-        return 0.75
-
-    monkeypatch.setattr(worker, "run_trial", train)
     monkeypatch.setattr(context.delivery, "deliver", refuse)
     with pytest.raises(TrackingError, match="the store is gone"):
-        worker.run_batch(study, context, at_most=1)
+        run_one(study, context)
     assert states(study) == [TrialState.COMPLETE]
     assert study.best_value == 0.75
 
@@ -172,13 +213,13 @@ def test_a_store_lost_after_training_does_not_cost_the_trial(study, context, mon
 @pytest.mark.parametrize(
     ("error", "left"),
     [
-        (KeyboardInterrupt("stop"), [TrialState.FAIL, TrialState.WAITING]),
-        (TrackingError("the store is gone"), [TrialState.FAIL, TrialState.WAITING]),
-        (ZeroDivisionError("a bug"), [TrialState.FAIL]),
+        (KeyboardInterrupt("stop"), TrialState.RUNNING),
+        (TrackingError("the store is gone"), TrialState.RUNNING),
+        (ZeroDivisionError("a bug"), TrialState.FAIL),
     ],
     ids=["Ctrl-C", "lost store", "bug"],
 )
-def test_what_stopped_a_trial_from_outside_is_tried_again(study, context, monkeypatch, error, left):
+def test_what_stopped_a_trial_from_outside_goes_on_later(study, context, monkeypatch, error, left):
     def stop(trial, *_args, **_kwargs):
         trial.suggest_float("optimizer/learning_rate", 0.001, 0.01)
         yield from ()
@@ -186,6 +227,40 @@ def test_what_stopped_a_trial_from_outside_is_tried_again(study, context, monkey
 
     monkeypatch.setattr(worker, "run_trial", stop)
     with pytest.raises(type(error), match=str(error)):
-        worker.run_batch(study, context, at_most=1)
-    assert states(study) == left
+        run_one(study, context)
+    assert states(study) == [left]
     assert not budget.counts_towards_budget(study.trials[0])
+    waits = [0] if left == TrialState.RUNNING else []
+    assert cut_off_trials(study.trials, context.leases) == waits
+
+
+def test_an_interrupted_trial_that_goes_on_has_lost_no_process(study, context, monkeypatch):
+    def stop(*_args, **_kwargs):
+        yield from ()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(worker, "run_trial", stop)
+        for _ in range(4):
+            with pytest.raises(KeyboardInterrupt):
+                run_one(study, context)
+    assert states(study) == [TrialState.RUNNING]
+    assert worker.LOST not in study.trials[0].user_attrs
+
+
+@pytest.mark.parametrize(
+    ("limit", "trials"),
+    [({"target": 0.7}, 1), ({"patience": 1}, 2), ({"device_hours": 1e-9}, 1), ({}, 3)],
+    ids=["target", "patience", "device_hours", "none"],
+)
+def test_a_limit_ends_the_search_before_its_number_of_trials(
+    study, context, finishing, monkeypatch, limit, trials
+):
+    context.config.search = SearchConfig(**limit)
+    seconds = worker.Timer()
+    seconds.seconds["total"] = 60.0
+    monkeypatch.setattr(worker, "Timer", lambda: seconds)
+    while run_one(study, context):
+        pass
+    assert len(study.trials) == trials
+    assert (worker.why_stopped(study, context) is None) == (limit == {})

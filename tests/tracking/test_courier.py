@@ -43,7 +43,7 @@ def begun(settings, uid: str = "a") -> Journal:
 
 
 def courier_of(settings, make=make_nothing) -> Courier:
-    return Courier(Delivery(open_store(settings), settings), settings, make)
+    return Courier(settings, make, delivery=Delivery(open_store(settings), settings))
 
 
 def test_what_is_asked_for_is_there_after_a_flush_though_the_writer_goes_on(settings) -> None:
@@ -70,14 +70,42 @@ def test_what_is_asked_for_is_there_after_a_flush_though_the_writer_goes_on(sett
     assert client.get_run(run_id).info.status == "FINISHED"
 
 
-def test_a_store_that_refuses_is_told_once_and_for_all(settings) -> None:
+def test_a_store_that_refuses_is_told_while_the_search_goes_on(settings) -> None:
     gone = replace(settings, tracking_uri="http://127.0.0.1:9")
-    courier = Courier(Delivery(open_store(settings), settings), gone, make_nothing)
-    with pytest.raises(TrackingError, match="127.0.0.1:9"):
-        courier.flush()
-    with pytest.raises(TrackingError, match="127.0.0.1:9"):
-        courier.deliver(begun(settings))
+    told: list[str] = []
+    courier = Courier(gone, make_nothing, patience_s=0.0, say=told.append)
+    journal = begun(settings)
+    assert courier.deliver(journal)
+    for _ in range(2):
+        with pytest.raises(TrackingError, match="127.0.0.1:9"):
+            courier.flush()
+    assert courier.deliver(journal), "who only brings something is not stopped"
     courier.close()
+    assert len(told) == 1
+    assert "the search goes on, and its records are delivered later" in told[0]
+    assert journal.has_undelivered
+
+
+def test_what_a_store_refused_is_delivered_once_it_answers(settings, tmp_path) -> None:
+    folder = tmp_path / "store"
+    later = replace(settings, tracking_uri=f"sqlite:///{folder / 'mlflow.db'}")
+    folder.write_text("a file where the folder should be")
+    told: list[str] = []
+    courier = Courier(later, make_nothing, say=told.append)
+    journal = begun(settings)
+    journal.log_metrics({"loss": 0.5}, step=0)
+    courier.deliver(journal)
+    assert courier.connection.poll(30)
+    courier.deliver(journal)
+    assert len(told) == 1
+    folder.unlink()
+    courier.flush()
+    courier.close()
+    assert told[1:] == ["MLflow answers again: what waited is delivered"]
+    assert not journal.has_undelivered
+    client = open_store(later)
+    run_id = Delivery(client, later).run_id("a")
+    assert [m.step for m in client.get_metric_history(run_id, "loss")] == [0]
 
 
 def test_a_defect_comes_with_its_traceback(settings) -> None:

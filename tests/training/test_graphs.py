@@ -217,3 +217,35 @@ def test_the_cache_lets_the_least_recently_used_graph_go():
     cache.keep("c", TrainingGraph(keras.Sequential()))
     assert cache.find("b") is None
     assert cache.find("a") is graphs["a"]
+
+
+def test_a_batch_in_parts_is_learnt_from_as_a_whole(monkeypatch):
+    """Without what normalises by batch and what is drawn at random, the numbers are the same."""
+    keras.utils.set_random_seed(1)
+    image = keras.Input((8, 12, 3))
+    logits = keras.layers.Dense(2)(keras.layers.Flatten()(keras.layers.Rescaling(1 / 255)(image)))
+    core = keras.Model(image, logits)
+    start = core.get_weights()
+    rng = np.random.default_rng(0)
+    inputs = [rng.integers(0, 256, (8, 8, 12, 3), dtype=np.uint8) for _ in range(3)]
+    steps = EpochSteps(
+        rows=np.zeros((3, 8), np.int64),
+        targets=np.eye(2, dtype=np.float32)[rng.integers(0, 2, (3, 8))],
+        weights=rng.uniform(0.5, 2, (3, 8)).astype(np.float32),
+        rates=np.array([0.01, 0.02, 0.005], np.float32),
+    )
+    monkeypatch.setattr("breakhis_search.training.compilation.augment", lambda x, *_, **__: x)
+    plan = dataclasses.replace(PLAN, weight_decay=0.1)
+    learnt, losses, answers = [], [], []
+    for parts in (1, 2, 4):
+        core.set_weights(start)
+        phase = TrainingGraph(core).phase("all", is_focal=False, turns=False, parts=parts)
+        phase.restart(plan, 0, dropout_rate=0.0)
+        losses.append(phase.train(inputs, steps))
+        learnt.append(np.concatenate([w.ravel() for w in core.get_weights()]))
+        answers.append(phase.predict(inputs))
+    assert np.abs(learnt[0] - np.concatenate([w.ravel() for w in start])).max() > 1e-3
+    for other in (1, 2):
+        np.testing.assert_allclose(learnt[other], learnt[0], atol=2e-5)
+        np.testing.assert_allclose(answers[other], answers[0], atol=1e-3)
+        assert losses[other] == pytest.approx(losses[0], rel=1e-4)

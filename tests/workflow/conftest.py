@@ -60,7 +60,7 @@ class Home:
 
     def search(self, study: str, trials: int, *more: str) -> int:
         """Run a tiny search on the demo."""
-        options = ["--data", str(self.demo), "--trials", str(trials), *TINY, *more]
+        options = ["--data", str(self.demo), "--trials", str(trials), "--workers=0", *TINY, *more]
         return self.run("run", "--study", study, *options)
 
 

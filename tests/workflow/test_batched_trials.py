@@ -56,13 +56,13 @@ def test_a_batch_is_interrupted_as_one_and_goes_on(home, real_weights, monkeypat
         patch.setattr(name, stop)
         assert home.search("binary", 10, *FROZEN, weights) == 130
     states = [t.state for t in study_of(home).trials]
-    assert TrialState.RUNNING not in states
-    assert states.count(TrialState.FAIL) == states.count(TrialState.WAITING) > 1
+    assert states.count(TrialState.RUNNING) > 1
+    assert TrialState.FAIL not in states
 
     assert home.search("binary", 10, *FROZEN, weights) == 0
     trials = study_of(home).trials
     complete = [t for t in trials if t.state == TrialState.COMPLETE]
-    assert len(complete) == 10
+    assert len(complete) == len(trials) == 10
     assert {t.params["model/architecture"] for t in complete} == {"mobilenet", "small_cnn"}
     runs = {int(r.data.tags[keys.TRIAL_NUMBER]): r for r in runs_of(home)}
     assert not [r for r in runs.values() if r.info.status == "RUNNING"]

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-import platform
 
 import optuna
 import pytest
 from optuna.trial import TrialState
 
 from breakhis_search.errors import TrialFailure
+from breakhis_search.study.worker import TakenTrial
 from breakhis_search.tracking import keys
+from breakhis_search.training.step_tensorflow import TensorFlowStep as Step
+from breakhis_search.training.trainer import FoldTrainer
 
 
 def study_of(home, name: str = "binary-demo@v1") -> optuna.Study:
@@ -65,23 +67,91 @@ def test_ctrl_c_keeps_what_is_finished_and_the_same_command_goes_on(home, plant,
     assert "Stopped: 1 of 2 trials done" in told
     assert "the same command goes on" in told
     states = [t.state for t in study_of(home).trials]
-    assert states == [TrialState.COMPLETE, TrialState.FAIL, TrialState.WAITING]
+    assert states == [TrialState.COMPLETE, TrialState.RUNNING]
     assert {r.info.status for r in runs_of(home)} == {"FINISHED", "FAILED"}
-    interrupted = study_of(home).trials[1].params
+    begun = study_of(home).trials[1]
     assert home.run("status", "--json") == 0
     [status] = json.loads(capsys.readouterr().out)["studies"]
-    assert [status[k] for k in ("complete", "failed", "interrupted", "queued")] == [1, 0, 1, 1]
+    assert [status[k] for k in ("complete", "failed", "interrupted", "running")] == [1, 0, 1, 0]
 
     assert home.search("binary", 2) == 0
     told = capsys.readouterr().out
-    assert "continuing binary-demo@v1: 1 of 2 trials done, 1 queued" in told
-    assert "\n2/2 trial 2 " in told
+    assert "continuing binary-demo@v1: 1 of 2 trials done, 1 begun" in told
+    assert "trials [1] had been cut off; they go on where they were" in told
+    assert "\n2/2 trial 1 " in told
     trials = study_of(home).trials
-    assert [t.state for t in trials] == [TrialState.COMPLETE, TrialState.FAIL, TrialState.COMPLETE]
-    assert trials[2].params == interrupted
-    assert not [r for r in runs_of(home) if r.info.status == "RUNNING"]
-    tags = [r.data.tags[keys.STATE] for r in runs_of(home)]
-    assert sorted(tags) == ["complete", "complete", "interrupted"]
+    assert [t.state for t in trials] == [TrialState.COMPLETE, TrialState.COMPLETE]
+    assert trials[1].params == begun.params
+    assert_whole(home, trials)
+
+
+def assert_whole(home, trials) -> None:
+    """One finished run a trial, of the same identity, with every epoch once."""
+    runs = {r.data.tags[keys.TRIAL_UID]: r for r in runs_of(home)}
+    assert set(runs) == {t.user_attrs["trial_uid"] for t in trials}
+    assert len(runs_of(home)) == len(trials)
+    for trial in trials:
+        run = runs[trial.user_attrs["trial_uid"]]
+        assert (run.info.status, run.data.tags[keys.STATE]) == ("FINISHED", "complete")
+        assert not run.data.tags.get(keys.FAILURE)
+        assert run.data.metrics["objective/auroc"] == pytest.approx(trial.value)
+        for metric in run.data.metrics:
+            history = home.client.get_metric_history(run.info.run_id, metric)
+            steps = [m.step for m in history]
+            assert len(set(steps)) == len(steps), metric
+        for fold in (0, 1):
+            history = home.client.get_metric_history(run.info.run_id, f"epoch/fold_{fold}/loss")
+            assert [m.step for m in history] == [0, 1]
+    assert not list(home.settings.checkpoints.glob("*")), "what ended leaves no checkpoint"
+
+
+def epochs_trained(monkeypatch) -> list[int]:
+    """The epochs that are trained from now on."""
+    trained: list[int] = []
+    epoch = FoldTrainer._epoch
+
+    def count(self, phase, data, order, rates, where, score):
+        trained.append(where.number)
+        return epoch(self, phase, data, order, rates, where, score)
+
+    monkeypatch.setattr(FoldTrainer, "_epoch", count)
+    return trained
+
+
+LONGER = ("--set", "training.max_epochs=4")
+
+
+@pytest.mark.parametrize("at", [2, 4, 7], ids=["first_fold", "between_folds", "second_fold"])
+def test_a_killed_trial_goes_on_at_its_epoch_to_the_same_numbers(
+    home, make_home, tmp_path, plant, monkeypatch, at
+):
+    with monkeypatch.context() as patch:
+        patch.setattr(TakenTrial, "give_back", lambda *_: None)  # as kill -9: nothing is said
+        patch.setattr("breakhis_search.study.leases.Leases.close", lambda *_: None)
+        patch.setattr("breakhis_search.study.process_mark._start_time", lambda _pid: "1")
+        bomb = Bomb(KeyboardInterrupt(), at)
+        patch.setattr(
+            "breakhis_search.cli.progress.TerminalObserver.epoch_finished",
+            lambda *_, **__: bomb(),
+        )
+        assert home.search("binary", 1, *LONGER) == 130
+    assert study_of(home).trials[0].state == TrialState.RUNNING
+    with monkeypatch.context() as patch:
+        trained = epochs_trained(patch)
+        patch.setattr("breakhis_search.workflow.search.select_winner", lambda *_: None)
+        assert home.search("binary", 1, *LONGER) == 0
+    # The epoch that was at work when the process ended is trained again, those before are not.
+    assert len(trained) == 8 - (at - 1)
+    [trial] = study_of(home).trials
+    assert trial.state == TrialState.COMPLETE
+    other = make_home(tmp_path / "other")
+    with monkeypatch.context() as patch:
+        patch.setattr("breakhis_search.workflow.search.select_winner", lambda *_: None)
+        assert other.search("binary", 1, *LONGER) == 0
+    [never_stopped] = study_of(other).trials
+    assert trial.params == never_stopped.params
+    assert trial.value == pytest.approx(never_stopped.value, abs=1e-6)
+    assert trial.intermediate_values == pytest.approx(never_stopped.intermediate_values, abs=1e-6)
 
 
 def test_ctrl_c_during_the_refit_leaves_nothing_running_or_half_registered(home, monkeypatch):
@@ -108,17 +178,62 @@ def test_a_trial_that_fails_is_recorded_and_the_study_goes_on(home, plant):
     assert failed.data.tags[keys.FAILURE] == "the planted reason"
 
 
-def test_a_trial_of_a_dead_process_is_settled_and_tried_again(home):
+class _OutOfMemoryError(Exception):
+    """As a backend says it."""
+
+    def __str__(self) -> str:
+        return "RESOURCE_EXHAUSTED: planted"
+
+
+def want_memory_for(monkeypatch, more_than: int) -> list[int]:
+    """Let every step of more images fail for want of memory; the sizes that were tried."""
+    tried: list[int] = []
+    take = Step.take
+
+    def take_or_fail(self, inputs, *rest):
+        tried.append(len(inputs))
+        if len(inputs) > more_than:
+            raise _OutOfMemoryError
+        return take(self, inputs, *rest)
+
+    monkeypatch.setattr(Step, "take", take_or_fail)
+    return tried
+
+
+def test_want_of_memory_makes_the_parts_smaller_and_not_the_batch(home, monkeypatch):
+    tried = want_memory_for(monkeypatch, more_than=4)
+    assert home.search("binary", 1) == 0
+    assert set(tried) == {16, 8, 4}
+    [trial] = runs_of(home)
+    assert trial.data.tags[keys.BATCH_IN_PARTS] == "4"
+    assert trial.data.params["training/batch_size"] == "16"
+    assert (trial.info.status, trial.data.tags[keys.STATE]) == ("FINISHED", "complete")
+    for fold in (0, 1):
+        history = home.client.get_metric_history(trial.info.run_id, f"epoch/fold_{fold}/loss")
+        assert [m.step for m in history] == [0, 1]
+
+
+def test_want_of_memory_for_the_smallest_parts_is_the_cause_of_a_failure(home, monkeypatch, capsys):
+    want_memory_for(monkeypatch, more_than=0)
+    assert home.search("binary", 1) == 0
+    assert "no trial is complete" in capsys.readouterr().out
+    [trial] = runs_of(home)
+    assert "out of memory on" in trial.data.tags[keys.FAILURE]
+    assert "4 images at a time" in trial.data.tags[keys.FAILURE]
+    assert home.run("status") == 0
+    assert "binary-demo@v1: 1 failed: out of memory on" in capsys.readouterr().out
+
+
+def test_a_trial_of_a_dead_process_goes_on(home):
     assert home.search("binary", 1) == 0
     study = study_of(home)
     dead = study.ask()
-    lease = {"host": platform.node(), "boot": "an earlier boot", "pid": 1}
-    study._storage.set_trial_user_attr(dead._trial_id, "lease", lease)
+    study._storage.set_trial_user_attr(dead._trial_id, "trial_uid", "dead")
     assert study.trials[1].state == TrialState.RUNNING
     assert home.search("binary", 2) == 0
-    states = [t.state for t in study_of(home).trials]
-    assert TrialState.RUNNING not in states
-    assert states.count(TrialState.COMPLETE) == 2
+    trials = study_of(home).trials
+    assert [t.state for t in trials] == [TrialState.COMPLETE, TrialState.COMPLETE]
+    assert trials[1].user_attrs["trial_uid"] == "dead"
 
 
 def test_another_space_starts_another_version(home, capsys):

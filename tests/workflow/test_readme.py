@@ -71,7 +71,7 @@ def test_every_command_in_the_readme_works(
     shutil.copy(next(tiny_demo.rglob("*.png")), tmp_path / "image.png")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("breakhis_search.workflow.dataset.SOURCE_URL", server)
-    monkeypatch.setattr("breakhis_search.cli.run._confirm_slow", lambda _: None)
+    monkeypatch.setattr("breakhis_search.cli.run._confirm_slow", lambda *_: None)
     typed = commands()
     assert len(typed) >= 8
     for arguments in typed:

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 from breakhis_search.settings import read_settings
+from breakhis_search.study.leases import Leases
 from breakhis_search.tracking import keys
 from breakhis_search.tracking.delivery import Delivery
 from breakhis_search.workflow.preparation import Watcher, prepare_run
@@ -25,7 +26,8 @@ def test_search_needs_no_file_of_a_sealed_patient(home, tmp_path: Path, monkeypa
     assert len(sealed) > 0
     for path in sealed["path"]:
         (run.catalog.root / path).unlink()
-    context = _context(run, Watcher(), Delivery(run.client, run.settings))
+    delivery = Delivery(run.client, run.settings)
+    context = _context(run, Watcher(), delivery, Leases(run.settings.studies_uri))
     assert len(context.images) == len(context.split.table) == len(run.split.development)
     assert not set(context.split.table["patient"]) & run.split.sealed.groups
     assert context.tags[keys.SEALED_TEST] == f"{len(run.split.sealed.groups)} patients"

@@ -6,8 +6,14 @@ A lock of the operating system tells two open files of one process apart as it d
 
 from __future__ import annotations
 
-import optuna
+import threading
+import time
+from contextlib import closing
 
+import optuna
+from optuna.trial import TrialState
+
+from breakhis_search.study.leases import Leases
 from breakhis_search.tracking import keys
 from breakhis_search.tracking.journal import Journal
 
@@ -31,14 +37,30 @@ def test_the_live_journal_of_another_study_is_left_alone(searched):
         theirs.release()
 
 
-def test_a_study_that_another_process_runs_is_refused(searched, capsys):
-    before = study_of(searched)
-    parent = Journal(searched.settings.journal_dir / before.user_attrs["uid"])
-    with parent.held() as is_ours:
-        assert is_ours
-        assert searched.search("binary", 4) == 1
-        message = capsys.readouterr().err
-        assert message.startswith("error: binary-demo@v1 is being run by another process")
-        assert "wait until that ends" in message
-    assert len(study_of(searched).trials) == len(before.trials)
-    assert not list(parent.undelivered()), "nothing was written into its journal"
+def test_a_study_that_another_process_leads_is_joined(searched, capsys):
+    """The other one is at the last trial of the budget and then goes: this one ends the study."""
+    study = study_of(searched)
+    budget = len(study.trials) + 2
+    with closing(Leases(searched.settings.studies_uri)) as theirs:
+        assert theirs.take(f"{study.user_attrs['uid']}/lead")
+        last = study.ask()
+        study._storage.set_trial_user_attr(last._trial_id, "trial_uid", "theirs")
+        assert theirs.take("theirs")
+
+        def go() -> None:
+            while len(study_of(searched).trials) < budget or not _is_over(searched, budget - 1):
+                time.sleep(0.1)
+            theirs.close()  # gone without a word, as a killed process is
+
+        other = threading.Thread(target=go)
+        other.start()
+        assert searched.search("binary", budget) == 0
+        other.join()
+    told = capsys.readouterr().out
+    assert "joining binary-demo@v1, which another process leads" in told
+    states = [t.state for t in study_of(searched).trials]
+    assert states == [TrialState.COMPLETE] * budget, "and what the other one was at goes on here"
+
+
+def _is_over(searched, number: int) -> bool:
+    return study_of(searched).trials[number].state.is_finished()

@@ -1,0 +1,1 @@
+"""Where searches run: processes of this machine, each with its device, under one supervisor."""

@@ -1,0 +1,222 @@
+"""What a run has reached, on disk: its finished folds, and where the one at work stands.
+
+Written by a thread beside the training; of states that come faster than the disk takes them only
+the newest is written. A file counts once it is complete: written aside, flushed, renamed. There is
+no pickle in it. A run's files are deleted when it ends, so that the disk holds one state for every
+run that is at work or was cut off.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import threading
+import zipfile
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from breakhis_search.errors import TrackingError
+from breakhis_search.training.results import EpochReport, FoldResult
+from breakhis_search.training.state import (
+    FoldState,
+    Part,
+    StateMismatchError,
+    places_of,
+    snapshot_from,
+)
+
+FORMAT = 1
+"""Of the files; those of another format are not read."""
+
+Arrays = Mapping[str, npt.NDArray[Any]]
+
+
+class CheckpointFiles:
+    """Writes checkpoints in a thread of its own, the newest content of each file.
+
+    Args:
+        folder: Of all runs.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._lock = threading.Lock()
+        self._waiting: dict[Path, tuple[Arrays, Mapping[str, Any]] | None] = {}
+        self._pending: list[Future[None]] = []
+
+    def of(self, uid: str) -> RunCheckpoint:
+        """Return the checkpoint of a run."""
+        return RunCheckpoint(self, self._folder / uid)
+
+    def write(self, file: Path, arrays: Arrays, facts: Mapping[str, Any]) -> None:
+        """Have a file written soon.
+
+        Raises:
+            TrackingError: The disk refused what was to be written before.
+        """
+        self._later(file, (arrays, facts))
+
+    def delete(self, file: Path) -> None:
+        """Have a file deleted, after what was to be written before."""
+        self._later(file, None)
+
+    def _later(self, file: Path, content: tuple[Arrays, Mapping[str, Any]] | None) -> None:
+        self._raise_refusal(wait=False)
+        with self._lock:
+            is_new = file not in self._waiting
+            self._waiting[file] = content
+            if is_new:
+                self._pending.append(self._pool.submit(self._do, file))
+
+    def settle(self) -> None:
+        """Wait until everything is written.
+
+        Raises:
+            TrackingError: The disk refused.
+        """
+        self._raise_refusal(wait=True)
+
+    def _raise_refusal(self, *, wait: bool) -> None:
+        with self._lock:
+            ready = [future for future in self._pending if wait or future.done()]
+            self._pending = [future for future in self._pending if future not in ready]
+        for future in ready:
+            try:
+                future.result()
+            except OSError as error:
+                raise TrackingError(
+                    f"the checkpoints {self._folder} cannot be written ({error.strerror or error})",
+                    remedy="free space or make the folder writable, then run the same command"
+                    " again; nothing recorded so far is lost",
+                ) from error
+
+    def _do(self, file: Path) -> None:
+        with self._lock:
+            wanted = self._waiting.pop(file)
+        if wanted is None:
+            file.unlink(missing_ok=True)
+            return
+        arrays, facts = wanted
+        file.parent.mkdir(parents=True, exist_ok=True)
+        aside = file.with_suffix(".part")
+        text = json.dumps({"format": FORMAT, **facts}).encode()
+        content: dict[str, Any] = {"facts": np.frombuffer(text, np.uint8), **arrays}
+        try:
+            with aside.open("wb") as target:
+                np.savez(target, **content)
+                target.flush()
+                os.fsync(target.fileno())
+            aside.replace(file)
+        except OSError:
+            aside.unlink(missing_ok=True)
+            raise
+
+
+class RunCheckpoint:
+    """The checkpoint of one run, by part: a fold, or a fold of a repetition.
+
+    Args:
+        files: Writes them.
+        folder: Of this run.
+    """
+
+    def __init__(self, files: CheckpointFiles, folder: Path) -> None:
+        self._files = files
+        self._folder = folder
+
+    def keep_state(self, part: str, state: FoldState) -> None:
+        """Keep where a fold stands, in place of where it stood before."""
+        arrays = {f"phase/{name}": value for name, value in state.phase.arrays.items()}
+        arrays |= {f"best/{name}": value for name, value in state.best.arrays.items()}
+        facts = {
+            "span": state.span,
+            "history": [asdict(report) for report in state.history],
+            "phase": state.phase.facts,
+            "best": state.best.facts,
+        }
+        self._files.write(self._state_file(part), arrays, facts)
+
+    def state(self, part: str) -> FoldState | None:
+        """Return where a fold stood; ``None`` where it was not begun or is finished."""
+        found = _read(self._state_file(part))
+        if found is None:
+            return None
+        arrays, facts = found
+        return FoldState(
+            span=facts["span"],
+            history=_reports(facts["history"]),
+            phase=Part(_under("phase/", arrays), facts["phase"]),
+            best=Part(_under("best/", arrays), facts["best"]),
+        )
+
+    def keep_fold(self, part: str, result: FoldResult, core: Any, *, weights: bool) -> None:
+        """Keep a finished fold.
+
+        Args:
+            part: Its name.
+            result: What came of it.
+            core: The model it is of.
+            weights: Whether its weights will be asked for.
+        """
+        arrays = {}
+        if weights:
+            arrays = {f"kept/{k}": v for k, v in places_of(core, result.kept).items()}
+        if result.logits is not None:
+            arrays["logits"] = result.logits
+        history = [asdict(report) for report in result.history]
+        self._files.write(
+            self._fold_file(part), arrays, {"history": history, "best_epoch": result.best_epoch}
+        )
+        self._files.delete(self._state_file(part))
+
+    def fold(self, part: str, core: Any) -> FoldResult | None:
+        """Return a finished fold; ``None`` where it is not finished, or of another graph."""
+        found = _read(self._fold_file(part))
+        if found is None:
+            return None
+        arrays, facts = found
+        try:
+            kept = snapshot_from(core, _under("kept/", arrays))
+        except StateMismatchError:
+            return None
+        return FoldResult(
+            _reports(facts["history"]), facts["best_epoch"], arrays.get("logits"), kept
+        )
+
+    def drop(self) -> None:
+        """Delete it: the run has ended."""
+        self._files.settle()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _fold_file(self, part: str) -> Path:
+        return self._folder / f"{part.replace('/', '-')}.npz"
+
+    def _state_file(self, part: str) -> Path:
+        return self._folder / f"{part.replace('/', '-')}.state.npz"
+
+
+def _read(file: Path) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]] | None:
+    """The content of a file; ``None`` where there is none, or none of this format."""
+    try:
+        with file.open("rb") as source, np.load(source, allow_pickle=False) as content:
+            arrays = {name: content[name] for name in content.files}
+        facts = json.loads(arrays.pop("facts").tobytes())
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
+    return (arrays, facts) if facts.get("format") == FORMAT else None
+
+
+def _under(prefix: str, arrays: Arrays) -> dict[str, npt.NDArray[Any]]:
+    return {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
+
+
+def _reports(history: list[dict[str, Any]]) -> tuple[EpochReport, ...]:
+    return tuple(EpochReport(**report) for report in history)

@@ -1,0 +1,153 @@
+"""What dead processes left behind, and how to bring it to an end where nobody will go on with it.
+
+``run`` goes on with what was cut off by itself. This is for studies that nobody will run again.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+from optuna.trial import TrialState
+
+from breakhis_search.settings import Settings
+from breakhis_search.study.budget import INTERRUPTED, UID
+from breakhis_search.study.leases import Leases
+from breakhis_search.study.liveness import cut_off_trials
+from breakhis_search.study.storage import open_storage, storage_errors
+from breakhis_search.tracking import keys
+from breakhis_search.tracking.delivery import Delivery, MakeReport
+from breakhis_search.tracking.journal import Journal, all_journals
+from breakhis_search.tracking.store import open_store, tracking_errors
+
+GIVEN_UP = "cut off, and given up by `status --repair`"
+
+
+@dataclass(frozen=True)
+class Orphan:
+    """Something that a dead process left.
+
+    Attributes:
+        kind: ``trial``, ``run`` (in a journal here) or ``checkpoint``.
+        name: What it is, for people.
+        study: The study of a trial; else empty.
+        number: The number of a trial; else -1.
+        uid: Its identity; empty for a trial that had none yet.
+        remedy: What would be done.
+    """
+
+    kind: str
+    name: str
+    study: str
+    number: int
+    uid: str
+    remedy: str
+
+
+def find_orphans(settings: Settings) -> list[Orphan]:
+    """Return what dead processes left, trials first; nothing is changed."""
+    with storage_errors(settings.studies_uri), closing(Leases(settings.studies_uri)) as leases:
+        trials = list(_trials(settings, leases))
+    known = {trial.uid for trial in trials}
+    runs = [
+        Orphan("run", f"run {j.uid}", "", -1, j.uid, "ended as FAILED in MLflow")
+        for j in all_journals(settings.journal_dir)
+        if j.uid not in known and _is_left(j)
+    ]
+    return trials + runs + list(_checkpoints(settings, known))
+
+
+def _trials(settings: Settings, leases: Leases) -> Iterator[Orphan]:
+    storage = open_storage(settings.studies_uri)
+    for name in sorted(s.study_name for s in storage.get_all_studies()):
+        trials = optuna.load_study(study_name=name, storage=storage).get_trials(deepcopy=False)
+        left = set(cut_off_trials(trials, leases))
+        for trial in trials:
+            if trial.number in left:
+                uid = str(trial.user_attrs.get(UID, ""))
+                remedy = "failed as interrupted, without a place in the budget; its run ended"
+                yield Orphan(
+                    "trial", f"{name} trial {trial.number}", name, trial.number, uid, remedy
+                )
+
+
+def _is_left(journal: Journal) -> bool:
+    with journal.held() as nobody_writes:
+        return nobody_writes and not journal.is_finished()
+
+
+def _checkpoints(settings: Settings, of_trials: set[str]) -> Iterator[Orphan]:
+    """Checkpoints of no trial that will go on; those of other work are its own business."""
+    folder = settings.checkpoints
+    for found in sorted(folder.iterdir()) if folder.is_dir() else ():
+        journal = Journal(settings.journal_dir / found.name)
+        if found.name not in of_trials and journal.is_begun and _ended_for_good(journal):
+            size_mb = sum(f.stat().st_size for f in found.iterdir()) / 1e6
+            name = f"checkpoint {found.name} ({size_mb:.0f} MB)"
+            yield Orphan("checkpoint", name, "", -1, found.name, "deleted")
+
+
+def _ended_for_good(journal: Journal) -> bool:
+    return journal.is_finished() and not journal.was_interrupted()
+
+
+def repair(settings: Settings, orphans: Sequence[Orphan], make_report: MakeReport) -> None:
+    """Bring orphans to their end, in Optuna and in MLflow.
+
+    Args:
+        settings: Where things are.
+        orphans: From :func:`find_orphans`; what came to life since is left alone.
+        make_report: Makes the pages that are still due.
+    """
+    client = open_store(settings)
+    with storage_errors(settings.studies_uri), closing(Leases(settings.studies_uri)) as leases:
+        for orphan in orphans:
+            if orphan.kind == "trial":
+                _end_trial(settings, leases, orphan, client)
+            elif orphan.kind == "run":
+                _end_run(settings, orphan.uid)
+            else:
+                shutil.rmtree(settings.checkpoints / orphan.uid, ignore_errors=True)
+    with tracking_errors(settings.tracking_uri):
+        Delivery(client, settings, make_report).deliver_all(settings.journal_dir)
+
+
+def _end_trial(settings: Settings, leases: Leases, orphan: Orphan, client: Any) -> None:
+    if orphan.uid and not leases.take(orphan.uid):
+        return
+    study = optuna.load_study(study_name=orphan.study, storage=open_storage(settings.studies_uri))
+    [trial] = [t for t in study.get_trials(deepcopy=False) if t.number == orphan.number]
+    if trial.state != TrialState.RUNNING:
+        return
+    storage = study._storage  # noqa: SLF001 - tell() cannot add attributes
+    storage.set_trial_user_attr(trial._trial_id, INTERRUPTED, True)  # noqa: SLF001
+    study.tell(orphan.number, state=TrialState.FAIL)
+    if not orphan.uid:
+        return
+    shutil.rmtree(settings.checkpoints / orphan.uid, ignore_errors=True)
+    if Journal(settings.journal_dir / orphan.uid).is_begun:
+        _end_run(settings, orphan.uid)
+    else:
+        _end_run_of_another_machine(settings, orphan.uid, client)
+    leases.forget(orphan.uid)
+
+
+def _end_run(settings: Settings, uid: str) -> None:
+    journal = Journal(settings.journal_dir / uid)
+    with journal.held() as nobody_writes:
+        if nobody_writes:
+            journal.end_cut_off(GIVEN_UP)
+
+
+def _end_run_of_another_machine(settings: Settings, uid: str, client: Any) -> None:
+    """End a run whose journal is out of reach."""
+    with tracking_errors(settings.tracking_uri):
+        run_id = Delivery(client, settings).run_id(uid)
+        if run_id is not None:
+            client.set_tag(run_id, keys.STATE, "failed")
+            client.set_tag(run_id, keys.FAILURE, GIVEN_UP)
+            client.set_terminated(run_id, "FAILED")

@@ -1,0 +1,232 @@
+"""The supervisor, with real processes that do as they are told."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from breakhis_search.engines import local
+from breakhis_search.engines.assignment import Assignment, share_out, visible_gpus
+from breakhis_search.engines.local import Supervisor, assignments
+from breakhis_search.errors import ConfigError, EngineError, StudyError
+from breakhis_search.settings import Settings, read_settings
+from breakhis_search.study.progress import SilentObserver, TrialSummary
+from breakhis_search.tracking.delivery import Delivery
+from breakhis_search.tracking.journal import Journal
+from breakhis_search.tracking.store import open_store
+from breakhis_search.workflow.preparation import Watcher
+from breakhis_search.workflow.request import RunRequest
+from tests.engines import fake_workers
+
+
+class Seen(SilentObserver):
+    """What was told of the search."""
+
+    def __init__(self) -> None:
+        self.worker = -1
+        self.trials: list[tuple[int, TrialSummary]] = []
+
+    def of_worker(self, number: int) -> None:
+        self.worker = number
+
+    def trial_finished(self, summary: TrialSummary) -> None:
+        self.trials.append((self.worker, summary))
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return read_settings({}, home=tmp_path)
+
+
+@pytest.fixture
+def said() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def supervise(settings, said, monkeypatch) -> Callable[..., Supervisor]:
+    monkeypatch.setattr(local, "FIRST_PAUSE_S", 0.01)
+
+    def supervise(target, workers: int = 1, confirm=None) -> Supervisor:
+        first = Assignment(
+            0,
+            RunRequest("binary"),
+            settings,
+            settings.log_dir,
+            asks_before_hours=confirm is not None,
+        )
+        crew = assignments(first, [{}] * workers, lambda i: settings.log_dir / f"{i}.log")
+        watcher = Watcher(say=said.append, search=Seen(), confirm_slow=confirm)
+        return Supervisor(crew, watcher, target)
+
+    return supervise
+
+
+def test_one_worker_finds_the_study_and_the_others_join_it(supervise, said):
+    supervisor = supervise(fake_workers.obedient, workers=3)
+    assert supervisor.run() == fake_workers.OUTCOME
+    assert said[0] == "worker 0: at its own, leads: True"
+    assert sorted(said[1:]) == [f"worker {i}: at binary@v1, leads: False" for i in (1, 2)]
+    trials = sorted(supervisor._watcher.search.trials, key=lambda seen: seen[0])
+    assert trials == [(i, fake_workers.summary(i)) for i in range(3)]
+
+
+def test_a_worker_that_dies_is_replaced(supervise, said):
+    assert supervise(fake_workers.dies_twice).run() == fake_workers.OUTCOME
+    assert len(said) == 2
+    assert "worker 0 died (killed by SIGKILL: often for want of memory)" in said[0]
+    assert "goes on from its last epoch" in said[0]
+
+
+def test_a_worker_that_always_dies_ends_the_run(supervise, settings):
+    with pytest.raises(EngineError, match="died 5 times in a row.*SIGSEGV.*0.log"):
+        supervise(fake_workers.always_dies).run()
+    assert (settings.home / "starts-0").read_text() == "5"
+
+
+def test_a_tired_worker_makes_room_for_a_fresh_one(supervise, settings, said):
+    assert supervise(fake_workers.tires).run() == fake_workers.OUTCOME
+    assert (settings.home / "starts-0").read_text() == "2"
+    assert said == [], "it is no news"
+
+
+def test_what_one_worker_cannot_go_on_for_ends_them_all(supervise):
+    with pytest.raises(StudyError, match="all trials failed; to do: mend the cause"):
+        supervise(fake_workers.refuses, workers=2).run()
+
+
+def test_a_defect_is_one_line_with_the_place_of_its_traceback(supervise):
+    with pytest.raises(EngineError, match=r"ran into a defect: ZeroDivisionError.*0\.log") as error:
+        supervise(fake_workers.has_a_defect).run()
+    assert "\n" not in str(error.value)
+
+
+def when_working(settings: Settings, workers: int, act: Callable[[], None]) -> threading.Thread:
+    def wait_and_act() -> None:
+        files = [settings.home / f"working-{i}" for i in range(workers)]
+        while not all(file.exists() for file in files):
+            time.sleep(0.02)
+        act()
+
+    thread = threading.Thread(target=wait_and_act)
+    thread.start()
+    return thread
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "kill"])
+def test_who_stops_it_stops_every_worker_once(supervise, settings, number):
+    supervisor = supervise(fake_workers.works_for_ever, workers=2)
+    thread = when_working(settings, 2, lambda: os.kill(os.getpid(), number))
+    with pytest.raises(KeyboardInterrupt):
+        supervisor.run()
+    thread.join()
+    assert all((settings.home / f"gave-back-{i}").exists() for i in (0, 1))
+
+
+def test_a_worker_that_does_not_stop_is_killed(supervise, settings, monkeypatch):
+    monkeypatch.setattr(local, "_STOP_WITHIN_S", 0.5)
+    supervisor = supervise(fake_workers.ignores_everything)
+    thread = when_working(settings, 1, lambda: signal.raise_signal(signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        supervisor.run()
+    thread.join()
+    pid = int((settings.home / "working-0").read_text())
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+def test_workers_leave_their_work_when_their_supervisor_is_killed(tmp_path):
+    code = (
+        "import sys, pathlib; from breakhis_search.settings import read_settings;"
+        "from breakhis_search.engines.assignment import Assignment;"
+        "from breakhis_search.engines.local import Supervisor;"
+        "from breakhis_search.workflow.preparation import Watcher;"
+        "from breakhis_search.workflow.request import RunRequest;"
+        "from tests.engines import fake_workers;"
+        "s = read_settings({}, home=pathlib.Path(sys.argv[1]));"
+        "a = Assignment(0, RunRequest('binary'), s, s.log_dir);"
+        "Supervisor([a], Watcher(), fake_workers.works_for_ever).run()"
+    )
+    root = Path(__file__).resolve().parents[2]
+    supervisor = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], cwd=root)
+    working, gave_back = tmp_path / "working-0", tmp_path / "gave-back-0"
+    _wait_until(lambda: working.exists() and working.read_text() != "")
+    supervisor.kill()
+    supervisor.wait()
+    _wait_until(gave_back.exists)
+
+
+def _wait_until(is_so: Callable[[], bool], timeout_s: float = 60) -> None:
+    until = time.monotonic() + timeout_s
+    while not is_so():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+def begun(settings: Settings) -> Journal:
+    journal = Journal(settings.journal_dir / "the-run")
+    journal.begin(name="a run", tags={}, parent_uid=None, experiment="breakhis-x")
+    return journal
+
+
+def test_one_courier_carries_for_the_workers(supervise, settings, said):
+    journal = begun(settings)
+    supervise(fake_workers.delivers).run()
+    assert said == ["Flushed"]
+    assert not journal.has_undelivered
+    assert Delivery(open_store(settings), settings).run_id("the-run")
+
+
+def test_a_courier_that_was_killed_is_replaced_and_nothing_is_lost(supervise, settings, said):
+    journal = begun(settings)
+    supervisor = supervise(fake_workers.delivers)
+    os.kill(supervisor._courier._process.pid, signal.SIGKILL)
+    supervisor.run()
+    assert said == ["Flushed"]
+    assert not journal.has_undelivered
+
+
+def test_who_declines_hours_on_a_cpu_is_asked_before_anything_is_done(supervise, settings):
+    asked: list[tuple[float, str]] = []
+
+    def decline(hours: float, basis: str) -> None:
+        asked.append((hours, basis))
+        raise ConfigError("not started")
+
+    with pytest.raises(ConfigError, match="not started"):
+        supervise(fake_workers.asks_first, confirm=decline).run()
+    assert asked == [(30.0, "as measured")]
+    assert not (settings.home / "went-on").exists()
+    supervise(fake_workers.asks_first, confirm=lambda *_: None).run()
+    assert (settings.home / "went-on").exists()
+
+
+def test_gpus_are_shared_out_evenly_and_cores_too():
+    assert share_out(1, [], cores=8) == [{}]
+    three = share_out(3, ["0", "GPU-abc"], cores=8)
+    assert [e["CUDA_VISIBLE_DEVICES"] for e in three] == ["0", "GPU-abc", "0"]
+    assert all(e["XLA_PYTHON_CLIENT_MEM_FRACTION"] == "0.45" for e in three)
+
+
+@pytest.mark.parametrize(
+    ("named", "found"), [("0,2", ["0", "2"]), ("", []), ("-1", []), (" GPU-a , 1", ["GPU-a", "1"])]
+)
+def test_gpus_that_were_named_are_those_in_use(named, found):
+    assert visible_gpus({"CUDA_VISIBLE_DEVICES": named}) == found
+
+
+def test_the_supervisor_loads_neither_keras_nor_a_backend():
+    code = (
+        "import sys, breakhis_search.engines.local;"
+        "print({'keras', 'tensorflow', 'jax', 'torch'} & set(sys.modules))"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert told.stdout.strip() == "set()"

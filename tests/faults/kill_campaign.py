@@ -1,0 +1,224 @@
+"""Kills drawn over named phases of real searches, until each study has come to its end.
+
+    python -m tests.faults.kill_campaign --kills 50 --workers 1 [--postgres URI] [--out FILE]
+
+Every worker process is told, at its start, in which phase it is to be killed (SIGKILL) and the how
+manyeth time; now and then the supervisor is killed instead, and the same command is typed again.
+After the last kill the search runs to its end, and :mod:`tests.faults.soundness` says what must
+hold. Prints, and writes, kills by phase.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from breakhis_search.data.demo import make_demo
+from breakhis_search.engines.assignment import Assignment, share_out
+from breakhis_search.engines.local import Supervisor, assignments
+from breakhis_search.engines.worker_process import work
+from breakhis_search.settings import read_settings
+from breakhis_search.workflow.preparation import Watcher
+from breakhis_search.workflow.request import RunRequest
+
+ROOT = Path(__file__).resolve().parents[2]
+FOLDS, EPOCHS = 2, 5
+OVERRIDES = (
+    "data.height_px=32",
+    "data.width_px=48",
+    f"protocol.folds={FOLDS}",
+    f"training.max_epochs={EPOCHS}",
+    f"training.patience={EPOCHS}",
+    "training.batch_size=16",
+    "search.pruner=none",
+    "search.attempts=1000",
+    "space.small_cnn/blocks=2",
+    "space.small_cnn/filters=16",
+    "finalists.count=1",
+    "finalists.seeds=1",
+    "registration.floors={image/auroc: 0.01}",
+)
+
+PHASES = {
+    "ask": ("breakhis_search.study.worker", "TakenTrial.next", 6),
+    "epoch": ("breakhis_search.training.trainer", "FoldTrainer._epoch", 25),
+    "checkpoint": ("breakhis_search.study.checkpoints", "CheckpointFiles._do", 25),
+    "record": ("breakhis_search.tracking.journal", "Journal._append", 80),
+    "tell": ("optuna.study", "Study.tell", 2),
+    "lease": ("breakhis_search.study.leases", "Leases._take", 12),
+}
+"""Where a worker is killed: module, function, and the latest of its calls."""
+
+
+def _die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def plant(phase: str, at: int, note: Path, when: str) -> None:
+    """Let this process be killed before or after the given call of a phase's function."""
+    module, path, _ = PHASES[phase]
+    __import__(module)
+    holder: Any = sys.modules[module]
+    *owners, name = path.split(".")
+    for owner in owners:
+        holder = getattr(holder, owner)
+    original = getattr(holder, name)
+    is_class_method = isinstance(vars(holder).get(name), classmethod)
+    calls = iter(range(1, 10**9))
+
+    def wrapped(*args: Any, **options: Any) -> Any:
+        now = next(calls) == at
+        if now and when == "before":
+            note.write_text(phase)
+            _die()
+        answer = original(*args[1:], **options) if is_class_method else original(*args, **options)
+        if now:
+            note.write_text(phase)
+            _die()
+        return answer
+
+    setattr(holder, name, classmethod(wrapped) if is_class_method else wrapped)
+
+
+def doomed(pipe: Connection, assignment: Assignment) -> None:
+    """Work, and be killed, unless enough have been."""
+    folder = Path(assignment.settings.home) / "kills"
+    folder.mkdir(exist_ok=True)
+    number = len(list(folder.iterdir()))
+    if number < int(os.environ["CAMPAIGN_KILLS"]):
+        rng = random.Random(f"{os.environ['CAMPAIGN_SEED']} {number} {assignment.number}")
+        phase = rng.choice(sorted(PHASES))
+        plant(
+            phase,
+            rng.randint(1, PHASES[phase][2]),
+            folder / f"{number}-{os.getpid()}",
+            rng.choice(("before", "after")),
+        )
+    work(pipe, assignment)
+
+
+def search(home: Path, data: Path, trials: int, workers: int) -> None:
+    """Run the search under supervision, as the command does, with doomed workers."""
+    from breakhis_search.engines import local
+
+    local.DEATHS_THAT_STOP = 10**9
+    local.FIRST_PAUSE_S = local.LONGEST_PAUSE_S = 0.05
+    settings = read_settings(home=home)
+    request = RunRequest(
+        "binary", data=data, profile="demo", trials=trials, overrides=OVERRIDES, device="cpu"
+    )
+    first = Assignment(0, request, settings, settings.log_dir, asks_before_hours=False)
+    shares = share_out(workers, [], cores=os.cpu_count() or 1)
+    crew = assignments(first, shares, lambda i: settings.log_dir / f"worker-{i}.log")
+    outcome = Supervisor(crew, Watcher(say=print), doomed).run()
+    print(outcome, flush=True)
+
+
+def campaign(
+    *, kills: int, workers: int, trials: int, seed: int, postgres: str | None, say: Callable
+) -> dict[str, Any]:
+    """Run one study through its kills; return what was done to it and that it came out sound."""
+    from tests.faults.soundness import assert_sound, study_of
+
+    rng = random.Random(seed)
+    home = Path(tempfile.mkdtemp(prefix="breakhis-kills-"))
+    (home / "experiments").symlink_to(ROOT / "experiments")
+    data = make_demo(home / "demo", images_per_slide=1, height_px=64, width_px=96)
+    variables = {
+        "BREAKHIS_CACHE": str(home / "cache"),
+        "PYTHONPATH": str(ROOT),
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        "CAMPAIGN_KILLS": str(kills),
+        "CAMPAIGN_SEED": str(seed),
+        **({"BREAKHIS_STUDIES_URI": postgres} if postgres else {}),
+    }
+    environment = {**os.environ, **variables}
+    environment.pop("MLFLOW_TRACKING_URI", None)
+    command = [sys.executable, "-m", "tests.faults.kill_campaign", "--search", str(home)]
+    command += ["--data", str(data), "--trials", str(trials), "--workers", str(workers)]
+    start, supervisors = time.monotonic(), 0
+    noted = home / "kills"
+    while True:
+        log = (home / "supervisor.log").open("a")
+        process = subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdout=log, stderr=log, start_new_session=True
+        )
+        limit = rng.uniform(15, 60) if _count(noted) < kills else 1200
+        try:
+            code = process.wait(limit)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            supervisors += 1
+            say(f"{_count(noted)} kills, and the supervisor")
+            continue
+        finally:
+            log.close()
+        if code == 0:
+            break
+        raise SystemExit((home / "supervisor.log").read_text()[-4000:])
+    settings = read_settings(environment, home=home)
+    assert_sound(settings, trials, folds=FOLDS, epochs=EPOCHS)
+    result = {
+        "workers": workers,
+        "storage": "postgresql" if postgres else "sqlite",
+        "trials": trials,
+        "kills": dict(Counter(f.read_text() for f in noted.iterdir())),
+        "supervisors_killed": supervisors,
+        "processes_lost": sum(
+            int(t.user_attrs.get("processes_lost", 0)) for t in study_of(settings).trials
+        ),
+        "seconds": round(time.monotonic() - start),
+    }
+    shutil.rmtree(home)
+    return result
+
+
+def _count(folder: Path) -> int:
+    return len(list(folder.iterdir())) if folder.is_dir() else 0
+
+
+def main() -> None:
+    """Run a campaign, or be the supervisor of one."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kills", type=int, default=25)
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--trials", type=int, default=12)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--postgres")
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--search", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--data", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.search:
+        search(options.search, options.data, options.trials, options.workers)
+        return
+    result = campaign(
+        kills=options.kills,
+        workers=options.workers,
+        trials=options.trials,
+        seed=options.seed,
+        postgres=options.postgres,
+        say=lambda text: print(text, flush=True),
+    )
+    print(json.dumps(result))
+    if options.out:
+        earlier = json.loads(options.out.read_text()) if options.out.exists() else []
+        options.out.write_text(json.dumps([*earlier, result], indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

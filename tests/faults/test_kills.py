@@ -1,0 +1,151 @@
+"""kill -9 in the middle of real searches, under real supervision."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from breakhis_search.data.demo import make_demo
+from breakhis_search.settings import Settings, read_settings
+from tests.faults.soundness import assert_sound, study_of
+
+EPOCHS, FOLDS = 6, 2
+SEARCH = [
+    "run",
+    "--study=binary",
+    "--profile=demo",
+    "--set=data.height_px=32",
+    "--set=data.width_px=48",
+    f"--set=protocol.folds={FOLDS}",
+    f"--set=training.max_epochs={EPOCHS}",
+    f"--set=training.patience={EPOCHS}",
+    "--set=training.batch_size=16",
+    "--set=search.pruner=none",
+    "--set=space.small_cnn/blocks=2",
+    "--set=space.small_cnn/filters=16",
+    "--set=finalists.count=1",
+    "--set=finalists.seeds=1",
+    "--set=registration.floors={image/auroc: 0.01}",
+]
+
+
+class Search:
+    """A real search in processes of its own, in a user's folder."""
+
+    def __init__(self, folder: Path, data: Path) -> None:
+        self.folder = folder
+        (folder / "experiments").symlink_to(Path(__file__).resolve().parents[2] / "experiments")
+        self.settings: Settings = read_settings({}, home=folder)
+        self._command = [sys.executable, "-m", "breakhis_search", *SEARCH, "--data", str(data)]
+        self._environment = {
+            **os.environ,
+            "BREAKHIS_CACHE": str(folder / "cache"),
+            "PYTHONPATH": str(Path(__file__).resolve().parents[2]),
+        }
+        for name in ("MLFLOW_TRACKING_URI", "BREAKHIS_STUDIES_URI", "BREAKHIS_ROOT"):
+            self._environment.pop(name, None)
+
+    def start(self, trials: int, *more: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [*self._command, f"--trials={trials}", *more],
+            cwd=self.folder,
+            env=self._environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    def epochs(self) -> int:
+        """How many epochs of trials are in the journals by now."""
+        lines = [
+            line
+            for file in self.settings.journal_dir.glob("*/records.jsonl")
+            for line in file.read_text().splitlines()
+        ]
+        return sum('"epoch/fold_' in line for line in lines)
+
+    def wait_for(self, is_so: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+        until = time.monotonic() + 180
+        while not is_so():
+            assert process.poll() is None, process.communicate()[0][-3000:]
+            assert time.monotonic() < until
+            time.sleep(0.02)
+
+
+def workers_of(process: subprocess.Popen[str]) -> list[int]:
+    """The worker processes of a supervisor: its children that train."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            stat = (folder / "stat").read_text().rpartition(")")[2].split()
+            session = int(stat[3])
+        except OSError:
+            continue
+        # A worker leads a session of its own; the courier does not.
+        if int(stat[1]) == process.pid and session == int(folder.name):
+            found.append(int(folder.name))
+    return found
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("kills") / "demo"
+    return make_demo(folder, images_per_slide=1, height_px=64, width_px=96)
+
+
+@pytest.fixture
+def search(tmp_path, data) -> Search:
+    return Search(tmp_path, data)
+
+
+def finish(process: subprocess.Popen[str]) -> str:
+    told, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, told[-3000:]
+    return told
+
+
+def test_a_killed_worker_is_replaced_and_its_trial_goes_on(search):
+    process = search.start(2)
+    search.wait_for(lambda: search.epochs() >= 4, process)
+    [worker] = workers_of(process)
+    os.kill(worker, signal.SIGKILL)
+    told = finish(process)
+    assert "worker 0 died (killed by SIGKILL" in told
+    assert "Registered: breakhis-binary-demo version 1" in told
+    assert_sound(search.settings, 2, folds=FOLDS, epochs=EPOCHS)
+    assert study_of(search.settings).trials[0].user_attrs["processes_lost"] == 1
+
+
+def test_a_killed_supervisor_leaves_everything_to_the_next_run(search):
+    process = search.start(2)
+    search.wait_for(lambda: search.epochs() >= 8, process)
+    workers = workers_of(process)
+    process.kill()
+    process.communicate()
+    for worker in workers:
+        until = time.monotonic() + 60
+        while Path(f"/proc/{worker}").exists():
+            assert time.monotonic() < until, "its workers notice"
+            time.sleep(0.1)
+    before = search.epochs()
+    assert before >= 8
+    told = finish(search.start(2))
+    assert "continuing binary-demo@v1" in told
+    assert_sound(search.settings, 2, folds=FOLDS, epochs=EPOCHS)
+
+
+def test_two_workers_share_the_budget_and_one_may_die(search):
+    process = search.start(4, "--workers=2")
+    search.wait_for(lambda: len(workers_of(process)) == 2 and search.epochs() >= 6, process)
+    os.kill(workers_of(process)[-1], signal.SIGKILL)
+    told = finish(process)
+    assert "died (killed by SIGKILL" in told
+    assert_sound(search.settings, 4, folds=FOLDS, epochs=EPOCHS)

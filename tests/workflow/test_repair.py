@@ -1,0 +1,98 @@
+"""``status --repair``: what dead processes left behind is shown first, then ended for good."""
+
+from __future__ import annotations
+
+import json
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from breakhis_search.study.checkpoints import CheckpointFiles
+from breakhis_search.tracking import keys
+from breakhis_search.tracking.delivery import Delivery
+from breakhis_search.tracking.journal import Journal
+from breakhis_search.tracking.store import open_store
+from breakhis_search.training.state import FoldState, Part
+
+
+@pytest.fixture
+def left(home):
+    """A home in which a process died in the middle of a trial, and an earlier one in a refit."""
+    settings = home.settings
+    (settings.state_dir).mkdir(parents=True, exist_ok=True)
+    study = optuna.create_study(storage=settings.studies_uri, study_name="binary@v1")
+    trial = study.ask()
+    trial.suggest_float("x", 0, 1)
+    trial.set_user_attr("trial_uid", "left")
+    delivery = Delivery(open_store(settings), settings)
+    for uid in ("left", "refit"):
+        journal = Journal(settings.journal_dir / uid)
+        journal.begin(name=uid, tags={keys.STATE: "running"}, parent_uid=None, experiment="b")
+        delivery.deliver(journal)
+        journal.release()
+    files = CheckpointFiles(settings.checkpoints)
+    files.of("left").keep_state("fold_0", FoldState("all", (), Part(), Part()))
+    files.settle()
+    return home
+
+
+def runs(home) -> dict[str, str]:
+    client = home.client
+    [experiment] = client.search_experiments(filter_string="name = 'b'")
+    found = client.search_runs([experiment.experiment_id])
+    return {r.data.tags[keys.TRIAL_UID]: r.info.status for r in found}
+
+
+def trial_of(home) -> optuna.trial.FrozenTrial:
+    [trial] = optuna.load_study(
+        study_name="binary@v1", storage=home.settings.studies_uri
+    ).get_trials()
+    return trial
+
+
+def test_it_shows_first_what_it_would_do(left, capsys):
+    assert left.run("status", "--repair") == 0
+    told = capsys.readouterr().out
+    assert "binary@v1 trial 0: would be failed as interrupted" in told
+    assert "run refit: would be ended as FAILED in MLflow" in told
+    assert "Nothing was changed; add --yes to repair." in told
+    assert trial_of(left).state == TrialState.RUNNING
+    assert set(runs(left).values()) == {"RUNNING"}
+    assert (left.settings.checkpoints / "left").exists()
+
+
+def test_it_ends_what_nobody_will_go_on_with(left, capsys):
+    assert left.run("status", "--json") == 0
+    [study] = json.loads(capsys.readouterr().out)["studies"]
+    assert (study["interrupted"], study["running"]) == (1, 0)
+    assert left.run("status", "--repair", "--yes") == 0
+    assert "repaired: 2" in capsys.readouterr().out
+    assert trial_of(left).state == TrialState.FAIL
+    assert runs(left) == {"left": "FAILED", "refit": "FAILED"}
+    assert not (left.settings.checkpoints / "left").exists()
+    assert left.run("status", "--repair") == 0
+    assert "Nothing was left behind" in capsys.readouterr().out
+
+
+def test_what_lives_is_left_alone(left, capsys):
+    journal = Journal(left.settings.journal_dir / "refit")
+    with journal.held():
+        assert left.run("status", "--repair", "--yes") == 0
+    assert "refit" not in capsys.readouterr().out
+    assert runs(left)["refit"] == "RUNNING"
+
+
+def test_what_waits_for_delivery_is_counted_and_delivered(left, capsys):
+    journal = Journal(left.settings.journal_dir / "waits")
+    journal.begin(name="waits", tags={}, parent_uid=None, experiment="b")
+    journal.log_metrics({"loss": 0.5})
+    journal.finish("FINISHED")
+    assert left.run("status") == 0
+    told = capsys.readouterr().out
+    assert "3 records of 1 runs wait for delivery, the oldest since 20" in told
+    assert left.run("status", "--deliver") == 0
+    assert "runs delivered" in capsys.readouterr().out
+    assert runs(left)["waits"] == "FINISHED"
+    assert left.run("status") == 0
+    assert "everything is delivered to MLflow" in capsys.readouterr().out
