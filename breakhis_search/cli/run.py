@@ -7,7 +7,6 @@ import shlex
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
@@ -90,13 +89,15 @@ def _import_search() -> Callable[[PreparedRun, Watcher], RunOutcome | None]:
 
 def _run_supervised(request: RunRequest, watcher: Watcher, crew: Crew) -> RunOutcome:
     """Run with worker processes, which this one watches."""
+    from breakhis_search.workflow.request import resolve_request
+
+    settings = read_settings()
+    name = resolve_request(request, settings).study_name  # what is wrong with it is told at once
     from breakhis_search.engines.assignment import Assignment, share_out, visible_gpus
     from breakhis_search.engines.local import Supervisor, assignments
 
-    settings = read_settings()
     gpus = [] if request.device == "cpu" else visible_gpus()
     workers = crew.workers or max(1, len(gpus) * crew.per_gpu)
-    name = Path(request.study).stem
     first = Assignment(
         0,
         request,

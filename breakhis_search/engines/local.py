@@ -14,7 +14,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from typing import Any
@@ -22,7 +22,7 @@ from typing import Any
 from breakhis_search.engines import messages as m
 from breakhis_search.engines.assignment import Assignment
 from breakhis_search.engines.worker_process import work
-from breakhis_search.errors import EngineError
+from breakhis_search.errors import EngineError, TrackingError
 from breakhis_search.study.report import make_report
 from breakhis_search.tracking.courier import Courier, Flushed, Refused, in_words
 from breakhis_search.tracking.journal import open_journals
@@ -72,7 +72,7 @@ class _Crew:
     """What the supervisor knows at some moment."""
 
     workers: list[_Worker]
-    waiting_for_flush: deque[_Worker] = field(default_factory=deque)
+    waiting_for_flush: deque[Connection | None] = field(default_factory=deque)
     outcome: RunOutcome | None = None
 
 
@@ -96,8 +96,8 @@ class Supervisor:
         self._watcher = watcher
         self._target = target
         self._context = multiprocessing.get_context("spawn")  # no thread or CUDA survives a fork
-        self._courier = Courier(self._settings, make_report)
-        self._courier_starts = 1
+        self._courier: Courier | None = None
+        self._courier_starts = 0
         self._is_open = False
 
     def run(self) -> RunOutcome:
@@ -116,7 +116,8 @@ class Supervisor:
                 self._stop()
                 raise
             finally:
-                self._courier.close()
+                if self._courier is not None:
+                    self._courier.close()
         if self._crew.outcome is None:
             raise EngineError("no worker led the study to its end", remedy="report a defect")
         return self._crew.outcome
@@ -144,8 +145,8 @@ class Supervisor:
     def _hear(self) -> None:
         """Hear what comes within a moment."""
         by_pipe = {w.pipe: w for w in self._crew.workers if w.pipe is not None}
-        ready = wait([*by_pipe, self._courier.connection], timeout=_LOOK_EVERY_S)
-        for pipe in ready:
+        courier = [] if self._courier is None else [self._courier.connection]
+        for pipe in wait([*by_pipe, *courier], timeout=_LOOK_EVERY_S):
             worker = by_pipe.get(pipe)  # type: ignore[call-overload]
             if worker is None:
                 self._hear_courier()
@@ -164,8 +165,8 @@ class Supervisor:
             m.Observed: self._observe,
             m.Slow: self._confirm,
             m.Ready: self._opened,
-            m.Deliver: lambda _, deliver: self._courier_asked(deliver.uid),
-            m.Flush: lambda w, _: self._flush_asked(w),
+            m.Deliver: self._deliver,
+            m.Flush: self._flush,
         }
         known = handle.get(type(message))
         if known is None:
@@ -186,7 +187,7 @@ class Supervisor:
     def _confirm(self, worker: _Worker, slow: m.Slow) -> None:
         if self._watcher.confirm_slow is not None:
             self._watcher.confirm_slow(slow.hours, slow.basis)
-        worker.pipe.send(m.GoOn())  # type: ignore[union-attr]
+        _reply(worker.pipe, m.GoOn())
 
     def _opened(self, _: _Worker, ready: m.Ready) -> None:
         """There is a study: whoever starts from now on joins it."""
@@ -198,9 +199,6 @@ class Supervisor:
         """A process has ended: as it said, or without a word."""
         worker.process.join()
         code, worker.process, worker.pipe = worker.process.exitcode, None, None
-        self._crew.waiting_for_flush = deque(
-            w for w in self._crew.waiting_for_flush if w is not worker
-        )
         match worker.ending:
             case m.Ended(outcome):
                 self._crew.outcome = outcome or self._crew.outcome
@@ -234,33 +232,31 @@ class Supervisor:
             f" its last epoch"
         )
 
-    def _courier_asked(self, uid: str) -> None:
-        try:
-            self._courier.ask_for(uid)
-        except Exception:  # noqa: BLE001 - it has ended; its pipe says so, and that is heard next
-            return
+    def _deliver(self, _: _Worker, deliver: m.Deliver) -> None:
+        with suppress(TrackingError):  # it has ended, which its connection says next
+            self._carries().ask_for(deliver.uid)
 
-    def _flush_asked(self, worker: _Worker) -> None:
-        self._crew.waiting_for_flush.append(worker)
-        self._courier_asked_for_all()
+    def _flush(self, worker: _Worker, _: m.Flush) -> None:
+        self._crew.waiting_for_flush.append(worker.pipe)
+        with suppress(TrackingError):
+            self._carries().ask_for_all()
 
-    def _courier_asked_for_all(self) -> None:
-        try:
-            self._courier.ask_for_all()
-        except Exception:  # noqa: BLE001 - as above
-            return
+    def _carries(self) -> Courier:
+        """The courier, started when there is something to carry."""
+        if self._courier is None:
+            self._courier = Courier(self._settings, make_report)
+            self._courier_starts += 1
+        return self._courier
 
     def _hear_courier(self) -> None:
         try:
-            answer = self._courier.connection.recv()
+            answer = self._carries().connection.recv()
         except (EOFError, OSError):
             self._replace_courier()
             return
-        if isinstance(answer, Flushed | Refused) and self._crew.waiting_for_flush:
-            worker = self._crew.waiting_for_flush.popleft()
-            reply = m.Flushed() if isinstance(answer, Flushed) else m.NotFlushed(answer.error)
-            if worker.pipe is not None:
-                worker.pipe.send(reply)
+        if isinstance(answer, Flushed | Refused):
+            pipe = self._crew.waiting_for_flush.popleft()
+            _reply(pipe, m.Flushed() if isinstance(answer, Flushed) else m.NotFlushed(answer.error))
             return
         text = in_words(answer)
         if text:
@@ -268,16 +264,15 @@ class Supervisor:
 
     def _replace_courier(self) -> None:
         """Start another courier: the journals say what the one that died had not brought over."""
-        error = self._courier.ended()
-        self._courier.close()
+        courier = self._carries()
+        courier.close()
         if self._courier_starts >= _COURIER_STARTS:
-            raise error
-        self._courier_starts += 1
-        self._courier = Courier(self._settings, make_report)
+            raise courier.ended()
+        self._courier = None
         for journal in open_journals(self._settings.journal_dir):
-            self._courier.ask_for(journal.uid)
+            self._carries().ask_for(journal.uid)
         for _ in self._crew.waiting_for_flush:
-            self._courier.ask_for_all()
+            self._carries().ask_for_all()
 
     def _stop(self) -> None:
         """Let every worker leave its work for the next run; kill those that do not."""
@@ -306,16 +301,12 @@ class Supervisor:
                 worker.pipe = None
                 continue
             if isinstance(message, m.Deliver):
-                self._courier_asked(message.uid)
+                self._deliver(worker, message)
             elif isinstance(message, m.Observed):
                 self._observe(worker, message)
             elif isinstance(message, m.Flush):
                 # The next run delivers the rest: who stops does not wait for a server.
-                self._answer_flush_at_the_end(worker)
-
-    def _answer_flush_at_the_end(self, worker: _Worker) -> None:
-        if worker.pipe is not None:
-            worker.pipe.send(m.Flushed())
+                _reply(worker.pipe, m.Flushed())
 
 
 @contextmanager
@@ -335,6 +326,12 @@ def _stops_as_interrupts() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _reply(pipe: Connection | None, message: Any) -> None:
+    if pipe is not None:
+        with suppress(OSError):  # the worker died; its end is heard next
+            pipe.send(message)
 
 
 def _signal(pid: int | None, number: int) -> None:

@@ -25,7 +25,8 @@ from breakhis_search.workflow.preparation import PreparedRun, Watcher, prepare_r
 def work(pipe: Connection, assignment: Assignment) -> None:
     """Do what there is to do of a study, and say how it ended."""
     os.setsid()  # Ctrl-C in the terminal is for the supervisor, which passes it on once
-    _write_to(assignment)
+    with suppress(OSError):  # a folder that cannot be written is told by who needs it
+        _write_to(assignment)
     os.environ.update(assignment.environment)
     supervisor = Supervisor(pipe)
     try:

@@ -36,8 +36,12 @@ def place(tmp_path, monkeypatch, pristine) -> Path:
 
 
 def error_of(capsys, *arguments: str, code: int = 1) -> str:
-    """Run a command that must fail; return its one line."""
-    assert run_app(list(arguments)) == code
+    """Run a command that must fail; return its one line.
+
+    A search runs in this process: what a worker process says of it is tested once, below.
+    """
+    here = ["--workers=0"] if arguments[0] == "run" and "--workers" not in arguments else []
+    assert run_app([*arguments, *here]) == code
     message = capsys.readouterr().err
     assert "Traceback" not in message
     if code == 1:
@@ -199,6 +203,16 @@ def test_a_studies_database_that_is_none(place, capsys):
     assert "study storage" in error_of(capsys, "run", "--study", "binary")
 
 
+def test_an_error_of_a_worker_process_is_one_line_too(place, capsys):
+    message = error_of(capsys, "run", "--study", "binray", "--workers", "1")
+    assert "binray" in message
+    assert message.count("\n") == 1
+    (place / "mlruns").write_text("a file where a folder should be")
+    message = error_of(capsys, "run", "--study", "binary", "--workers", "1")
+    assert "cannot be written" in message
+    assert message.count("\n") == 1
+
+
 def test_a_full_disk(place, capsys, monkeypatch):
     usage = shutil.disk_usage(place)._replace(free=1000)
     monkeypatch.setattr("breakhis_search.data.cache.shutil.disk_usage", lambda _: usage)
@@ -227,7 +241,7 @@ def test_a_gpu_that_is_not_there(place, capsys):
 def test_the_full_profile_on_a_cpu_asks_first(place, capsys):
     options = ["--profile", "full", "--set", "space.model/architecture=small_cnn"]
     small = ["--set", "data.height_px=32", "--set", "data.width_px=48", "--trials", "100000"]
-    assert run_app(["run", "--study", "binary", *options, *small]) == 1
+    assert run_app(["run", "--study", "binary", "--workers=0", *options, *small]) == 1
     out = capsys.readouterr()
     assert "estimating" in out.out
     assert "hours" in out.out

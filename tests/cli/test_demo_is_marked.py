@@ -67,4 +67,9 @@ def test_status_of_an_unused_folder_creates_nothing(tmp_path, capsys):
 
 def test_status_of_an_unused_folder_is_json_too(capsys):
     assert run_app(["status", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == {"studies": [], "models": [], "undelivered": 0}
+    assert json.loads(capsys.readouterr().out) == {
+        "studies": [],
+        "models": [],
+        "undelivered": 0,
+        "waiting": {"records": 0, "oldest": None},
+    }

@@ -188,7 +188,7 @@ def test_one_courier_carries_for_the_workers(supervise, settings, said):
 def test_a_courier_that_was_killed_is_replaced_and_nothing_is_lost(supervise, settings, said):
     journal = begun(settings)
     supervisor = supervise(fake_workers.delivers)
-    os.kill(supervisor._courier._process.pid, signal.SIGKILL)
+    os.kill(supervisor._carries()._process.pid, signal.SIGKILL)
     supervisor.run()
     assert said == ["Flushed"]
     assert not journal.has_undelivered
