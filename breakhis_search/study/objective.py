@@ -8,8 +8,10 @@ from contextlib import nullcontext
 
 import optuna
 import pandas as pd
+from optuna.trial import FrozenTrial, TrialState
 
 from breakhis_search.evaluation.metrics import compute_metrics, epoch_score, score
+from breakhis_search.study.budget import SAME_AS
 from breakhis_search.study.candidate import (
     Candidate,
     build_candidate,
@@ -19,6 +21,7 @@ from breakhis_search.study.candidate import (
 )
 from breakhis_search.study.context import StudyContext
 from breakhis_search.study.folds import predictions_of_fold
+from breakhis_search.study.pruning import STAGE
 from breakhis_search.study.records import TrialRecord, recorded
 from breakhis_search.study.restarts import RestartableTraining
 from breakhis_search.study.retention import is_among_the_best
@@ -65,6 +68,9 @@ def run_trial(
             candidate = build_candidate(trial, context, seed=seed)
         record.describe(candidate)
         context.observer.trial_started(trial.number, candidate.values)
+        twin = _twin_of(trial)
+        if twin is not None:
+            return _reuse(twin, trial, record)
         folds = _FoldRunner(trial, candidate, context, record, timer, reported, lost)
         results = yield from folds.run_all()
         with timer.measure("evaluate"):
@@ -79,6 +85,25 @@ def run_trial(
         trial.set_user_attr(MEDIAN_EPOCH, median_epoch)
         trial.set_user_attr(NLL, metrics["image/nll"])
         return value
+
+
+def _twin_of(trial: optuna.Trial) -> FrozenTrial | None:
+    """The complete trial of the same values in the same stage, if there is one."""
+    stage = trial.user_attrs.get(STAGE)
+    for other in trial.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
+        if other.params == trial.params and other.user_attrs.get(STAGE) == stage:
+            return other
+    return None
+
+
+def _reuse(twin: FrozenTrial, trial: optuna.Trial, record: TrialRecord) -> float:
+    """Take over what a trial of the same values came to, and say so."""
+    value = float(twin.value or 0.0)
+    record.reuse(twin.number, value)
+    trial.set_user_attr(SAME_AS, twin.number)
+    for known in (MEDIAN_EPOCH, NLL):
+        trial.set_user_attr(known, twin.user_attrs[known])
+    return value
 
 
 class _FoldRunner:

@@ -32,6 +32,7 @@ from breakhis_search.training.together import CutOff
 
 MLFLOW_STATUS = {
     "complete": "FINISHED",
+    "reused": "FINISHED",
     "pruned": "KILLED",
     "failed": "FAILED",
     "interrupted": "FAILED",
@@ -195,6 +196,14 @@ class TrialRecord:
                 "model", tags={keys.ROLE: "fold", keys.STUDY: self._context.name}
             )
         self._state = "complete"
+
+    def reuse(self, number: int, value: float) -> None:
+        """Record that a trial has the result of an earlier one of the same values."""
+        self._journal.log_metrics(
+            {f"{keys.METRIC_OBJECTIVE}/{self._context.config.objective}": value}
+        )
+        self._journal.set_tags({keys.SAME_AS: str(number)})
+        self._state = "reused"
 
     def complete_refit(self) -> None:
         """Record that a refit is complete: it has a model and no scores of its own."""

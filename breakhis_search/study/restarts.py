@@ -62,7 +62,8 @@ class RestartableTraining:
             return (yield from self._trainer.training(data, **options))
         done = checkpoint.fold(part, self._trainer.core)
         if done is not None:
-            _show(done.history, seen)
+            for report in done.history:
+                seen(report)
             return done
         while True:
             try:
@@ -92,18 +93,13 @@ class RestartableTraining:
         def keep(state: FoldState) -> None:
             checkpoint.keep_state(part, state)
 
+        options = {**options, "on_state": keep}
         start = checkpoint.state(part)
         if start is not None:
-            _show(start.history, seen)
             try:
                 return (
-                    yield from self._trainer.training(data, start=start, on_state=keep, **options)
+                    yield from self._trainer.training(data, start=start, on_start=seen, **options)
                 )
             except StateMismatchError:
-                pass  # another version of this program left it: the fold begins anew
-        return (yield from self._trainer.training(data, on_state=keep, **options))
-
-
-def _show(history: tuple[EpochReport, ...], seen: Callable[[EpochReport], None]) -> None:
-    for report in history:
-        seen(report)
+                pass  # it was left by another version of this program, or with other parts
+        return (yield from self._trainer.training(data, **options))

@@ -17,6 +17,7 @@ from breakhis_search.errors import StudyError, TrackingError, TrialFailure
 from breakhis_search.study.budget import (
     INTERRUPTED,
     REASON,
+    SAME_AS,
     SECONDS,
     UID,
     counts_towards_budget,
@@ -279,6 +280,8 @@ class TakenTrial:
             trial.set_user_attr(SECONDS, timer.seconds.get("total", 0.0))
             study.tell(trial, value)
             state = "complete"
+            twin = trial.user_attrs.get(SAME_AS)
+            reason = None if twin is None else f"the same values as trial {twin}: not trained again"
         except optuna.TrialPruned as pruned:
             state, reason = "pruned", str(pruned)
             trial.set_user_attr(SECONDS, timer.seconds.get("total", 0.0))

@@ -161,6 +161,7 @@ class FoldTrainer:
         score: Score | None = None,
         on_epoch: Callable[[EpochReport], None] = lambda _: None,
         start: FoldState | None = None,
+        on_start: Callable[[EpochReport], None] = lambda _: None,
         on_state: OnState | None = None,
     ) -> FoldResult:
         """Train, and leave the kept weights in the model; see :meth:`training`."""
@@ -171,6 +172,7 @@ class FoldTrainer:
             score=score,
             on_epoch=on_epoch,
             start=start,
+            on_start=on_start,
             on_state=on_state,
         )
         result = run_alone(training)
@@ -193,6 +195,7 @@ class FoldTrainer:
         score: Score | None = None,
         on_epoch: Callable[[EpochReport], None] = lambda _: None,
         start: FoldState | None = None,
+        on_start: Callable[[EpochReport], None] = lambda _: None,
         on_state: OnState | None = None,
     ) -> Training[FoldResult]:
         """Train a fold, keep the weights of the best epoch (of the last one without ``score``).
@@ -207,6 +210,7 @@ class FoldTrainer:
             score: Objective of the fold from (y, logits); enables early stopping.
             on_epoch: Called after every epoch; what it raises (a pruned trial) passes through.
             start: Where an earlier training of this fold stood, with the same of everything else.
+            on_start: Told of every epoch of ``start``, once it is known to fit.
             on_state: Told after every epoch where the training stands, but by a head on features.
 
         Raises:
@@ -235,6 +239,8 @@ class FoldTrainer:
                 phase = self._enter(span, data, seed)
                 if start and span.name == start.span:
                     phase.go_on(start.phase)
+                    for report in start.history:
+                        on_start(report)
                 for epoch, rates in self._rates(span, data):
                     order = next(stream)
                     if epoch < len(history):

@@ -1,6 +1,6 @@
 """Kills drawn over named phases of real searches, until each study has come to its end.
 
-    python -m tests.faults.kill_campaign --kills 50 --workers 1 [--postgres URI] [--out FILE]
+    python -m tests.faults.kill_campaign --kills 50 --workers 1 [--postgres] [--out FILE]
 
 Every worker process is told, at its start, in which phase it is to be killed (SIGKILL) and the how
 manyeth time; now and then the supervisor is killed instead, and the same command is typed again.
@@ -19,9 +19,11 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import nullcontext
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,7 @@ from breakhis_search.engines.worker_process import work
 from breakhis_search.settings import read_settings
 from breakhis_search.workflow.preparation import Watcher
 from breakhis_search.workflow.request import RunRequest
+from tests.postgres_home import local_postgres
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDS, EPOCHS = 2, 5
@@ -53,14 +56,17 @@ OVERRIDES = (
 )
 
 PHASES = {
-    "ask": ("breakhis_search.study.worker", "TakenTrial.next", 6),
-    "epoch": ("breakhis_search.training.trainer", "FoldTrainer._epoch", 25),
-    "checkpoint": ("breakhis_search.study.checkpoints", "CheckpointFiles._do", 25),
-    "record": ("breakhis_search.tracking.journal", "Journal._append", 80),
-    "tell": ("optuna.study", "Study.tell", 2),
-    "lease": ("breakhis_search.study.leases", "Leases._take", 12),
+    "ask": ("breakhis_search.study.worker", "TakenTrial.next", 2),
+    "epoch": ("breakhis_search.training.trainer", "FoldTrainer._epoch", 9),
+    "checkpoint": ("breakhis_search.study.checkpoints", "CheckpointFiles._do", 9),
+    "record": ("breakhis_search.tracking.journal", "Journal._append", 25),
+    "tell": ("optuna.study", "Study.tell", 1),
+    "lease": ("breakhis_search.study.leases", "Leases._take", 5),
 }
 """Where a worker is killed: module, function, and the latest of its calls."""
+
+COURIER_EVERY_S = (4.0, 15.0)
+"""The process that uploads is killed at random moments this far apart, also while it uploads."""
 
 
 def _die() -> None:
@@ -116,6 +122,7 @@ def search(home: Path, data: Path, trials: int, workers: int) -> None:
 
     local.DEATHS_THAT_STOP = 10**9
     local.FIRST_PAUSE_S = local.LONGEST_PAUSE_S = 0.05
+    local._COURIER_STARTS = 10**9
     settings = read_settings(home=home)
     request = RunRequest(
         "binary", data=data, profile="demo", trials=trials, overrides=OVERRIDES, device="cpu"
@@ -123,8 +130,22 @@ def search(home: Path, data: Path, trials: int, workers: int) -> None:
     first = Assignment(0, request, settings, settings.log_dir, asks_before_hours=False)
     shares = share_out(workers, [], cores=os.cpu_count() or 1)
     crew = assignments(first, shares, lambda i: settings.log_dir / f"worker-{i}.log")
-    outcome = Supervisor(crew, Watcher(say=print), doomed).run()
-    print(outcome, flush=True)
+    supervisor = Supervisor(crew, Watcher(say=print), doomed)
+    threading.Thread(target=_kill_couriers, args=(supervisor, home), daemon=True).start()
+    print(supervisor.run(), flush=True)
+
+
+def _kill_couriers(supervisor: Supervisor, home: Path) -> None:
+    folder, rng = home / "kills", random.Random(os.getpid())
+    while True:
+        time.sleep(rng.uniform(*COURIER_EVERY_S))
+        courier = supervisor._courier
+        if courier is None or _count(folder) >= int(os.environ["CAMPAIGN_KILLS"]):
+            continue
+        process = courier._process
+        if process.is_alive():
+            process.kill()
+            (folder / f"courier-{os.getpid()}-{time.time_ns()}").write_text("upload")
 
 
 def campaign(
@@ -198,7 +219,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--trials", type=int, default=12)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--postgres")
+    parser.add_argument("--postgres", action="store_true", help="studies in PostgreSQL")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--search", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--data", type=Path, help=argparse.SUPPRESS)
@@ -206,14 +227,15 @@ def main() -> None:
     if options.search:
         search(options.search, options.data, options.trials, options.workers)
         return
-    result = campaign(
-        kills=options.kills,
-        workers=options.workers,
-        trials=options.trials,
-        seed=options.seed,
-        postgres=options.postgres,
-        say=lambda text: print(text, flush=True),
-    )
+    with local_postgres() if options.postgres else nullcontext() as server:
+        result = campaign(
+            kills=options.kills,
+            workers=options.workers,
+            trials=options.trials,
+            seed=options.seed,
+            postgres=server.uri if server else None,
+            say=lambda text: print(text, flush=True),
+        )
     print(json.dumps(result))
     if options.out:
         earlier = json.loads(options.out.read_text()) if options.out.exists() else []

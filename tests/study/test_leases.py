@@ -15,11 +15,24 @@ import sqlalchemy as sa
 from breakhis_search.errors import StudyError
 from breakhis_search.study import leases as module
 from breakhis_search.study.leases import EXPIRES_S, LeaseLostError, Leases
+from tests.postgres_home import local_postgres
 
 
-@pytest.fixture
-def uri(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path / 'studies.db'}"
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[str]:
+    with local_postgres() as server:
+        yield server.uri
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def uri(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path / 'studies.db'}"
+        return
+    yield request.getfixturevalue("postgres")
+    engine = sa.create_engine(request.getfixturevalue("postgres"))
+    module._TABLE.drop(engine)
+    engine.dispose()
 
 
 @pytest.fixture

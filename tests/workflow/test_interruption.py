@@ -236,6 +236,23 @@ def test_a_trial_of_a_dead_process_goes_on(home):
     assert trials[1].user_attrs["trial_uid"] == "dead"
 
 
+def test_the_same_values_are_not_trained_twice(home, monkeypatch, capsys):
+    assert home.search("binary", 1) == 0
+    study_of(home).enqueue_trial(study_of(home).trials[0].params)
+    trained = epochs_trained(monkeypatch)
+    monkeypatch.setattr("breakhis_search.workflow.search.select_winner", lambda *_: None)
+    assert home.search("binary", 2) == 0
+    assert trained == []
+    first, second = study_of(home).trials
+    assert second.value == first.value
+    assert "the same values as trial 0: not trained again" in capsys.readouterr().out
+    run = next(r for r in runs_of(home) if r.data.tags[keys.TRIAL_NUMBER] == "1")
+    assert (run.info.status, run.data.tags[keys.STATE]) == ("FINISHED", "reused")
+    assert run.data.tags[keys.SAME_AS] == "0"
+    assert home.run("compare", "--study", "binary-demo@v1") == 0
+    assert "reused" in capsys.readouterr().out
+
+
 def test_another_space_starts_another_version(home, capsys):
     assert home.search("binary", 1) == 0
     assert home.search("binary", 1, "--set", "space.head/units=64") == 0
