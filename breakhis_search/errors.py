@@ -15,6 +15,7 @@
     ├── StudyError                 the study storage cannot be opened or is contradictory
     ├── EngineError                worker processes cannot be kept running
     ├── ComparisonError            predictions that cannot be held against each other
+    ├── ReplayError                a run cannot be trained again from what MLflow holds
     ├── TrackingError              MLflow cannot be reached or refuses a record
     ├── RegistryError              a model cannot be packaged, verified, registered or promoted
     └── TrialFailure               one trial failed; it is recorded and the study goes on
@@ -104,6 +105,10 @@ class EngineError(BreakhisSearchError):
 
 class ComparisonError(BreakhisSearchError):
     """Predictions that cannot be held against each other, such as those of other images."""
+
+
+class ReplayError(BreakhisSearchError):
+    """A run cannot be trained again from what MLflow holds of it."""
 
 
 class TrackingError(BreakhisSearchError):

@@ -251,6 +251,23 @@ def status(
         commands.status_command(as_json=as_json)
 
 
+@app.command(epilog="Example: python -m breakhis_search replay RUN_ID")
+def replay(
+    run_id: Annotated[str, typer.Argument(help="MLflow run of a complete trial.")],
+    data: Annotated[
+        Path | None, typer.Option(help="Its images (default: where its study had them).")
+    ] = None,
+    weights_dir: Annotated[
+        Path | None, typer.Option(help="Folder with pretrained no-top weight files.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train a trial again from what MLflow holds of it, and compare; exit 3 where it differs."""
+    from breakhis_search.cli.replay import replay_command
+
+    replay_command(run_id, data=data, weights_dir=weights_dir, as_json=as_json)
+
+
 @app.command(epilog="Example: python -m breakhis_search ui --port 5000")
 def ui(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port on this machine.")] = 5000,

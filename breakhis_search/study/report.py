@@ -74,7 +74,10 @@ def make_report(journal: Journal) -> dict[str, float]:
 
 def study_as_run(config: StudyConfig) -> str:
     """Return a study as JSON that can be run again as a study file."""
-    return config.model_dump_json(exclude_none=True)
+    sections = config.model_dump(mode="json", exclude_none=True)
+    if config.training.features is None:  # the one setting whose default is not null
+        sections["training"]["features"] = None
+    return json.dumps(sections)
 
 
 def headline_intervals(intervals: Intervals, objective: str) -> dict[str, float]:

@@ -63,6 +63,7 @@ class Journal:
         self._is_whole = False
         self._held_back: list[bytes] | None = None
         self._recorded: set[tuple[str, int]] = set()
+        self._has_report = False
         self.seconds_writing = 0.0
         with self.disk_errors():
             self.artifacts.mkdir(parents=True, exist_ok=True)
@@ -165,6 +166,7 @@ class Journal:
                 " add --new",
             )
         self._recorded = set(self._metrics_so_far()) if once else set()
+        self._has_report = once and any(r.kind == "report" for r in self._records_from(0))
         body = {"name": name, "tags": dict(tags), "parent_uid": parent_uid}
         self._write("run", {**body, "experiment": experiment, "time_ms": _now_ms()})
 
@@ -197,9 +199,11 @@ class Journal:
     def log_report(self) -> None:
         """Record that all is under :attr:`report` that pages and figures are to be made from.
 
-        Who delivers makes them, and counts them as artifacts.
+        Who delivers makes them, and counts them as artifacts. Their metrics have no step twice: a
+        report that was recorded in a part of the run that was cut off is not recorded again.
         """
-        self._write("report", {"time_ms": _now_ms()})
+        if not self._has_report:
+            self._write("report", {"time_ms": _now_ms()})
 
     def log_artifacts(self) -> None:
         """Record that the files now under :attr:`artifacts` are complete."""

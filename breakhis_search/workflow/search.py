@@ -71,7 +71,7 @@ def search_and_register(
     with storage_errors(run.settings.studies_uri):
         leases = Leases(run.settings.studies_uri)
     with closing(carrier or _carrier(delivery, run, watcher)) as carries, closing(leases):
-        context = _context(run, watcher, carries, leases)
+        context = study_context(run, watcher, carries, leases)
         if context.device.kind == "cpu" and run.resolved.profile == "full" and watcher.confirm_slow:
             watcher.say("estimating how long the full profile takes on this CPU …")
             watcher.confirm_slow(*estimate_hours(context))  # who declines leaves no study behind
@@ -92,7 +92,9 @@ def _carrier(delivery: Delivery, run: PreparedRun, watcher: Watcher) -> Carrier:
     return delivery
 
 
-def _context(run: PreparedRun, watcher: Watcher, carrier: Carrier, leases: Leases) -> StudyContext:
+def study_context(
+    run: PreparedRun, watcher: Watcher, carrier: Carrier, leases: Leases
+) -> StudyContext:
     """Everything trials share but the study's uid; from here on Keras is loaded."""
     config = run.resolved.config
     device = prepare_device(

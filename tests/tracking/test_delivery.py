@@ -78,6 +78,30 @@ def test_delivering_everything_twice_changes_nothing(settings, client):
     assert len(client.get_metric_history(run.info.run_id, "m")) == 1
 
 
+def test_a_run_that_goes_on_has_no_step_twice(settings, client):
+    made: list[str] = []
+
+    def make_report(journal):
+        made.append(journal.uid)
+        return {"interval/low": 0.1 * len(made)}
+
+    delivery = Delivery(client, settings, make_report)
+    begun = {"name": "a", "tags": {}, "parent_uid": None, "experiment": "breakhis-test"}
+    for part in range(2):
+        journal = Journal(settings.journal_dir / "goes-on")
+        journal.begin(**begun, once=True)
+        for epoch in range(part + 1):
+            journal.log_metrics({"loss": 1.0 + part}, step=epoch)
+        journal.log_report()
+        delivery.deliver(journal)
+        journal.release()
+    run_id = delivery.run_id("goes-on")
+    history = client.get_metric_history(run_id, "loss")
+    assert [(m.step, m.value) for m in history] == [(0, 1.0), (1, 2.0)]
+    assert len(client.get_metric_history(run_id, "interval/low")) == 1
+    assert made == ["goes-on"]
+
+
 def test_a_half_written_line_waits_for_its_end(settings, client):
     journal = journal_of(settings, "half")
     begin(journal)

@@ -11,7 +11,7 @@ from breakhis_search.tracking import keys
 from breakhis_search.tracking.delivery import Delivery
 from breakhis_search.workflow.preparation import Watcher, prepare_run
 from breakhis_search.workflow.request import RunRequest
-from breakhis_search.workflow.search import _context
+from breakhis_search.workflow.search import study_context
 
 
 def test_search_needs_no_file_of_a_sealed_patient(home, tmp_path: Path, monkeypatch):
@@ -27,7 +27,7 @@ def test_search_needs_no_file_of_a_sealed_patient(home, tmp_path: Path, monkeypa
     for path in sealed["path"]:
         (run.catalog.root / path).unlink()
     delivery = Delivery(run.client, run.settings)
-    context = _context(run, Watcher(), delivery, Leases(run.settings.studies_uri))
+    context = study_context(run, Watcher(), delivery, Leases(run.settings.studies_uri))
     assert len(context.images) == len(context.split.table) == len(run.split.development)
     assert not set(context.split.table["patient"]) & run.split.sealed.groups
     assert context.tags[keys.SEALED_TEST] == f"{len(run.split.sealed.groups)} patients"

@@ -1,0 +1,62 @@
+"""``replay`` in the terminal."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from breakhis_search.cli import console
+from breakhis_search.settings import read_settings
+
+EXIT_DIFFERS = 3
+
+if TYPE_CHECKING:
+    from breakhis_search.workflow.replay import Replayed
+
+
+def replay_command(
+    run_id: str, *, data: Path | None, weights_dir: Path | None, as_json: bool
+) -> None:
+    """Train a trial again; print what is the same and what is not."""
+    from breakhis_search.workflow.preparation import Watcher
+    from breakhis_search.workflow.replay import replay
+
+    settings = read_settings()
+    sys.path.insert(0, str(settings.home))  # for HyperModels of one's own, by module:Class
+    watcher = Watcher() if as_json else Watcher(say=console.say)
+    found = replay(run_id, settings, watcher, data=data, weights_dir=weights_dir)
+    if as_json:
+        facts = {"is_equal": found.is_equal, "differing": [i.name for i in found.differing]}
+        console.print_json({**asdict(found), **facts})
+    else:
+        _print(found)
+    if not found.is_equal:
+        raise typer.Exit(EXIT_DIFFERS)
+
+
+def _print(found: Replayed) -> None:
+    rows = [
+        [name, f"{then!r}", f"{now!r}", "" if then == now else f"{now - then:+.2g}"]
+        for name, (then, now) in sorted(found.metrics.items())
+    ]
+    columns = ["metric", "then", "now", "difference"]
+    title = f"{found.study} trial {found.trial}"
+    console.print_table(title, columns, rows, right=columns[1:])
+    if found.is_equal:
+        console.tell(f"All {len(rows)} metrics are the same, bit by bit.")
+    else:
+        largest = max(abs(now - then) for then, now in found.metrics.values())
+        console.tell(f"Not the same: the largest difference is {largest:.2g}.")
+        if not found.is_deterministic:
+            console.tell(
+                "The study does not ask for deterministic operations"
+                " (training.deterministic: true)."
+            )
+    for ingredient in found.differing:
+        console.tell(f"{ingredient.name}: {ingredient.then} then, {ingredient.now} now")
+    if not found.differing:
+        console.tell("All ingredients are the same: data, split, weights, versions, device.")

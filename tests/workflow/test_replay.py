@@ -1,0 +1,74 @@
+"""``replay``: a trial, trained again from what MLflow holds of it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from breakhis_search.tracking import keys
+from breakhis_search.workflow.replay import Ingredient, Replayed
+
+
+@pytest.fixture(scope="module")
+def trial(searched):
+    """The run of the first trial of a search."""
+    client = searched.client
+    [experiment] = client.search_experiments(filter_string="name = 'breakhis-binary-demo'")
+    condition = f"tags.`{keys.ROLE}` = 'trial' and tags.`{keys.TRIAL_NUMBER}` = '0'"
+    [run] = client.search_runs([experiment.experiment_id], condition)
+    return run
+
+
+def test_a_trial_trained_again_gives_the_same_numbers(searched, trial, capsys):
+    code = searched.run("replay", trial.info.run_id, "--json")
+    answer = json.loads(capsys.readouterr().out)
+    assert code == (0 if answer["is_equal"] else 3)
+    assert "image/auroc" in answer["metrics"]
+    for name, (then, now) in answer["metrics"].items():
+        assert then == trial.data.metrics[name]
+        assert now == pytest.approx(then, abs=1e-5), name
+    assert answer["differing"] == []
+    assert {"data_fingerprint", "split_digest", "device"} <= {
+        i["name"] for i in answer["ingredients"]
+    }
+
+
+def test_what_it_was_made_of_is_named_where_it_is_another(searched, trial, capsys):
+    client, run_id = searched.client, trial.info.run_id
+    version = trial.data.tags[f"{keys.VERSIONS}keras"]
+    client.set_tag(run_id, f"{keys.VERSIONS}keras", "3.0.0")
+    client.log_metric(run_id, "image/auroc", 0.123)
+    try:
+        assert searched.run("replay", run_id) == 3
+        told = capsys.readouterr().out
+    finally:
+        client.set_tag(run_id, f"{keys.VERSIONS}keras", version)
+        client.log_metric(run_id, "image/auroc", trial.data.metrics["image/auroc"])
+    assert f"keras: 3.0.0 then, {version} now" in told
+    assert "Not the same: the largest difference is 0." in told
+    assert "does not ask for deterministic operations" in told
+    assert "0.123" in told
+
+
+@pytest.mark.parametrize("role", ["finalist", "study"])
+def test_only_a_trial_can_be_replayed(searched, capsys, role):
+    client = searched.client
+    [experiment] = client.search_experiments(filter_string="name = 'breakhis-binary-demo'")
+    [run, *_] = client.search_runs([experiment.experiment_id], f"tags.`{keys.ROLE}` = '{role}'")
+    assert searched.run("replay", run.info.run_id) == 1
+    assert "a complete trial of a search" in capsys.readouterr().err
+
+
+def test_a_run_that_is_not_there_is_one_line(searched, capsys):
+    assert searched.run("replay", "0" * 32) == 1
+    assert "there is no run 0000" in capsys.readouterr().err
+
+
+def test_equal_means_bit_by_bit():
+    same, near = {"a": (0.1, 0.1)}, {"a": (0.1, 0.1 + 1e-17), "b": (0.1, 0.1 + 1e-16)}
+    made = (Ingredient("x", "1", "1"), Ingredient("y", "1", "2"))
+    found = Replayed("run", 0, "binary@v1", made, same, is_deterministic=True)
+    assert found.is_equal
+    assert [i.name for i in found.differing] == ["y"]
+    assert not Replayed("run", 0, "binary@v1", made, near, is_deterministic=True).is_equal
