@@ -18,6 +18,7 @@ from breakhis_search.errors import RegistryError
 from breakhis_search.evaluation.calibration import Calibration
 from breakhis_search.evaluation.predictions import is_binary
 from breakhis_search.evaluation.thresholds import Thresholds
+from breakhis_search.serving.digest import folder_digest
 from breakhis_search.tracking.models import keras_requirements
 
 CLASSIFIER = Path(__file__).with_name("classifier.py")
@@ -30,10 +31,12 @@ class Packaged:
     Attributes:
         folder: The MLflow model folder.
         model_sha256: Digest of ``model.keras`` inside: what the sealed test will score.
+        sha256: Digest of the whole folder.
     """
 
     folder: Path
     model_sha256: str
+    sha256: str
 
 
 def package_classifier(
@@ -92,7 +95,7 @@ def package_classifier(
             metadata={**metadata, **_locked(calibration, thresholds)},
         )
         digest = hashlib.sha256(keras_file.read_bytes()).hexdigest()
-    return Packaged(folder, digest)
+    return Packaged(folder, digest, folder_digest(folder))
 
 
 def _answers(

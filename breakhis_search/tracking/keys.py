@@ -46,6 +46,7 @@ GATE_RULES = PREFIX + "gate_rules"  # of a version, as JSON
 GATE_ANSWER = PREFIX + "gate_answer."  # + number; of a version's run: a refusal, as JSON
 SELECTED_TRIAL = PREFIX + "selected_trial"  # of a version
 EVIDENCE_RUN = PREFIX + "evidence_run"  # of a version: the finalist's run with its predictions
+PACKAGE_SHA256 = PREFIX + "package_sha256"  # of a version: of all files of the classifier
 MODEL_SHA256 = PREFIX + "model_sha256"  # of a version: of the model.keras inside
 SEALED_DIGEST = PREFIX + "sealed_digest"  # of the sealed test's images and classes
 WHY_SELECTED = PREFIX + "why_selected"  # of a study and of a version, in words

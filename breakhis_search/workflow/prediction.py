@@ -20,7 +20,7 @@ from breakhis_search.settings import Settings
 from breakhis_search.study_file import find_study_file, load_study
 from breakhis_search.tracking import keys
 from breakhis_search.tracking.store import open_store, tracking_errors
-from breakhis_search.training.devices import import_keras
+from breakhis_search.workflow.loading import load_verified
 
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"}
 _BATCH = 64
@@ -82,7 +82,7 @@ def predict_images(
         facts = read_facts(client, found, client.get_registered_model(name).aliases)
         learned = _patients_learned_from(client, found)
     doubts = {str(f): (*_doubts(f, facts), *_acquaintance(f, learned)) for f in good}
-    table = _score(good, f"models:/{name}/{facts.version}", settings)
+    table = _score(good, found, settings)
     return Answer(facts, table, {path: d for path, d in doubts.items() if d}, bad)
 
 
@@ -147,12 +147,9 @@ def _acquaintance(file: Path, learned: frozenset[str]) -> tuple[str, ...]:
     return (_PERHAPS_SEALED,)
 
 
-def _score(files: Sequence[Path], address: str, settings: Settings) -> pd.DataFrame:
-    import mlflow.pyfunc
-
-    import_keras()  # without the start-up messages of its backend
+def _score(files: Sequence[Path], version: Any, settings: Settings) -> pd.DataFrame:
     with tracking_errors(settings.tracking_uri):
-        model = mlflow.pyfunc.load_model(address)
+        model = load_verified(version)
     batches = (files[i : i + _BATCH] for i in range(0, len(files), _BATCH))
     parts: list[pd.DataFrame] = [
         model.predict(pd.DataFrame({"image": [f.read_bytes() for f in batch]})) for batch in batches

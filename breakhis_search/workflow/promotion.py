@@ -35,9 +35,9 @@ from breakhis_search.study_file import find_study_file, load_study
 from breakhis_search.tracking import keys
 from breakhis_search.tracking.store import open_store, tracking_errors
 from breakhis_search.workflow.dataset import choose_data
+from breakhis_search.workflow.loading import load_verified
 from breakhis_search.workflow.sealed import (
     SealedImages,
-    load_verified,
     open_sealed_test,
     recorded_metrics,
     sealed_images,

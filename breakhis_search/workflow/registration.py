@@ -235,6 +235,7 @@ class _RefitRun:
             keys.EVIDENCE_RUN: self._winner.run_id,
             keys.GATE_RULES: rules.to_json(),
             keys.MODEL_SHA256: packaged.model_sha256,
+            keys.PACKAGE_SHA256: packaged.sha256,
             keys.WHY_SELECTED: self._winner.why,
             keys.SELECTED_TRIAL: str(self._winner.trial.number),
             "score_out_of_fold": f"{metrics[f'image/{config.objective}']:.4f}",

@@ -19,13 +19,11 @@ from breakhis_search.data.catalog import Catalog
 from breakhis_search.data.cohort import restrict_magnification, select_cohort
 from breakhis_search.data.sealing import choose_sealed_test
 from breakhis_search.data.taxonomy import Task, class_names
-from breakhis_search.errors import RegistryError
 from breakhis_search.evaluation.calibration import Calibration, calibrate_table
 from breakhis_search.evaluation.metrics import compute_metrics
 from breakhis_search.evaluation.predictions import LOGIT_PREFIX, build_predictions, write_parquet
 from breakhis_search.evaluation.thresholds import Thresholds, locked_metrics
 from breakhis_search.tracking import keys
-from breakhis_search.training.devices import import_keras
 
 _BATCH = 64
 
@@ -77,7 +75,7 @@ def open_sealed_test(
     Args:
         client: An MLflow client.
         version: A model version.
-        model: Its pyfunc, from :func:`load_verified`.
+        model: Its pyfunc, from :func:`.loading.load_verified`.
         images: The sealed test.
         against: The version it is compared with.
         say: Told what is being done.
@@ -142,39 +140,6 @@ def _score(model: Any, images: SealedImages) -> pd.DataFrame:
         logits=np.concatenate(answers),
         class_names=names,
     )
-
-
-def load_verified(version: Any) -> Any:
-    """Return the pyfunc of a version, after checking that it is the artifact that was registered.
-
-    Raises:
-        RegistryError: It is not, or cannot be loaded.
-    """
-    import mlflow.artifacts
-    import mlflow.pyfunc
-    from mlflow.exceptions import MlflowException
-
-    import_keras()  # without the start-up messages of its backend
-    try:
-        folder = Path(
-            mlflow.artifacts.download_artifacts(f"models:/{version.name}/{version.version}")
-        )
-        [model_file] = (folder / "artifacts").glob("*.keras")
-        digest = hashlib.sha256(model_file.read_bytes()).hexdigest()
-        if digest != version.tags.get(keys.MODEL_SHA256):
-            raise RegistryError(
-                f"version {version.version} of {version.name} is not what was registered",
-                expected=f"sha256 {version.tags.get(keys.MODEL_SHA256)}",
-                received=digest,
-                remedy="run the study again; the sealed test scores registered artifacts only",
-            )
-        return mlflow.pyfunc.load_model(str(folder))
-    except (MlflowException, OSError, ValueError) as error:
-        raise RegistryError(
-            f"version {version.version} of {version.name} cannot be loaded",
-            received=str(error).splitlines()[0][:300],
-            remedy="check the artifact store",
-        ) from error
 
 
 def _at_locked_thresholds(version: Any, table: pd.DataFrame) -> Mapping[str, float]:

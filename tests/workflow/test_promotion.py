@@ -262,6 +262,19 @@ def test_artifact_that_was_changed_is_refused(registry, tmp_path, capsys) -> Non
     assert champion(registry) == "1"
 
 
+@pytest.mark.parametrize("changed", ["*.py", "MLmodel"], ids=["its code", "its thresholds"])
+def test_a_model_whose_files_were_changed_is_not_even_loaded(registry, capsys, changed) -> None:
+    """Its code would run on loading."""
+    folder = registry.folder / "mlruns" / "artifacts"
+    code = min(f for f in folder.rglob(changed) if "classifier" in f.read_text())
+    code.write_text(code.read_text() + "\n# planted\n")
+    image = min(registry.demo.rglob("*.png"))
+    assert registry.run("predict", "--study", "binary", "--demo", str(image)) == 1
+    message = capsys.readouterr().err
+    assert "version 1 of breakhis-binary-demo is not what was registered" in message
+    assert "do not use it" in message
+
+
 def test_forced_promotion_is_written_down_as_forced(registry) -> None:
     assert promote(registry, "--force") == 0
     change = read_history(registry.client, NAME)[-1]

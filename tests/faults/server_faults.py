@@ -1,0 +1,267 @@
+"""An MLflow server that goes away, is killed while it takes a file, answers 500 or is slow.
+
+    python -m tests.faults.server_faults [--trials 20] [--out FILE] [SCENARIO…]
+
+Each scenario is one real search, tracked through a proxy by a real ``mlflow server``. What must
+hold: the search ends as it should; its trials train as fast as without a fault; every record is on
+the server as if sent once, and every file byte by byte as it was made. Prints, and writes, images
+per second of each scenario against ``none``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import http.client
+import json
+import os
+import shutil
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+from breakhis_search.data.demo import make_demo
+from breakhis_search.settings import read_settings
+from breakhis_search.study.report import make_report
+from breakhis_search.tracking.journal import Journal
+from tests.faults.kill_campaign import EPOCHS, FOLDS, ROOT
+from tests.faults.kill_campaign import search as run_search
+
+SCENARIOS = ("none", "stopped", "killed", "errors", "slow")
+STOPPED_S, SLOW_S = 60.0, 1.0
+KEPT = "CAMPAIGN_KEPT"
+
+
+def keeping_report(journal: Journal) -> Mapping[str, float]:
+    """Make a report, and keep what was made: the journal drops it once it is delivered."""
+    found = make_report(journal)
+    target = Path(os.environ[KEPT]) / journal.uid
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(journal.artifacts, target)
+    return found
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class Server:
+    """A real server on one database, which can be killed and started again."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir()
+        self.folder, self.port = folder, _free_port()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1"]
+        command += ["--port", str(self.port), "--workers", "1"]
+        command += ["--backend-store-uri", f"sqlite:///{self.folder / 'server.db'}"]
+        command += ["--artifacts-destination", str(self.folder / "files")]
+        with (self.folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                command, stdout=log, stderr=log, start_new_session=True
+            )
+        until = time.monotonic() + 90
+        while time.monotonic() < until:
+            try:
+                connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=1)
+                connection.request("GET", "/health")
+                if connection.getresponse().status == 200:
+                    return
+            except OSError:
+                time.sleep(0.2)
+        raise SystemExit((self.folder / "log").read_text()[-2000:])
+
+    def kill(self) -> None:
+        if self._process is not None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+
+
+class Proxy(ThreadingHTTPServer):
+    """Passes requests on, or does not, as its ``mode`` says."""
+
+    daemon_threads = True
+
+    def __init__(self, server: Server) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.target, self.mode, self.uploads = server.port, "none", 0
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Proxy
+
+    def _pass_on(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        if self.server.mode == "slow":
+            time.sleep(SLOW_S)
+        if self.server.mode == "errors":
+            self._answer(500, [], b'{"error_code": "INTERNAL_ERROR", "message": "planted"}')
+            return
+        if self.command == "PUT":
+            self.server.uploads += 1
+        headers = {k: v for k, v in self.headers.items() if k.lower() != "host"}
+        try:
+            connection = http.client.HTTPConnection("127.0.0.1", self.server.target, timeout=60)
+            connection.request(self.command, self.path, body, headers)
+            answer = connection.getresponse()
+            content = answer.read()
+        except (OSError, http.client.HTTPException):
+            self.close_connection = True  # as a dead server does: no answer at all
+            self.connection.close()
+            return
+        self._answer(answer.status, answer.getheaders(), content)
+
+    def _answer(self, status: int, headers: list[tuple[str, str]], content: bytes) -> None:
+        self.send_response(status)
+        hop = {"connection", "transfer-encoding", "content-length", "date", "server"}
+        for name, value in headers:
+            if name.lower() not in hop:
+                self.send_header(name, value)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _pass_on  # noqa: N815 - as the base names them
+
+    def log_message(self, *_args: Any) -> None:
+        return
+
+
+def plan(scenario: str, server: Server, proxy: Proxy, epochs: Any) -> None:
+    """Do what a scenario is about, once the search is under way."""
+    while epochs() < 2 * FOLDS * EPOCHS:
+        time.sleep(0.1)
+    if scenario == "stopped":
+        server.kill()
+        time.sleep(STOPPED_S)
+        server.start()
+    elif scenario == "killed":
+        for _ in range(3):
+            before = proxy.uploads
+            while proxy.uploads <= before:
+                time.sleep(0.002)
+            server.kill()  # with a file on its way
+            time.sleep(2)
+            server.start()
+    elif scenario == "errors":
+        proxy.mode = "errors"
+        time.sleep(STOPPED_S / 2)
+        proxy.mode = "none"
+    elif scenario == "slow":
+        proxy.mode = "slow"
+        time.sleep(STOPPED_S)
+        proxy.mode = "none"
+
+
+def run_scenario(scenario: str, trials: int) -> dict[str, Any]:
+    """Run one search; return how fast it trained."""
+    from tests.faults.soundness import assert_sound
+
+    home = Path(tempfile.mkdtemp(prefix="breakhis-server-"))
+    (home / "experiments").symlink_to(ROOT / "experiments")
+    data = make_demo(home / "demo", images_per_slide=1, height_px=64, width_px=96)
+    server = Server(home / "server")
+    server.start()
+    proxy = Proxy(server)
+    variables = {
+        "BREAKHIS_CACHE": str(home / "cache"),
+        "PYTHONPATH": str(ROOT),
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        "MLFLOW_TRACKING_URI": f"http://127.0.0.1:{proxy.server_address[1]}",
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+        KEPT: str(home / "kept"),
+    }
+    environment = {**os.environ, **variables}
+    settings = read_settings(environment, home=home)
+    command = [sys.executable, "-m", "tests.faults.server_faults", "--search", str(home)]
+    command += ["--data", str(data), "--trials", str(trials)]
+    with (home / "log").open("w") as log:
+        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
+
+    def epochs() -> int:
+        files = settings.journal_dir.glob("*/records.jsonl")
+        return sum(f.read_text().count('"epoch/fold_') for f in files)
+
+    fault = threading.Thread(target=plan, args=(scenario, server, proxy, epochs), daemon=True)
+    fault.start()
+    try:
+        code = process.wait(1500)
+        if code:
+            raise SystemExit((home / "log").read_text()[-4000:])
+        fault.join(STOPPED_S * 2)
+        os.environ |= {"MLFLOW_TRACKING_URI": variables["MLFLOW_TRACKING_URI"]}
+        runs = assert_sound(settings, trials, folds=FOLDS, epochs=EPOCHS)
+        files = _assert_same_files(runs, home)
+    finally:
+        process.kill()
+        server.kill()
+        proxy.shutdown()
+    rates = [1 / r.data.metrics["seconds/train"] for r in runs]
+    told = [line for line in (home / "log").read_text().splitlines() if "MLflow" in line]
+    shutil.rmtree(home)
+    return {"scenario": scenario, "rate": statistics.median(rates), "files": files, "told": told}
+
+
+def _assert_same_files(runs: list[Any], home: Path) -> int:
+    """Every file of every trial is on the server, byte by byte; return how many."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(os.environ["MLFLOW_TRACKING_URI"])
+    count = 0
+    for run in runs:
+        kept = home / "kept" / run.data.tags["breakhis.trial_uid"]
+        with tempfile.TemporaryDirectory() as folder:
+            there = Path(client.download_artifacts(run.info.run_id, "", folder))
+            for file in (f for f in kept.rglob("*") if f.is_file()):
+                same = there / file.relative_to(kept)
+                assert same.is_file(), f"{same} is missing"
+                digests = {hashlib.sha256(f.read_bytes()).digest() for f in (file, same)}
+                assert len(digests) == 1, f"{same} is another one"
+                count += 1
+    return count
+
+
+def main() -> None:
+    """Run the scenarios, or be the search of one."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("scenarios", nargs="*", default=list(SCENARIOS))
+    parser.add_argument("--trials", type=int, default=20)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--search", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--data", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.search:
+        from breakhis_search.engines import local
+
+        local.make_report = keeping_report
+        os.environ |= {"CAMPAIGN_KILLS": "0", "CAMPAIGN_SEED": "0"}
+        run_search(options.search, options.data, options.trials, 1)
+        return
+    results = []
+    for scenario in options.scenarios:
+        found = run_scenario(scenario, options.trials)
+        results.append(found)
+        found["of_none"] = round(found["rate"] / results[0]["rate"], 3)
+        print(json.dumps(found), flush=True)
+        if options.out:
+            options.out.write_text(json.dumps(results, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
