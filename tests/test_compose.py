@@ -39,9 +39,9 @@ DOCKERFILES = {name: REPOSITORY / "docker" / f"{name}.Dockerfile" for name in ("
 PASSWORD = "p@ss:w/rd %41 #'\"$HOME"  # noqa: S105 - every character that breaks an address
 START_TIMEOUT_S = 60
 SEARCH_TIMEOUT_S = 240  # takes 45 s on two idle cores
-# The smallest search that still has folds, a finished trial, a refit and a registered version.
+# The smallest search that still has two workers, folds, a refit and a registered version.
 SMALL = (
-    "--trials 1 --set training.max_epochs=1 --set protocol.folds=2"
+    "--trials 2 --workers 2 --set training.max_epochs=1 --set protocol.folds=2"
     " --set data.height_px=32 --set data.width_px=48"
     " --set finalists.count=1 --set finalists.seeds=1"
 )
@@ -585,7 +585,7 @@ def test_worker_leaves_only_finished_runs(stack: dict[str, Any], worker: Contain
     runs = runs_of(stack)
     assert {run["info"]["status"] for run in runs} == {"FINISHED"}
     roles = sorted(tags_of(run["data"])["breakhis.role"] for run in runs)
-    assert roles == ["finalist", "refit", "study", "trial"]
+    assert roles == ["finalist", "refit", "study", "trial", "trial"]
 
 
 def test_worker_model_is_downloadable_through_the_server(
@@ -614,11 +614,11 @@ def test_worker_registers_a_version_of_the_demo(stack: dict[str, Any], worker: C
 
 def test_worker_keeps_its_study_in_postgresql(stack: dict[str, Any], worker: Container) -> None:
     query = "SELECT study_name, state::text FROM trials JOIN studies USING (study_id)"
-    assert rows_of(stack, "studies", query) == [("binary-demo@v1", "COMPLETE")]
+    assert rows_of(stack, "studies", query) == [("binary-demo@v1", "COMPLETE")] * 2
 
 
 def test_runs_are_kept_in_postgresql(stack: dict[str, Any], worker: Container) -> None:
-    assert rows_of(stack, "mlflow", "SELECT count(*) FROM runs") == [(4,)]
+    assert rows_of(stack, "mlflow", "SELECT count(*) FROM runs") == [(5,)]
 
 
 def test_worker_writes_to_its_volumes_only(stack: dict[str, Any], worker: Container) -> None:
@@ -633,7 +633,7 @@ def test_status_reads_the_servers(worker: Container) -> None:
     done = worker.run("python -m breakhis_search status --json")
     assert done.returncode == 0, done.stderr
     status = json.loads(done.stdout)
-    assert [(s["name"], s["complete"]) for s in status["studies"]] == [("binary-demo@v1", 1)]
+    assert [(s["name"], s["complete"]) for s in status["studies"]] == [("binary-demo@v1", 2)]
     assert [m["version"] for m in status["models"]] == ["1"]
     assert status["undelivered"] == 0
 
@@ -649,3 +649,6 @@ def test_password_stands_in_no_log(stack: dict[str, Any], worker: Container) -> 
         text = (stack["folder"] / f"{name}.log").read_text()
         assert text
         assert PASSWORD not in text
+    logs = list((worker.root / "app" / "mlruns" / "logs").iterdir())
+    assert len(logs) == 2, "one for each worker process"
+    assert not [log for log in logs if PASSWORD in log.read_text(errors="replace")]

@@ -13,7 +13,7 @@ import os
 import shutil
 import threading
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
@@ -75,6 +75,16 @@ class CheckpointFiles:
             self._waiting[file] = content
             if is_new:
                 self._pending.append(self._pool.submit(self._do, file))
+
+    def sweep(self, ended: Collection[str]) -> None:
+        """Delete what runs left that have ended: their process was killed before it could.
+
+        Args:
+            ended: Their uids.
+        """
+        for found in self._folder.iterdir() if self._folder.is_dir() else ():
+            if found.name in ended:
+                shutil.rmtree(found, ignore_errors=True)
 
     def settle(self) -> None:
         """Wait until everything is written.

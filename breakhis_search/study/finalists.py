@@ -46,6 +46,12 @@ def forget_failed_finalists(study: optuna.Study) -> None:
             study.set_user_attr(name, {})
 
 
+def ended_finalists(study: optuna.Study) -> set[str]:
+    """Return the uids of finalists that are over, whatever came of them."""
+    known = [v for k, v in study.user_attrs.items() if k.startswith(_FINALIST)]
+    return {str(found["uid"]) for found in known if found.get("state") in ("complete", "failed")}
+
+
 def run_finalists(
     study: optuna.Study, context: StudyContext, say: Callable[[str], None]
 ) -> dict[int, str]:

@@ -113,6 +113,13 @@ def _uid_of_refit(study: optuna.Study, mark: list[int]) -> str:
     return uid
 
 
+def ended_refits(study: optuna.Study) -> set[str]:
+    """Return the uid of the refit, if it led to a registered version."""
+    begun = study.user_attrs.get(_BEGUN) or {}
+    is_over = bool(begun) and begun["mark"] == study.user_attrs.get(_REFIT_OF)
+    return {str(begun["uid"])} if is_over else set()
+
+
 class _RefitRun:
     """The run in MLflow that ends with a registered version."""
 

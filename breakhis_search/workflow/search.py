@@ -18,10 +18,15 @@ from breakhis_search.data.official import leaks_in_words
 from breakhis_search.data.protocol import Split
 from breakhis_search.data.taxonomy import formulation
 from breakhis_search.study.batch_sizes import KeptWithStudy
+from breakhis_search.study.budget import UID
 from breakhis_search.study.checkpoints import CheckpointFiles
 from breakhis_search.study.context import StudyContext
 from breakhis_search.study.estimate import estimate_hours
-from breakhis_search.study.finalists import forget_failed_finalists, run_finalists
+from breakhis_search.study.finalists import (
+    ended_finalists,
+    forget_failed_finalists,
+    run_finalists,
+)
 from breakhis_search.study.leases import Leases
 from breakhis_search.study.liveness import cut_off_trials
 from breakhis_search.study.records import protocol_in_words
@@ -36,7 +41,7 @@ from breakhis_search.tracking.provenance import provenance_tags
 from breakhis_search.training.devices import Device, prepare_device
 from breakhis_search.workflow.outcome import RunOutcome
 from breakhis_search.workflow.preparation import PreparedRun, Watcher
-from breakhis_search.workflow.registration import refit_and_register
+from breakhis_search.workflow.registration import ended_refits, refit_and_register
 from breakhis_search.workflow.request import architectures_of
 from breakhis_search.workflow.sealed import sealed_images
 from breakhis_search.workflow.selection import select_winner
@@ -244,6 +249,7 @@ class _Search:
             context.delivery.deliver(parent)
             context.delivery.flush()
             _tidy_up(study, context, watcher, self.delivery)
+            self._sweep()
             run_search(study, context, self.limits)
             winner = select_winner(study, context, run.client, parent, watcher.say)
             first = context.split.development[0]
@@ -253,6 +259,7 @@ class _Search:
                 if winner
                 else (None, "no trial is complete")
             )
+            self._sweep()
             status = "FINISHED"
         finally:
             parent.finish(status)
@@ -266,6 +273,13 @@ class _Search:
             not_registered=reason,
             example=str(example),
         )
+
+    def _sweep(self) -> None:
+        """Delete what is left of work that has ended, by processes that were killed just then."""
+        trials = self.study.get_trials(deepcopy=False)
+        ended = {str(t.user_attrs.get(UID)) for t in trials if t.state.is_finished()}
+        ended |= ended_finalists(self.study) | ended_refits(self.study)
+        self.context.checkpoints.sweep(ended)
 
 
 def _tidy_up(

@@ -123,3 +123,12 @@ def test_a_full_disk_is_told_and_leaves_no_half_file(files, tmp_path, monkeypatc
             files.settle()
     assert files.of("run").state("fold_0").epochs == 1, "the older one is still whole"
     assert [f.suffix for f in (tmp_path / "checkpoints" / "run").iterdir()] == [".npz"]
+
+
+def test_what_is_left_of_runs_that_ended_is_swept_up(files, tmp_path):
+    files.sweep({"nothing is there yet"})
+    for uid in ("ended", "at-work"):
+        files.of(uid).keep_state("fold_0", state(1))
+    files.settle()
+    files.sweep({"ended", "another"})
+    assert [f.name for f in (tmp_path / "checkpoints").iterdir()] == ["at-work"]
