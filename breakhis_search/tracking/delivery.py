@@ -196,7 +196,8 @@ class Delivery:
         self._send_artifacts(journal, {})
 
     def _send_artifacts(self, journal: Journal, _: dict[str, Any]) -> None:
-        self._client.log_artifacts(self._own_run(journal), str(journal.artifacts))
+        if journal.artifacts.is_dir():
+            self._client.log_artifacts(self._own_run(journal), str(journal.artifacts))
 
     def _send_model(self, journal: Journal, body: dict[str, Any]) -> None:
         """Create, fill and finalise a logged model; a half-sent one is filled again."""

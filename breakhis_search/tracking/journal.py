@@ -65,8 +65,9 @@ class Journal:
         self._recorded: set[tuple[str, int]] = set()
         self._has_report = False
         self.seconds_writing = 0.0
+        # No more than this: who delivers may be deleting the rest just now.
         with self.disk_errors():
-            self.artifacts.mkdir(parents=True, exist_ok=True)
+            self.folder.mkdir(parents=True, exist_ok=True)
 
     @property
     def uid(self) -> str:
@@ -159,6 +160,7 @@ class Journal:
         """
         with self.disk_errors():
             is_ours = self._lock.acquire()
+            self.artifacts.mkdir(exist_ok=True)
         if not is_ours:
             raise TrackingError(
                 f"{name} is being run by another process in this folder",
