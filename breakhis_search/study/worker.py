@@ -27,6 +27,7 @@ from breakhis_search.study.candidate import trains_only_a_head
 from breakhis_search.study.context import StudyContext
 from breakhis_search.study.interruption import HeldInterrupt
 from breakhis_search.study.leases import LeaseLostError
+from breakhis_search.study.liveness import cut_off_trials
 from breakhis_search.study.objective import run_trial
 from breakhis_search.study.progress import TrialSummary
 from breakhis_search.study.pruning import STAGE
@@ -215,8 +216,9 @@ class TakenTrial:
         """Take over a trial that was left, or else ask for a new one if the stage has room."""
         with _alone(context):
             running = _running(study)
-            for left in running:
-                taken = cls._take_over(study, context, left)
+            left = set(cut_off_trials(running, context.leases))
+            for trial in running:
+                taken = cls._take_over(study, context, trial) if trial.number in left else None
                 if taken is not None:
                     return taken
             if _used(study) + len(running) >= stage.until or why_stopped(study, context):
@@ -242,10 +244,14 @@ class TakenTrial:
         uid = left.user_attrs.get(UID)
         if uid is None and not _is_unmarked_for_long(left):
             return None
-        was_given_back = bool(left.user_attrs.get(INTERRUPTED))
         uid = uid or uuid.uuid4().hex
         if context.leases.holds(uid) or not context.leases.take(uid):
             return None
+        [left] = [t for t in study.get_trials(deepcopy=False) if t.number == left.number]
+        if left.state.is_finished():  # just so; its process gave up the lease with it
+            context.leases.forget(uid)
+            return None
+        was_given_back = bool(left.user_attrs.get(INTERRUPTED))
         trial = optuna.Trial(study, left._trial_id)  # noqa: SLF001 - Optuna has no other way
         taken = cls(trial, uid, reported=frozenset(left.intermediate_values))
         trial.set_user_attr(UID, uid)

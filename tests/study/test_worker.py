@@ -160,6 +160,18 @@ def test_a_trial_that_another_process_is_at_is_left_to_it(study, context, finish
         assert cut_off_trials(study.trials, context.leases) == []
 
 
+def test_a_trial_that_has_just_ended_is_not_taken_over(study, context, finishing, monkeypatch):
+    """Its process told Optuna and gave up the lease after this one had looked."""
+    trial = cut_off(study, "just-ended")
+    looked = worker._running(study)
+    study.tell(trial, 0.5)
+    monkeypatch.setattr(worker, "_running", lambda _study: looked)
+    assert run_one(study, context) == 1
+    assert finishing == [1]
+    assert study.trials[0].value == 0.5
+    assert not context.leases.holds("just-ended")
+
+
 def test_the_budget_is_met_exactly_whoever_is_at_work(study, context, finishing):
     while run_one(study, context):
         pass

@@ -1,0 +1,169 @@
+"""Many workers on one PostgreSQL: how much of their time goes into trials, how little around them.
+
+    python -m tests.faults.scale [--workers 32] [--trials 640] [--sleep 5] [--out FILE]
+
+Every worker runs the real loop (leases, asking, telling, checkpoints, journal) of trials that do
+nothing but sleep. Workers are threads here, each with connections of its own: for the database
+there is no difference, and 32 processes would only measure this machine's memory. Prints, and
+writes, the share of the workers' time that was spent in trials, the overhead of a trial by its
+number, and how many transactions of the database a trial costs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+import threading
+import time
+from contextlib import closing
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import optuna
+import sqlalchemy as sa
+
+from breakhis_search.config import SearchConfig
+from breakhis_search.study import worker
+from breakhis_search.study.checkpoints import CheckpointFiles
+from breakhis_search.study.leases import Leases
+from breakhis_search.study.progress import SilentObserver
+from breakhis_search.study.storage import open_storage
+from breakhis_search.study.strategy import build_pruner, build_sampler
+from breakhis_search.tracking.journal import Journal
+from tests.postgres_home import local_postgres
+
+SPACE = ("optimizer/learning_rate", "optimizer/weight_decay", "head/dropout_rate", "strength")
+
+
+class NoDelivery:
+    """Brings nothing anywhere."""
+
+    def deliver(self, _journal: Journal) -> bool:
+        return True
+
+
+def main() -> None:
+    """Measure."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--workers", type=int, default=32)
+    parser.add_argument("--trials", type=int, default=640)
+    parser.add_argument("--sleep", type=float, default=5.0)
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    with local_postgres() as server, tempfile.TemporaryDirectory() as folder:
+        result = measure(server.uri, Path(folder), options.workers, options.trials, options.sleep)
+    print(json.dumps(result, indent=1))
+    if options.out:
+        options.out.write_text(json.dumps(result, indent=1) + "\n")
+
+
+def measure(uri: str, folder: Path, workers: int, trials: int, sleep_s: float) -> dict[str, Any]:
+    """Run one study; return its figures."""
+    spent: dict[int, tuple[float, float]] = {}  # trial → (began, ended) without its overhead
+    turns: list[tuple[int, float]] = []  # overhead before each trial, by trial
+
+    def sleep_for(trial: Any, *_args: Any, **_options: Any) -> Any:
+        for name in SPACE:
+            trial.suggest_float(name, 1e-5, 1e-1, log=True)
+        began = time.monotonic()
+        ended = last_end.get(threading.get_ident())
+        if ended is not None:
+            turns.append((trial.number, began - ended))
+        yield from ()
+        time.sleep(sleep_s)
+        last_end[threading.get_ident()] = time.monotonic()
+        spent[trial.number] = (began, last_end[threading.get_ident()])
+        return trial.params["strength"]
+
+    last_end: dict[int, float] = {}
+    first_ask: dict[int, float] = {}
+    worker.run_trial = sleep_for  # type: ignore[assignment]
+    worker.trains_only_a_head = lambda *_: False
+    config = SimpleNamespace(
+        search=SearchConfig(trials=trials, pruner="none"),
+        training=SimpleNamespace(max_epochs=1, head_epochs=0),
+        stages=None,
+        space={},
+        enqueue=(),
+    )
+    storage = open_storage(uri)
+    optuna.create_study(storage=storage, study_name="scale", direction="maximize")
+    before = transactions(uri)
+    start = time.monotonic()
+
+    def work(number: int) -> None:
+        own = open_storage(uri)
+        study = optuna.load_study(
+            study_name="scale",
+            storage=own,
+            sampler=build_sampler(config, finished=number),  # type: ignore[arg-type]
+            pruner=build_pruner(config),  # type: ignore[arg-type]
+        )
+        with closing(Leases(uri)) as leases:
+            context = SimpleNamespace(
+                config=config,
+                space={},
+                uid="scale",
+                split=SimpleNamespace(folds=[0]),
+                journal=lambda uid: Journal(folder / "journal" / uid),
+                delivery=NoDelivery(),
+                leases=leases,
+                checkpoints=CheckpointFiles(folder / "checkpoints"),
+                observer=SilentObserver(),
+                stage="search",
+            )
+            stage = SimpleNamespace(until=trials)
+            first_ask[threading.get_ident()] = time.monotonic()
+            while worker.run_batch(study, context, stage, at_most=1):  # type: ignore[arg-type]
+                pass
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(workers)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    elapsed = max(end for _, end in spent.values()) - start
+    found = optuna.load_study(study_name="scale", storage=storage).get_trials(deepcopy=False)
+    assert len(found) == trials, "the budget is met exactly"
+    assert all(t.state == optuna.trial.TrialState.COMPLETE for t in found)
+    of_workers = [last_end[ident] - first_ask[ident] for ident in last_end]
+    return {
+        "workers": workers,
+        "trials": trials,
+        "sleep_s": sleep_s,
+        "seconds": round(elapsed, 1),
+        "share_in_trials": round(trials * sleep_s / sum(of_workers), 4),
+        "overhead_s": round(statistics.median(t for _, t in turns), 3),
+        "overhead_by_trial_s": by_number(turns, trials),
+        "transactions_per_trial": round((transactions(uri) - before) / trials, 1),
+    }
+
+
+def by_number(turns: list[tuple[int, float]], trials: int) -> dict[str, float]:
+    """Median overhead around some trial numbers."""
+    places = [n for n in (100, 250, 500, 1000, 1500, 2000) if n <= trials]
+    return {
+        str(place): round(
+            statistics.median(t for number, t in turns if abs(number - place) <= 50), 3
+        )
+        for place in places
+    }
+
+
+def transactions(uri: str) -> int:
+    """Transactions that the database has committed."""
+    engine = sa.create_engine(uri)
+    with engine.connect() as connection:
+        query = sa.text("select pg_stat_clear_snapshot(); ")
+        connection.execute(query)
+        total = connection.execute(sa.text("select sum(xact_commit) from pg_stat_database"))
+        count = int(total.scalar_one())
+    engine.dispose()
+    return count
+
+
+if __name__ == "__main__":
+    main()
