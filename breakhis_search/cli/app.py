@@ -103,6 +103,10 @@ def run(
     workers_per_gpu: Annotated[
         int, typer.Option(min=1, help="Workers that share a GPU, for small models.")
     ] = 1,
+    join: Annotated[
+        bool,
+        typer.Option("--join", help="Only train, for a study that another `run` leads to its end."),
+    ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask before hours on a CPU.")] = False,
     new: Annotated[bool, typer.Option("--new", help="Start a new version of the study.")] = False,
     i_know_this_leaks: Annotated[
@@ -125,7 +129,7 @@ def run(
         new=new,
         accepts_leakage=i_know_this_leaks,
     )
-    run_command(request, assume_yes=yes, crew=Crew(workers, workers_per_gpu))
+    run_command(request, assume_yes=yes, crew=Crew(workers, workers_per_gpu, leads=not join))
 
 
 @app.command(epilog="Example: python -m breakhis_search compare --study binary --top 5")

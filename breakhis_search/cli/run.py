@@ -19,7 +19,7 @@ EXIT_INTERRUPTED = 130
 
 if TYPE_CHECKING:
     from breakhis_search.workflow.outcome import RunOutcome
-    from breakhis_search.workflow.preparation import PreparedRun, Watcher
+    from breakhis_search.workflow.preparation import Watcher
     from breakhis_search.workflow.request import RunRequest
 
 
@@ -47,7 +47,10 @@ def run_command(request: RunRequest, *, assume_yes: bool, crew: Crew) -> None:
         raise typer.Exit(EXIT_INTERRUPTED) from None
     finally:
         observer.close()
-    _print_outcome(request, outcome)
+    if outcome is None:
+        console.tell("Nothing is left to train; the run that leads selects and registers.")
+    else:
+        _print_outcome(request, outcome)
 
 
 @dataclass(frozen=True)
@@ -57,13 +60,15 @@ class Crew:
     Attributes:
         workers: Worker processes; 0 for this process itself, ``None`` for one per GPU share.
         per_gpu: Workers that share a GPU.
+        leads: Whether to select and register in the end; else another run does.
     """
 
     workers: int | None = None
     per_gpu: int = 1
+    leads: bool = True
 
 
-def _run_here(request: RunRequest, watcher: Watcher, _: Crew) -> RunOutcome:
+def _run_here(request: RunRequest, watcher: Watcher, crew: Crew) -> RunOutcome | None:
     """Run in this process, where a debugger can follow."""
     from breakhis_search.workflow.preparation import prepare_run
 
@@ -71,13 +76,10 @@ def _run_here(request: RunRequest, watcher: Watcher, _: Crew) -> RunOutcome:
     sys.path.insert(0, str(settings.home))  # for HyperModels of one's own, by module:Class
     prepared = prepare_run(request, settings, watcher)
     console.say("starting Keras …")
-    outcome = _import_search()(prepared, watcher)
-    if outcome is None:  # only who does not lead has none
-        raise TypeError
-    return outcome
+    return _import_search()(prepared, watcher, leads=crew.leads)
 
 
-def _import_search() -> Callable[[PreparedRun, Watcher], RunOutcome | None]:
+def _import_search() -> Callable[..., RunOutcome | None]:
     """The heavy half, imported without the start-up messages of its backend."""
     from breakhis_search.training.devices import import_keras
 
@@ -87,7 +89,7 @@ def _import_search() -> Callable[[PreparedRun, Watcher], RunOutcome | None]:
     return search_and_register
 
 
-def _run_supervised(request: RunRequest, watcher: Watcher, crew: Crew) -> RunOutcome:
+def _run_supervised(request: RunRequest, watcher: Watcher, crew: Crew) -> RunOutcome | None:
     """Run with worker processes, which this one watches."""
     from breakhis_search.workflow.request import resolve_request
 
@@ -104,6 +106,7 @@ def _run_supervised(request: RunRequest, watcher: Watcher, crew: Crew) -> RunOut
         settings,
         log=settings.log_dir,
         asks_before_hours=watcher.confirm_slow is not None,
+        leads=crew.leads,
     )
     shares = share_out(workers, gpus, cores=os.cpu_count() or 1)
     logs = settings.log_dir

@@ -100,8 +100,11 @@ class Supervisor:
         self._courier_starts = 0
         self._is_open = False
 
-    def run(self) -> RunOutcome:
-        """Run until the study has been led to its end.
+    def run(self) -> RunOutcome | None:
+        """Run until the study has been led to its end, or nothing is left to train.
+
+        Returns:
+            What it came to; ``None`` where no worker here leads it.
 
         Raises:
             KeyboardInterrupt: The user stopped it; what was at work is left for the next run.
@@ -118,8 +121,6 @@ class Supervisor:
             finally:
                 if self._courier is not None:
                     self._courier.close()
-        if self._crew.outcome is None:
-            raise EngineError("no worker led the study to its end", remedy="report a defect")
         return self._crew.outcome
 
     def _is_over(self) -> bool:
@@ -367,6 +368,6 @@ def assignments(
         log_of: Gives the log file of each.
     """
     return [
-        replace(first, number=i, environment=share, log=log_of(i), leads=i == 0)
+        replace(first, number=i, environment=share, log=log_of(i), leads=first.leads and i == 0)
         for i, share in enumerate(shares)
     ]

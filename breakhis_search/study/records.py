@@ -167,7 +167,7 @@ class TrialRecord:
         with self._journal.disk_errors():
             save_keras_model(
                 model,
-                self._journal.models / "model",
+                self._journal.place_for_model("model"),
                 example=self._context.images[first],
                 class_names=self._context.class_names,
             )

@@ -50,6 +50,7 @@ class Delivery:
         self._run_ids: dict[str, str] = {}
         self._experiment_ids: dict[str, str] = {}
         self._refusal: TrackingError | None = None
+        self._told_elsewhere: dict[str, set[tuple[str, int]]] = {}
 
     def deliver(self, journal: Journal) -> bool:
         """Send what is undelivered of one journal; ``False`` where another process is writing it.
@@ -87,6 +88,7 @@ class Delivery:
         if batch.last is None:
             return
         run_id = self._own_run(journal)
+        batch.leave_out(self._told_elsewhere.get(journal.uid, set()))
         for part in batch.parts():
             self._client.log_batch(run_id, **part)
         journal.mark_delivered(batch.last)
@@ -159,6 +161,8 @@ class Delivery:
                 tags[keys.MLFLOW_PARENT] = parent
         existing = self._run_in(journal.uid, [self._experiment_ids[name]])
         if existing:
+            if journal.is_new_to_mlflow:  # a machine that is lost had begun it
+                self._told_elsewhere[journal.uid] = self._metrics_of(existing)
             self._client.update_run(existing, status="RUNNING")
             self._log_tags(existing, tags)
             return
@@ -169,6 +173,15 @@ class Delivery:
             run_name=body["name"],
         )
         self._run_ids[journal.uid] = run.info.run_id
+
+    def _metrics_of(self, run_id: str) -> set[tuple[str, int]]:
+        """Name and step of all metrics of a run."""
+        names = self._client.get_run(run_id).data.metrics
+        return {
+            (name, point.step)
+            for name in names
+            for point in self._client.get_metric_history(run_id, name)
+        }
 
     def _own_run(self, journal: Journal) -> str:
         """The run of a journal whose ``run`` record was delivered, perhaps by another process."""
@@ -264,6 +277,11 @@ class _Batch:
             return False
         self.last = record
         return True
+
+    def leave_out(self, told: set[tuple[str, int]]) -> None:
+        """Leave out metrics that have a value at their step already."""
+        if told:
+            self.metrics = [m for m in self.metrics if (m[0], m[3]) not in told]
 
     def parts(self) -> Iterator[dict[str, list[Any]]]:
         """Yield arguments of ``log_batch`` within MLflow's limits."""

@@ -84,6 +84,15 @@ class Journal:
         """Folder of saved models that go with the run."""
         return self.folder / "models"
 
+    def place_for_model(self, name: str) -> Path:
+        """Return where to save a model: a folder that is not there.
+
+        A process that was killed may have left half of one.
+        """
+        target = self.models / name
+        shutil.rmtree(target, ignore_errors=True)
+        return target
+
     @property
     def report(self) -> Path:
         """Folder of what a report is made from when it is delivered."""
@@ -221,6 +230,11 @@ class Journal:
             self._write("finish", {"status": status, "time_ms": _now_ms()})
         finally:
             self.release()
+
+    @property
+    def is_new_to_mlflow(self) -> bool:
+        """Whether nothing of it was ever delivered."""
+        return self._cursor() == 0
 
     @property
     def has_undelivered(self) -> bool:

@@ -164,7 +164,7 @@ class _RefitRun:
         context = self._context
         return package_classifier(
             candidate.model,
-            self.record.journal.models / "classifier",
+            self.record.journal.place_for_model("classifier"),
             class_names=context.class_names,
             height_px=context.config.data.height_px,
             width_px=context.config.data.width_px,

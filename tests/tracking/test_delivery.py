@@ -102,6 +102,31 @@ def test_a_run_that_goes_on_has_no_step_twice(settings, client):
     assert made == ["goes-on"]
 
 
+def test_a_run_that_another_machine_began_has_no_step_twice(settings, client):
+    begun = {"name": "a", "tags": {}, "parent_uid": None, "experiment": "breakhis-test"}
+    for machine, epochs in (("lost", 2), ("next", 3)):
+        delivery = Delivery(client, settings)
+        journal = Journal(settings.journal_dir.parent / machine / "moved")
+        journal.begin(**begun, once=True)
+        for epoch in range(epochs):
+            journal.log_metrics({"loss": 1.0}, step=epoch)
+            delivery.deliver(journal)
+        journal.release()
+    [run] = runs_of(client, "moved")
+    history = client.get_metric_history(run.info.run_id, "loss")
+    assert [m.step for m in history] == [0, 1, 2]
+
+
+def test_there_is_a_place_for_a_model_whatever_a_killed_process_left(settings):
+    journal = journal_of(settings, "half-saved")
+    left = journal.models / "model" / "data"
+    left.mkdir(parents=True)
+    (left / "model.keras").write_text("half")
+    place = journal.place_for_model("model")
+    assert place == journal.models / "model"
+    assert not place.exists()
+
+
 def test_a_half_written_line_waits_for_its_end(settings, client):
     journal = journal_of(settings, "half")
     begin(journal)

@@ -64,3 +64,13 @@ def test_a_study_that_another_process_leads_is_joined(searched, capsys):
 
 def _is_over(searched, number: int) -> bool:
     return study_of(searched).trials[number].state.is_finished()
+
+
+def test_a_run_that_only_joins_trains_and_registers_nothing(home, capsys):
+    assert home.search("binary", 1, "--join") == 0
+    assert "Nothing is left to train; the run that leads" in capsys.readouterr().out
+    assert [t.state for t in study_of(home).trials] == [TrialState.COMPLETE]
+    assert home.client.search_registered_models() == []
+    assert home.search("binary", 1) == 0
+    assert "finalist: trial" not in capsys.readouterr().out, "the one that joined trained them"
+    assert len(home.client.search_model_versions("name = 'breakhis-binary-demo'")) == 1
