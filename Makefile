@@ -2,6 +2,7 @@
 # make test    the whole test suite
 # make check   formatting, lint, types, import layers
 # make bench   all figures of docs/speed.md, peers included (DATA=…, WEIGHTS=…); two hours
+# make faults  kills, servers that go away, many workers: the figures of docs/reliability.md; half an hour
 # make lock    resolve the pins anew (needs uv)
 
 PYTHON ?= python3
@@ -9,7 +10,7 @@ STUDY ?= multiclass
 RUN := .venv/bin/python
 PIP := .venv/bin/python -m pip --disable-pip-version-check install --quiet -c requirements.lock
 
-.PHONY: run test check format bench lock clean
+.PHONY: run test check format bench faults lock clean
 
 run: .venv/run.stamp
 	$(RUN) -m breakhis_search run --study $(STUDY)
@@ -52,6 +53,15 @@ bench: .venv/dev.stamp
 	$(RUN) benchmarks/reference_searches.py r3
 	$(RUN) benchmarks/long_study.py --data $(DATA) --weights $(WEIGHTS)
 	$(RUN) benchmarks/summary.py
+
+faults: .venv/dev.stamp
+	rm -f benchmarks/results/faults_kills.json
+	$(RUN) -m tests.faults.kill_campaign --kills 35 --trials 12 --workers 3 --postgres --seed 4 --out benchmarks/results/faults_kills.json
+	$(RUN) -m tests.faults.kill_campaign --kills 25 --trials 8 --workers 1 --seed 3 --out benchmarks/results/faults_kills.json
+	$(RUN) -m tests.faults.kill_campaign --kills 25 --trials 10 --workers 3 --seed 5 --out benchmarks/results/faults_kills.json
+	$(RUN) -m tests.faults.kill_campaign --kills 20 --trials 8 --workers 1 --postgres --seed 6 --out benchmarks/results/faults_kills.json
+	$(RUN) -m tests.faults.server_faults --out benchmarks/results/faults_server.json
+	$(RUN) -m tests.faults.scale --out benchmarks/results/faults_scale.json
 
 lock:
 	uv pip compile --universal --python-version 3.11 --extra dev --extra postgres --extra gpu --no-header --no-annotate --output-file requirements.lock pyproject.toml

@@ -39,15 +39,17 @@ def replay_command(
 
 
 def _print(found: Replayed) -> None:
+    # A hundred equal numbers say no more than a few.
     rows = [
         [name, f"{then!r}", f"{now!r}", "" if then == now else f"{now - then:+.2g}"]
         for name, (then, now) in sorted(found.metrics.items())
+        if then != now or name in ("image/auroc", "image/balanced_accuracy", "image/nll")
     ]
     columns = ["metric", "then", "now", "difference"]
     title = f"{found.study} trial {found.trial}"
     console.print_table(title, columns, rows, right=columns[1:])
     if found.is_equal:
-        console.tell(f"All {len(rows)} metrics are the same, bit by bit.")
+        console.tell(f"All {len(found.metrics)} metrics are the same, bit by bit.")
     else:
         largest = max(abs(now - then) for then, now in found.metrics.values())
         console.tell(f"Not the same: the largest difference is {largest:.2g}.")
