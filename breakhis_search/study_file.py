@@ -193,9 +193,17 @@ def peek(file: Path, overrides: Sequence[str], section: str, key: str) -> Any:
     return values.get(key) if isinstance(values, dict) else None
 
 
+_DEEPEST, _MOST_VALUES = 20, 100_000
+"""Of values in a study file; the largest study has four levels and some hundred values."""
+
+
 def _read(file: Path) -> _Document:
     try:
         node = yaml.compose(file.read_text(encoding="utf-8"), Loader=_Loader)
+    except RecursionError as error:
+        raise ConfigError(
+            f"{file.name} is nested too deeply", remedy="a study needs five levels at most"
+        ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file} cannot be read ({error})", remedy="check the file") from error
     except yaml.YAMLError as error:
@@ -215,6 +223,12 @@ def _read(file: Path) -> _Document:
 def _plain(node: yaml.Node, location: Location, places: dict[Location, str], file: str) -> Any:
     """Plain Python values of a YAML node; notes the line of every one."""
     places[location] = f"{file}:{node.start_mark.line + 1}"
+    if len(location) > _DEEPEST or len(places) > _MOST_VALUES:  # an anchor may hold itself
+        raise ConfigError(
+            f"{file}:{node.start_mark.line + 1}: this is nested without end",
+            expected=f"at most {_DEEPEST} levels and {_MOST_VALUES} values",
+            remedy="write it out without anchors (&) and aliases (*)",
+        )
     if isinstance(node, yaml.MappingNode):
         result: dict[Any, Any] = {}
         for key_node, value_node in node.value:

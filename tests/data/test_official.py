@@ -32,7 +32,7 @@ def slide_folder(name: str) -> str:
 
 def draw_sides(names: list[str], seed: int = 0) -> list[dict[str, str]]:
     """Folds as the published ones were made: 30 % of each type's slide folders test."""
-    rng = random.Random(seed)  # noqa: S311 - no secret
+    rng = random.Random(seed)
     by_type: dict[str, list[str]] = {}
     for folder in sorted({slide_folder(n) for n in names}):
         by_type.setdefault(folder.split("-")[0], []).append(folder)
