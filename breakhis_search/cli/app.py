@@ -97,11 +97,12 @@ def run(
         int | None,
         typer.Option(
             min=0,
+            metavar="N",
             help="Worker processes (default: one per GPU; on a CPU one); 0: in this process.",
         ),
     ] = None,
     workers_per_gpu: Annotated[
-        int, typer.Option(min=1, help="Workers that share a GPU, for small models.")
+        int, typer.Option(min=1, metavar="K", help="Workers that share a GPU, for small models.")
     ] = 1,
     join: Annotated[
         bool,
