@@ -13,6 +13,7 @@
     ├── WeightsError               pretrained weights are missing or do not fit
     ├── DeviceError                the device that was asked for is not there
     ├── StudyError                 the study storage cannot be opened or is contradictory
+    │   └── StorageLostError       a database server that answered before does not any more
     ├── EngineError                worker processes cannot be kept running
     ├── ComparisonError            predictions that cannot be held against each other
     ├── ReplayError                a run cannot be trained again from what MLflow holds
@@ -97,6 +98,10 @@ class DeviceError(BreakhisSearchError):
 
 class StudyError(BreakhisSearchError):
     """The study storage cannot be opened, or contradicts the study file."""
+
+
+class StorageLostError(StudyError):
+    """A database server does not answer; it may do so again."""
 
 
 class EngineError(BreakhisSearchError):

@@ -22,7 +22,7 @@ from typing import Any
 from breakhis_search.engines import messages as m
 from breakhis_search.engines.assignment import Assignment
 from breakhis_search.engines.worker_process import work
-from breakhis_search.errors import EngineError, TrackingError
+from breakhis_search.errors import EngineError, StorageLostError, TrackingError
 from breakhis_search.study.report import make_report
 from breakhis_search.tracking.courier import Courier, Flushed, Refused, in_words
 from breakhis_search.tracking.journal import open_journals
@@ -32,6 +32,9 @@ from breakhis_search.workflow.preparation import Watcher
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
 DEATHS_THAT_STOP = 5
 """So many deaths of a worker in a row, with no trial finished in between, end the run."""
+
+STORAGE_PAUSE_S, STORAGE_PATIENCE_S = 10.0, 600.0
+"""A database server that went away is tried again this often, and waited for this long."""
 
 _STOP_WITHIN_S = 60.0
 _COURIER_STARTS = 3
@@ -99,6 +102,7 @@ class Supervisor:
         self._courier: Courier | None = None
         self._courier_starts = 0
         self._is_open = False
+        self._storage_answered = time.monotonic()
 
     def run(self) -> RunOutcome | None:
         """Run until the study has been led to its end, or nothing is left to train.
@@ -182,6 +186,7 @@ class Supervisor:
         observer = self._watcher.search
         observer.of_worker(worker.assignment.number)
         getattr(observer, seen.event)(*seen.positional, **seen.named)
+        self._storage_answered = time.monotonic()
         if seen.event == "trial_finished":
             worker.deaths = 0
 
@@ -207,6 +212,8 @@ class Supervisor:
                 worker.not_before = 0.0
             case m.Interrupted():
                 raise KeyboardInterrupt
+            case m.Failed(StorageLostError() as error) if self._is_open:
+                self._lost_storage(worker, error)
             case m.Failed(error):
                 raise error
             case m.Broken(what):
@@ -216,6 +223,14 @@ class Supervisor:
                 )
             case _:
                 self._died(worker, code)
+
+    def _lost_storage(self, worker: _Worker, error: StorageLostError) -> None:
+        """The database of the studies went away: its trial waits at its last epoch meanwhile."""
+        now = time.monotonic()
+        if now - self._storage_answered > STORAGE_PATIENCE_S:
+            raise error
+        worker.not_before = now + STORAGE_PAUSE_S
+        self._watcher.say(f"{error.what}; {worker.name} tries again in {STORAGE_PAUSE_S:.0f} s")
 
     def _died(self, worker: _Worker, code: int | None) -> None:
         how = in_words_of_exit(code)

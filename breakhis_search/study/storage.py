@@ -11,7 +11,7 @@ from pathlib import Path
 import optuna
 from sqlalchemy.exc import SQLAlchemyError
 
-from breakhis_search.errors import StudyError
+from breakhis_search.errors import StorageLostError, StudyError
 from breakhis_search.settings import mask_password
 from breakhis_search.tracking.ownership import one_at_a_time
 
@@ -46,7 +46,8 @@ def open_storage(uri: str) -> optuna.storages.BaseStorage:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     if not uri.startswith("sqlite:///"):
         with storage_errors(uri, ImportError):  # the driver of the database is not installed
-            return optuna.storages.RDBStorage(uri)
+            # A connection that the server has dropped meanwhile is replaced, not an error.
+            return optuna.storages.RDBStorage(uri, engine_kwargs={"pool_pre_ping": True})
     folder = Path(uri.removeprefix("sqlite:///")).parent
     _require_local_folder(folder)
     # Two processes that start at once would create the same tables.
@@ -103,7 +104,8 @@ def storage_errors(uri: str, *others: type[Exception]) -> Iterator[None]:
         yield
     except its_fault as error:
         first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise StudyError(
+        kind = StudyError if uri.startswith("sqlite:") else StorageLostError
+        raise kind(
             f"the study storage {mask_password(uri)} cannot be used ({first_line[:200]})",
             expected="a database that can be written",
             remedy="check that it runs and is writable, or correct BREAKHIS_STUDIES_URI",

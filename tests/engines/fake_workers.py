@@ -12,7 +12,7 @@ from typing import Any
 from breakhis_search.engines import messages as m
 from breakhis_search.engines.assignment import Assignment
 from breakhis_search.engines.worker_process import Supervisor
-from breakhis_search.errors import StudyError
+from breakhis_search.errors import StorageLostError, StudyError
 from breakhis_search.study.progress import TrialSummary
 from breakhis_search.study.storage import StudyVersion
 from breakhis_search.workflow.outcome import RunOutcome
@@ -135,3 +135,19 @@ def asks_first(pipe: Connection, assignment: Assignment) -> None:
     Path(assignment.settings.home, "went-on").touch()
     supervisor.send(m.Ready(VERSION))
     _end(supervisor, assignment)
+
+
+def loses_the_storage(pipe: Connection, assignment: Assignment) -> None:
+    """Find the database gone, twice; then it answers again."""
+    supervisor, count = _begin(pipe, assignment)
+    supervisor.send(m.Ready(VERSION))
+    if count < 3:
+        supervisor.end(m.Failed(StorageLostError("the study storage cannot be used")))
+    else:
+        _end(supervisor, assignment)
+
+
+def never_finds_the_storage(pipe: Connection, assignment: Assignment) -> None:
+    """Find no database from the beginning."""
+    supervisor, _ = _begin(pipe, assignment)
+    supervisor.end(m.Failed(StorageLostError("the study storage cannot be used")))

@@ -16,7 +16,7 @@ import pytest
 from breakhis_search.engines import local
 from breakhis_search.engines.assignment import Assignment, share_out, visible_gpus
 from breakhis_search.engines.local import Supervisor, assignments
-from breakhis_search.errors import ConfigError, EngineError, StudyError
+from breakhis_search.errors import ConfigError, EngineError, StorageLostError, StudyError
 from breakhis_search.settings import Settings, read_settings
 from breakhis_search.study.progress import SilentObserver, TrialSummary
 from breakhis_search.tracking.delivery import Delivery
@@ -101,6 +101,27 @@ def test_a_tired_worker_makes_room_for_a_fresh_one(supervise, settings, said):
 def test_what_one_worker_cannot_go_on_for_ends_them_all(supervise):
     with pytest.raises(StudyError, match="all trials failed; to do: mend the cause"):
         supervise(fake_workers.refuses, workers=2).run()
+
+
+def test_a_database_that_goes_away_is_waited_for(supervise, settings, said, monkeypatch):
+    monkeypatch.setattr(local, "STORAGE_PAUSE_S", 0.01)
+    assert supervise(fake_workers.loses_the_storage).run() == fake_workers.OUTCOME
+    assert (settings.home / "starts-0").read_text() == "3"
+    assert len(said) == 2
+    assert "the study storage cannot be used; worker 0 tries again" in said[0]
+
+
+def test_a_database_that_stays_away_ends_the_run(supervise, settings, monkeypatch):
+    monkeypatch.setattr(local, "STORAGE_PAUSE_S", 0.01)
+    monkeypatch.setattr(local, "STORAGE_PATIENCE_S", 0.0)
+    with pytest.raises(StorageLostError, match="cannot be used"):
+        supervise(fake_workers.loses_the_storage).run()
+
+
+def test_a_database_that_never_answered_ends_the_run_at_once(supervise, settings):
+    with pytest.raises(StorageLostError, match="cannot be used"):
+        supervise(fake_workers.never_finds_the_storage).run()
+    assert (settings.home / "starts-0").read_text() == "1"
 
 
 def test_a_defect_is_one_line_with_the_place_of_its_traceback(supervise):
