@@ -117,6 +117,29 @@ def test_a_run_that_another_machine_began_has_no_step_twice(settings, client):
     assert [m.step for m in history] == [0, 1, 2]
 
 
+def test_a_report_whose_delivery_was_killed_has_no_metric_twice(settings, client, monkeypatch):
+    made: list[float] = []
+
+    def make_report(_journal):
+        made.append(len(made) + 1.0)
+        return {"seconds/figures": made[-1]}
+
+    journal = journal_of(settings, "report-twice")
+    begin(journal)
+    journal.log_report()
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            Journal, "mark_delivered", lambda *_: (_ for _ in ()).throw(OSError("killed"))
+        )
+        with pytest.raises((OSError, TrackingError)):
+            Delivery(client, settings, make_report).deliver(journal)
+    Delivery(client, settings, make_report).deliver(journal)
+    Delivery(client, settings, make_report).deliver(journal)
+    [run] = runs_of(client, "report-twice")
+    history = client.get_metric_history(run.info.run_id, "seconds/figures")
+    assert len(history) == 1
+
+
 def test_there_is_a_place_for_a_model_whatever_a_killed_process_left(settings):
     journal = journal_of(settings, "half-saved")
     left = journal.models / "model" / "data"
