@@ -24,7 +24,7 @@ from breakhis_search.workflow.preparation import PreparedRun, Watcher, prepare_r
 
 def work(pipe: Connection, assignment: Assignment) -> None:
     """Do what there is to do of a study, and say how it ended."""
-    os.setsid()  # Ctrl-C in the terminal is for the supervisor, which passes it on once
+    listen_to_the_supervisor_only()
     with suppress(OSError):  # a folder that cannot be written is told by who needs it
         _write_to(assignment)
     os.environ.update(assignment.environment)
@@ -39,6 +39,16 @@ def work(pipe: Connection, assignment: Assignment) -> None:
         traceback.print_exc()
         ending = m.Broken(f"{type(error).__name__}: {error}")
     supervisor.end(ending)
+
+
+def listen_to_the_supervisor_only() -> None:
+    """Leave the terminal's session, and heed SIGINT however this process was started.
+
+    Ctrl-C is for the supervisor, which passes it on once; what runs in the background of a shell or
+    under ``nohup`` inherits that it is ignored.
+    """
+    os.setsid()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _write_to(assignment: Assignment) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from breakhis_search.engines import messages as m
 from breakhis_search.engines.assignment import Assignment
-from breakhis_search.engines.worker_process import Supervisor
+from breakhis_search.engines.worker_process import Supervisor, listen_to_the_supervisor_only
 from breakhis_search.errors import StorageLostError, StudyError
 from breakhis_search.study.progress import TrialSummary
 from breakhis_search.study.storage import StudyVersion
@@ -30,7 +30,7 @@ def starts(assignment: Assignment) -> int:
 
 
 def _begin(pipe: Connection, assignment: Assignment) -> tuple[Supervisor, int]:
-    os.setsid()
+    listen_to_the_supervisor_only()
     return Supervisor(pipe), starts(assignment)
 
 
@@ -105,8 +105,12 @@ def works_for_ever(pipe: Connection, assignment: Assignment) -> None:
 
 def ignores_everything(pipe: Connection, assignment: Assignment) -> None:
     """Hang, whatever it is asked."""
+    supervisor, _ = _begin(pipe, assignment)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    works_for_ever(pipe, assignment)
+    supervisor.send(m.Ready(VERSION))
+    Path(assignment.settings.home, f"working-{assignment.number}").write_text(str(os.getpid()))
+    while True:
+        time.sleep(1)
 
 
 def _wait_for_the_end(supervisor: Supervisor) -> None:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -130,6 +130,14 @@ def test_a_defect_is_one_line_with_the_place_of_its_traceback(supervise):
     assert "\n" not in str(error.value)
 
 
+@pytest.fixture
+def heeds_signals() -> Iterator[None]:
+    """A suite that runs in the background of a shell inherits that SIGINT is ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def when_working(settings: Settings, workers: int, act: Callable[[], None]) -> threading.Thread:
     def wait_and_act() -> None:
         files = [settings.home / f"working-{i}" for i in range(workers)]
@@ -142,6 +150,7 @@ def when_working(settings: Settings, workers: int, act: Callable[[], None]) -> t
     return thread
 
 
+@pytest.mark.usefixtures("heeds_signals")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "kill"])
 def test_who_stops_it_stops_every_worker_once(supervise, settings, number):
     supervisor = supervise(fake_workers.works_for_ever, workers=2)
@@ -152,10 +161,11 @@ def test_who_stops_it_stops_every_worker_once(supervise, settings, number):
     assert all((settings.home / f"gave-back-{i}").exists() for i in (0, 1))
 
 
+@pytest.mark.usefixtures("heeds_signals")
 def test_a_worker_that_does_not_stop_is_killed(supervise, settings, monkeypatch):
     monkeypatch.setattr(local, "_STOP_WITHIN_S", 0.5)
     supervisor = supervise(fake_workers.ignores_everything)
-    thread = when_working(settings, 1, lambda: signal.raise_signal(signal.SIGINT))
+    thread = when_working(settings, 1, lambda: os.kill(os.getpid(), signal.SIGINT))
     with pytest.raises(KeyboardInterrupt):
         supervisor.run()
     thread.join()
