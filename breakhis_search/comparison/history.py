@@ -177,7 +177,8 @@ def _take(client: Any, lock: str, name: str) -> None:
         try:
             client.create_registered_model(lock, description="A promotion is being written down.")
         except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            # MLflow looks up what was in its way, which may be gone again by then.
+            if error.error_code not in ("RESOURCE_ALREADY_EXISTS", "RESOURCE_DOES_NOT_EXIST"):
                 raise
             _remove_if_left_behind(client, lock)
         else:

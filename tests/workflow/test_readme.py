@@ -15,6 +15,9 @@ import pytest
 import yaml
 
 from breakhis_search.cli.app import run_app
+from breakhis_search.settings import read_settings
+from breakhis_search.tracking import keys
+from breakhis_search.tracking.store import open_store
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 README = (REPOSITORY / "README.md").read_text()
@@ -61,6 +64,14 @@ def shrink(study: dict) -> dict:
     return study
 
 
+def a_trial() -> str:
+    """The MLflow run of a trial of the last search."""
+    client = open_store(read_settings())
+    ids = [e.experiment_id for e in client.search_experiments()]
+    complete = f"tags.`{keys.ROLE}` = 'trial' and tags.`{keys.STATE}` = 'complete'"
+    return str(client.search_runs(ids, complete)[0].info.run_id)
+
+
 def test_every_command_in_the_readme_works(
     tmp_path, monkeypatch, server, session_environment, tiny_demo
 ):
@@ -77,6 +88,8 @@ def test_every_command_in_the_readme_works(
     for arguments in typed:
         if arguments[0] == "ui":
             continue  # serves until Ctrl-C: tested in a browser in test_ui.py
+        if arguments[0] == "replay":
+            arguments[1] = a_trial()
         if arguments[0] == "promote":  # the README's second version comes of a second study
             assert run_app(["run", "--study", "binary", "--data", "data", "--new"]) == 0
         assert run_app(arguments) == 0, arguments
