@@ -171,6 +171,8 @@ def plan(scenario: str, server: Server, proxy: Proxy, epochs: Any) -> None:
 
 def run_scenario(scenario: str, trials: int) -> dict[str, Any]:
     """Run one search; return how fast it trained."""
+    from mlflow import MlflowClient
+
     from tests.faults.soundness import assert_sound
 
     home = Path(tempfile.mkdtemp(prefix="breakhis-server-"))
@@ -206,7 +208,8 @@ def run_scenario(scenario: str, trials: int) -> dict[str, Any]:
             raise SystemExit((home / "log").read_text()[-4000:])
         fault.join(STOPPED_S * 2)
         os.environ |= {"MLFLOW_TRACKING_URI": variables["MLFLOW_TRACKING_URI"]}
-        runs = assert_sound(settings, trials, folds=FOLDS, epochs=EPOCHS)
+        database = MlflowClient(f"sqlite:///{server.folder / 'server.db'}")
+        runs = assert_sound(settings, trials, folds=FOLDS, epochs=EPOCHS, histories=database)
         files = _assert_same_files(runs, home)
     finally:
         process.kill()
