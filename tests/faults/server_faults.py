@@ -32,6 +32,7 @@ from typing import Any
 from breakhis_search.data.demo import make_demo
 from breakhis_search.settings import read_settings
 from breakhis_search.study.report import make_report
+from breakhis_search.tracking import keys
 from breakhis_search.tracking.journal import Journal
 from tests.faults.kill_campaign import EPOCHS, FOLDS, ROOT
 from tests.faults.kill_campaign import search as run_search
@@ -228,7 +229,7 @@ def _assert_same_files(runs: list[Any], home: Path) -> int:
     client = MlflowClient(os.environ["MLFLOW_TRACKING_URI"])
     count = 0
     for run in runs:
-        kept = home / "kept" / run.data.tags["breakhis.trial_uid"]
+        kept = home / "kept" / run.data.tags[keys.TRIAL_UID]
         with tempfile.TemporaryDirectory() as folder:
             there = Path(client.download_artifacts(run.info.run_id, "", folder))
             for file in (f for f in kept.rglob("*") if f.is_file()):
