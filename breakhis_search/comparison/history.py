@@ -19,7 +19,9 @@ CHAMPION = "champion"
 CHALLENGER = "challenger"
 
 _LOCK_SUFFIX = ".being-promoted"
-_LOCK_LASTS_S = 60  # it is held for less than a second; an older one was left by a crash
+_LOCK_LASTS_S = 600
+"""It is held for less than a second; an older one was left by a crash. The clocks of two machines
+may differ, and MLflow repeats a slow request for minutes."""
 
 
 @dataclass(frozen=True)
@@ -169,7 +171,7 @@ def _only_one(client: Any, name: str) -> Iterator[None]:
     try:
         yield
     finally:
-        client.delete_registered_model(lock)
+        _remove(client, lock)
 
 
 def _take(client: Any, lock: str, name: str) -> None:
@@ -193,7 +195,16 @@ def _remove_if_left_behind(client: Any, lock: str) -> None:
     try:
         since_ms = client.get_registered_model(lock).creation_timestamp
         if time.time() - since_ms / 1000 > _LOCK_LASTS_S:
-            client.delete_registered_model(lock)
+            _remove(client, lock)
     except MlflowException as error:  # its holder removed it in between
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+
+
+def _remove(client: Any, lock: str) -> None:
+    """Delete a lock; who took it for one left by a crash may have done so already."""
+    try:
+        client.delete_registered_model(lock)
+    except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise

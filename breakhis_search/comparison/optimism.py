@@ -67,8 +67,9 @@ class Optimism:
                 " to be seen on these patients)"
             )
         return (
-            f"{self.raw_best:.3f} as the best of {self.candidates}; {self.corrected:.3f} to be"
-            f" expected of it on new patients (luck of the choice {self.optimism:+.3f})"
+            f"{self.raw_best:.3f} as the best of {self.candidates}; {self.corrected:.3f}"
+            f" without the luck of the choice ({self.optimism:+.3f}); each trial's epoch was chosen"
+            " on the same patients, which still flatters it"
         )
 
 

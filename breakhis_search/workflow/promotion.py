@@ -138,8 +138,9 @@ def rollback(study: str, settings: Settings, say: Say, *, demo: bool) -> tuple[s
     name = keys.registered_name(config.task, demo=demo)
     client = open_store(settings)
     with tracking_errors(settings.tracking_uri):
-        version = previous_champion(client, name)
+        # Read first: if it is another one by the time of the move, the move is refused.
         present = champion_of(client, name)
+        version = previous_champion(client, name)
         change = change_champion(
             client,
             name,

@@ -17,7 +17,12 @@ from mlflow.tracking._tracking_service import utils as mlflow_utils
 
 from breakhis_search.comparison.answers import answers_of
 from breakhis_search.comparison.evidence import read_predictions
-from breakhis_search.comparison.history import champion_of, openings_of, read_history
+from breakhis_search.comparison.history import (
+    champion_of,
+    openings_of,
+    previous_champion,
+    read_history,
+)
 from breakhis_search.evaluation.predictions import LOGIT_PREFIX, write_parquet
 from breakhis_search.tracking import keys
 
@@ -289,3 +294,23 @@ def test_champion_itself_is_confirmed_on_the_sealed_test(registry, capsys) -> No
     assert [a.action for a in answers_of(registry.client, version)] == ["confirmed"]
     assert "opened 1 time" in version.description
     assert len(openings_of(registry.client.get_model_version(NAME, "1"))) == 1
+
+
+def test_rolling_back_while_another_one_promotes_is_refused(
+    registry, tmp_path, monkeypatch, capsys
+):
+    client = registry.client
+    better = add_version(client, **{keys.EVIDENCE_RUN: evidence_of(client, improved, tmp_path)})
+    assert promote(registry) == 0
+    assert champion(registry) == better
+    read = previous_champion
+
+    def read_late(*arguments: Any) -> str:
+        version = read(*arguments)
+        client.set_registered_model_alias(NAME, "champion", "2")  # another process, just now
+        return version
+
+    monkeypatch.setattr("breakhis_search.workflow.promotion.previous_champion", read_late)
+    assert registry.run("rollback", "--study", "binary", "--demo") == 1
+    assert champion(registry) == "2", "the move of the other one stands"
+    assert capsys.readouterr().err.startswith("error: ")
