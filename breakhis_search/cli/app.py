@@ -145,9 +145,21 @@ def compare(
     profile: Annotated[
         bool, typer.Option("--profile", help="Where the time went; writes a page with all runs.")
     ] = False,
+    pair: Annotated[
+        tuple[str, str] | None,
+        typer.Option(
+            metavar="A B",
+            help="Any two models: trial numbers, or run ids; of one study, or one of each of two.",
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Rank the finalists of one or more studies; say which is selected, and why."""
+    if pair is not None:
+        from breakhis_search.cli.compare import pair_command
+
+        pair_command(study, pair, as_json=as_json)
+        return
     if history:
         from breakhis_search.cli.models import history_command
 

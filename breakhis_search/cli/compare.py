@@ -47,6 +47,37 @@ def compare_command(studies: Sequence[str], *, top: int, as_json: bool) -> None:
         console.out.print(f"[yellow]{warning}[/]")
 
 
+def pair_command(studies: Sequence[str], pair: tuple[str, str], *, as_json: bool) -> None:
+    """Print which of two models is better, if that can be said."""
+    from breakhis_search.tracking.store import open_store, tracking_errors
+    from breakhis_search.workflow.pair import compare_two
+
+    settings = read_settings()
+    client = open_store(settings)
+    with tracking_errors(settings.tracking_uri):
+        found, is_demo = compare_two(client, studies, pair)
+    if as_json:
+        console.print_json(
+            {
+                "models": list(found.names),
+                "test": asdict(found.test),
+                "interval": asdict(found.interval),
+                "verdict": found.verdict,
+                "demo": is_demo,
+            }
+        )
+        return
+    if is_demo:
+        console.print_demo_banner()
+    console.out.print(f"[bold]{escape(found.verdict)}[/]", soft_wrap=True)
+    swaps = f"{'all' if found.test.exact else 'random'} {found.test.permutations:,} swaps"
+    console.say(
+        f"patient-swap test of {found.test.n_patients} patients, {swaps}, two-sided; the interval"
+        " is a paired bootstrap over patients"
+    )
+    console.say("one pair, with no correction for others that were looked at before")
+
+
 def _telling(study: JudgedStudy) -> Iterator[tuple[str, pd.DataFrame]]:
     """The tables of best trials that say more than the table of all trials."""
     scored = int(study.trials["score"].notna().sum())

@@ -29,8 +29,6 @@ def promote_command(request: PromotionRequest) -> None:
     if request.demo:
         console.print_demo_banner()
     outcome = promote(request, read_settings(), console.say)
-    for reason in outcome.decision.reasons:
-        console.say(f"  {reason}")
     who = f"[bold]{outcome.name} version {outcome.version}[/]"
     if request.dry_run:
         answer = "would go on to be promoted" if outcome.decision.passed else "would be refused"

@@ -48,10 +48,10 @@ def record_answer(
         action: What was answered.
         reasons: All reasons, in words.
     """
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    answer = GateAnswer(str(version.version), against, action, now, "; ".join(reasons))
-    number = len(_tags(client, version.run_id)) + 1
-    key = f"{keys.GATE_ANSWER}{number:04d}"
+    now = datetime.now(UTC)
+    when = now.isoformat(timespec="seconds")
+    answer = GateAnswer(str(version.version), against, action, when, "; ".join(reasons))
+    key = keys.GATE_ANSWER + keys.unique_key(now)
     client.set_tag(version.run_id, key, json.dumps(asdict(answer)))
     return answer
 

@@ -1,16 +1,21 @@
-"""Leaderboards judged on the predictions MLflow holds: tied sets, and one study against another."""
+"""Models judged on the predictions MLflow holds: tied sets, any pair, one study against another."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
-from breakhis_search.comparison.difference import difference_interval, verdict
+from breakhis_search.comparison.difference import (
+    DifferenceInterval,
+    difference_interval,
+    verdict,
+)
 from breakhis_search.comparison.evidence import read_predictions
 from breakhis_search.comparison.leaderboard import finalists_of, search_trials_of
-from breakhis_search.comparison.permutation import patient_swap_test
+from breakhis_search.comparison.permutation import SwapTest, patient_swap_test
 from breakhis_search.comparison.selection import Finalist, Selection, select
 from breakhis_search.errors import ComparisonError
 from breakhis_search.evaluation.metrics import Objective
@@ -54,6 +59,47 @@ def read_search(client: Any, leaderboard: pd.DataFrame) -> list[pd.DataFrame]:
     return [read_predictions(client, run) for run in runs]
 
 
+@dataclass(frozen=True)
+class Pair:
+    """Two models on the same images.
+
+    Attributes:
+        names: What they are called.
+        test: Of the first against the second.
+        interval: Of the first's score minus the second's.
+        verdict: Which one is better, if that can be said, in words.
+    """
+
+    names: tuple[str, str]
+    test: SwapTest
+    interval: DifferenceInterval
+    verdict: str
+
+
+def compare_pair(
+    client: Any, first: tuple[str, str], second: tuple[str, str], objective: Objective
+) -> Pair:
+    """Return how two runs compare on their out-of-fold predictions.
+
+    Args:
+        client: An MLflow client.
+        first: Name and run of the one.
+        second: Name and run of the other.
+        objective: What is compared.
+
+    Raises:
+        RegistryError: A run has no predictions.
+        ComparisonError: They are not about the same images.
+    """
+    a, b = (read_predictions(client, run) for _, run in (first, second))
+    return _pair((first[0], second[0]), a, b, objective)
+
+
+def _pair(names: tuple[str, str], a: pd.DataFrame, b: pd.DataFrame, objective: Objective) -> Pair:
+    test, interval = patient_swap_test(a, b, objective), difference_interval(a, b, objective)
+    return Pair(names, test, interval, verdict(test, interval, objective, names=names))
+
+
 def compare_selected(
     client: Any, selected: Sequence[tuple[str, str]], objective: Objective
 ) -> list[str]:
@@ -69,12 +115,7 @@ def compare_selected(
     for i, (first, a) in enumerate(tables):
         for second, b in tables[i + 1 :]:
             try:
-                test, interval = (
-                    patient_swap_test(a, b, objective),
-                    difference_interval(a, b, objective),
-                )
+                sentences.append(_pair((first, second), a, b, objective).verdict)
             except ComparisonError as error:
                 sentences.append(f"{first} and {second} do not compare: {error.what}")
-            else:
-                sentences.append(verdict(test, interval, objective, names=(first, second)))
     return sentences

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,11 @@ from breakhis_search.tracking import keys
 
 
 def read_predictions(
-    client: Any, run_id: str, artifact: str = keys.ARTIFACT_PREDICTIONS
+    client: Any,
+    run_id: str,
+    artifact: str = keys.ARTIFACT_PREDICTIONS,
+    *,
+    sha256: str | None = None,
 ) -> pd.DataFrame:
     """Return the predictions table of a complete run.
 
@@ -23,9 +28,10 @@ def read_predictions(
         client: An MLflow client.
         run_id: A trial's or a finalist's run.
         artifact: Where in the run they are.
+        sha256: Of the file, where it is known.
 
     Raises:
-        RegistryError: The run has none (any more).
+        RegistryError: The run has none (any more), or another file than is known.
     """
     with tempfile.TemporaryDirectory() as folder:
         try:
@@ -37,4 +43,12 @@ def read_predictions(
                 received=str(error).splitlines()[0][:200],
                 remedy="keep the artifacts of finalists; search again with --new",
             ) from error
+        found = hashlib.sha256(file.read_bytes()).hexdigest()
+        if sha256 is not None and found != sha256:
+            raise RegistryError(
+                f"the predictions of run {run_id} are not what was kept ({artifact})",
+                expected=f"sha256 {sha256}",
+                received=found,
+                remedy="bring back the file of the artifact store",
+            )
         return read_parquet(file)

@@ -3,7 +3,8 @@
 Two questions, in this order:
 
 1. *Out-of-fold*: are the configured floors reached, and is the challenger better than the champion
-   by the patient-swap permutation test? With no champion only the floors are asked.
+   by the patient-swap permutation test? With no champion only the floors are asked; with one, the
+   stricter of the rules of both.
 2. *On the sealed test*, which is opened only when the first answer is yes: are its floors reached,
    and is the challenger not worse than the champion by more than a margin? It may veto, never
    promote: it holds about three benign patients.
@@ -40,6 +41,23 @@ class GateRules:
     floors: Mapping[str, float]
     sealed_floors: Mapping[str, float]
 
+    def stricter(self, other: GateRules) -> GateRules:
+        """Return what both sets of rules ask for together; they must share an objective.
+
+        >>> mine = GateRules("auroc", 0.05, 0.05, {"image/auroc": 0.7}, {})
+        >>> its = GateRules("auroc", 0.01, 0.10, {"image/auroc": 0.6, "image/mcc": 0.1}, {})
+        >>> both = mine.stricter(its)
+        >>> both.alpha, both.non_inferiority_margin, dict(both.floors)
+        (0.01, 0.05, {'image/auroc': 0.7, 'image/mcc': 0.1})
+        """
+        return GateRules(
+            self.objective,
+            min(self.alpha, other.alpha),
+            min(self.non_inferiority_margin, other.non_inferiority_margin),
+            _higher(self.floors, other.floors),
+            _higher(self.sealed_floors, other.sealed_floors),
+        )
+
     def to_json(self) -> str:
         """Return the rules as JSON, for a tag."""
         return json.dumps(asdict(self), sort_keys=True)
@@ -48,6 +66,33 @@ class GateRules:
     def from_json(cls, text: str) -> GateRules:
         """Return the rules that :meth:`to_json` wrote."""
         return cls(**json.loads(text))
+
+
+def _higher(mine: Mapping[str, float], its: Mapping[str, float]) -> dict[str, float]:
+    names = [*mine, *(name for name in its if name not in mine)]
+    lowest = float("-inf")
+    return {name: max(mine.get(name, lowest), its.get(name, lowest)) for name in names}
+
+
+def stricter_in_words(mine: GateRules, both: GateRules) -> str:
+    """Return what ``both`` asks for beyond ``mine``; empty where that is nothing.
+
+    >>> mine = GateRules("auroc", 0.05, 0.05, {"image/auroc": 0.7}, {})
+    >>> its = GateRules("auroc", 0.01, 0.05, {"image/auroc": 0.8}, {"image/mcc": 0.1})
+    >>> stricter_in_words(mine, mine.stricter(its))
+    'p ≤ 0.01, out-of-fold image/auroc ≥ 0.8, on the sealed test image/mcc ≥ 0.1'
+    """
+    found = []
+    if both.alpha != mine.alpha:
+        found.append(f"p ≤ {both.alpha:g}")
+    if both.non_inferiority_margin != mine.non_inferiority_margin:
+        found.append(f"a margin of {both.non_inferiority_margin:g} on the sealed test")
+    for where, all_of, own in (
+        ("out-of-fold", both.floors, mine.floors),
+        ("on the sealed test", both.sealed_floors, mine.sealed_floors),
+    ):
+        found += [f"{where} {n} ≥ {v:g}" for n, v in all_of.items() if own.get(n) != v]
+    return ", ".join(found)
 
 
 @dataclass(frozen=True)
@@ -63,6 +108,15 @@ class Decision:
     passed: bool
     reasons: tuple[str, ...]
     refusals: tuple[str, ...] = ()
+
+    @property
+    def refusals_in_short(self) -> str:
+        """What stands in the way, without the figures behind it.
+
+        >>> Decision.of(False, "not shown to be better: AUROC +0.01, p = 0.4").refusals_in_short
+        'not shown to be better'
+        """
+        return "; ".join(reason.partition(": ")[0] for reason in self.refusals)
 
     @classmethod
     def of(cls, passed: bool, reason: str) -> Decision:

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
 
 from mlflow.exceptions import MlflowException
 
+from breakhis_search.comparison.registry_lock import registry_lock
 from breakhis_search.errors import RegistryError
 from breakhis_search.tracking import keys
 
 CHAMPION = "champion"
 CHALLENGER = "challenger"
 
-_LOCK_SUFFIX = ".being-promoted"
-_LOCK_LASTS_S = 600
-"""It is held for less than a second; an older one was left by a crash. The clocks of two machines
-may differ, and MLflow repeats a slow request for minutes."""
+_PENDING = "pending"
 
 
 @dataclass(frozen=True)
@@ -61,21 +57,30 @@ def version_of_alias(client: Any, name: str, alias: str) -> Any | None:
 
 
 def read_history(client: Any, name: str) -> list[ChampionChange]:
-    """Return all recorded moves of ``champion``, oldest first; empty without such a model."""
+    """Return all recorded moves of ``champion``, oldest first; empty without such a model.
+
+    A move is written down before the alias is moved, as pending. What a crash left pending counts
+    if the alias points at its version, and never happened if it does not.
+    """
     try:
-        tags = client.get_registered_model(name).tags
+        model = client.get_registered_model(name)
     except MlflowException as error:
         if error.error_code == "RESOURCE_DOES_NOT_EXIST":
             return []
         raise
-    entries = sorted((k, v) for k, v in tags.items() if k.startswith(keys.CHAMPION_CHANGE))
-    return [ChampionChange(**json.loads(text)) for _, text in entries]
+    return [change for _, change in _moves(model)]
 
 
-def openings_of(version: Any) -> list[dict[str, Any]]:
-    """Return every recorded opening of the sealed test for a version, oldest first."""
-    tags = sorted((k, v) for k, v in version.tags.items() if k.startswith(keys.SEALED_OPENING))
-    return [json.loads(text) for _, text in tags]
+def _moves(model: Any) -> list[tuple[int, ChampionChange]]:
+    """Every move that took place, with its number, oldest first."""
+    tags = sorted((k, v) for k, v in model.tags.items() if k.startswith(keys.CHAMPION_CHANGE))
+    moves = []
+    for key, text in tags:
+        entry = json.loads(text)
+        if entry.pop(_PENDING, False) and str(model.aliases.get(CHAMPION)) != entry["version"]:
+            continue
+        moves.append((int(key.removeprefix(keys.CHAMPION_CHANGE)), ChampionChange(**entry)))
+    return moves
 
 
 def change_champion(
@@ -102,7 +107,8 @@ def change_champion(
     Raises:
         RegistryError: Somebody else moved it meanwhile, or is moving it.
     """
-    with _only_one(client, name):
+    with registry_lock(client, name) as still_in:
+        _settle(client, name)
         champion = champion_of(client, name)
         present = None if champion is None else str(champion.version)
         if present != instead_of:
@@ -114,12 +120,31 @@ def change_champion(
             )
         now = datetime.now(UTC).isoformat(timespec="seconds")
         change = ChampionChange(version, present, action, now, why, dict(scores or {}))
-        number = len(read_history(client, name)) + 1
+        moves = _moves(client.get_registered_model(name))
+        number = moves[-1][0] + 1 if moves else 1
+        still_in()
+        _write(client, name, number, change, pending=True)
         client.set_registered_model_alias(name, CHAMPION, version)
-        client.set_registered_model_tag(
-            name, f"{keys.CHAMPION_CHANGE}{number:04d}", json.dumps(asdict(change))
-        )
+        _write(client, name, number, change, pending=False)
     return change
+
+
+def _settle(client: Any, name: str) -> None:
+    """Complete or delete the move that a crash left half-written."""
+    model = client.get_registered_model(name)
+    done = dict(_moves(model))
+    for key, text in model.tags.items():
+        if key.startswith(keys.CHAMPION_CHANGE) and json.loads(text).get(_PENDING):
+            number = int(key.removeprefix(keys.CHAMPION_CHANGE))
+            if number in done:
+                _write(client, name, number, done[number], pending=False)
+            else:
+                client.delete_registered_model_tag(name, key)
+
+
+def _write(client: Any, name: str, number: int, change: ChampionChange, *, pending: bool) -> None:
+    entry = asdict(change) | ({_PENDING: True} if pending else {})
+    client.set_registered_model_tag(name, f"{keys.CHAMPION_CHANGE}{number:04d}", json.dumps(entry))
 
 
 def previous_champion(client: Any, name: str) -> str:
@@ -157,54 +182,3 @@ def previous_champion(client: Any, name: str) -> str:
             remedy="`compare --history` lists all moves",
         )
     return last.previous
-
-
-@contextmanager
-def _only_one(client: Any, name: str) -> Iterator[None]:
-    """Let one process at a time in, on every kind of MLflow store.
-
-    MLflow has no compare-and-set, but the name of a registered model is unique in its database: who
-    creates the empty model ``….being-promoted`` is in, and removes it at the end.
-    """
-    lock = name + _LOCK_SUFFIX
-    _take(client, lock, name)
-    try:
-        yield
-    finally:
-        _remove(client, lock)
-
-
-def _take(client: Any, lock: str, name: str) -> None:
-    for _ in range(2):
-        try:
-            client.create_registered_model(lock, description="A promotion is being written down.")
-        except MlflowException as error:
-            # MLflow looks up what was in its way, which may be gone again by then.
-            if error.error_code not in ("RESOURCE_ALREADY_EXISTS", "RESOURCE_DOES_NOT_EXIST"):
-                raise
-            _remove_if_left_behind(client, lock)
-        else:
-            return
-    raise RegistryError(
-        f"another process is moving the champion of {name} at this moment",
-        remedy="look at `compare --history`, then decide again",
-    )
-
-
-def _remove_if_left_behind(client: Any, lock: str) -> None:
-    try:
-        since_ms = client.get_registered_model(lock).creation_timestamp
-        if time.time() - since_ms / 1000 > _LOCK_LASTS_S:
-            _remove(client, lock)
-    except MlflowException as error:  # its holder removed it in between
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
-
-
-def _remove(client: Any, lock: str) -> None:
-    """Delete a lock; who took it for one left by a crash may have done so already."""
-    try:
-        client.delete_registered_model(lock)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise

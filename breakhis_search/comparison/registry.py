@@ -46,9 +46,12 @@ def register(
     tags: Mapping[str, str],
     description: str,
     floors: Decision,
+    opens_sealed: bool,
     scores: Mapping[str, float],
 ) -> Registered:
-    """Register a logged model; ``champion`` if there is none and the floors hold.
+    """Register a logged model; ``champion`` if there is none and nothing is left for the gate.
+
+    Where floors are asked of the sealed test, only ``promote`` can answer: it opens it.
 
     Done again for the same refit (it was cut off half-way), it finishes what is missing.
 
@@ -60,6 +63,7 @@ def register(
         tags: Where the version came from; they hold the refit's uid.
         description: The same for people.
         floors: Whether the out-of-fold floors are reached.
+        opens_sealed: Whether the gate asks something of the sealed test even without a champion.
         scores: What was measured, for the history.
     """
     if tags.get(keys.LEAKY) == "true":
@@ -80,6 +84,8 @@ def register(
             model_id=model_id,
         )
         version = str(created.version)
+    if opens_sealed and floors.passed:
+        floors += Decision.of(False, "`promote` opens the sealed test and decides")
     return _give_alias(client, name, version, floors, scores)
 
 

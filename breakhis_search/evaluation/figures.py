@@ -49,8 +49,16 @@ POINT_DECIMALS = 5
 """Digits kept of a drawn point; more would only make the page larger."""
 
 
-def roc_figure(table: pd.DataFrame, level: DrawnLevel) -> go.Figure | None:
-    """Return the ROC figure of a level, or ``None`` if no class has a curve."""
+def roc_figure(
+    table: pd.DataFrame, level: DrawnLevel, *, intervals: Mapping[str, Interval] | None = None
+) -> go.Figure | None:
+    """Return the ROC figure of a level, or ``None`` if no class has a curve.
+
+    Args:
+        table: A predictions table of any number of seeds.
+        level: What is ranked.
+        intervals: By metric name; the legend tells those of the classes that are drawn.
+    """
     points = roc_points(table, level)
     if points.empty:
         return None
@@ -63,7 +71,8 @@ def roc_figure(table: pd.DataFrame, level: DrawnLevel) -> go.Figure | None:
     )
     figure.add_scatter(x=[0, 1], y=[0, 1], **_reference_line("chance, 0.500"))
     for name in names:
-        _add_line(figure, points, name, ("fpr", "tpr"), areas[name])
+        interval = (intervals or {}).get(f"{level}/auroc_{name}")
+        _add_line(figure, points, name, ("fpr", "tpr"), areas[name], interval)
     return figure
 
 
@@ -239,7 +248,12 @@ def _drawn_classes(table: pd.DataFrame, points: pd.DataFrame, *, both: bool = Fa
 
 
 def _add_line(
-    figure: go.Figure, points: pd.DataFrame, name: str, axes: tuple[str, str], area: float
+    figure: go.Figure,
+    points: pd.DataFrame,
+    name: str,
+    axes: tuple[str, str],
+    area: float,
+    interval: Interval | None = None,
 ) -> None:
     line = points[points["class"] == name]
     style, x, y = class_style(name), axes[0], axes[1]
@@ -251,7 +265,7 @@ def _add_line(
         x=line[x].round(POINT_DECIMALS).to_list(),
         y=line[y].round(POINT_DECIMALS).to_list(),
         customdata=line["threshold"].clip(upper=1.0).round(POINT_DECIMALS).to_list(),
-        name=f"{label}, {area:.3f}",
+        name=f"{label}, {area:.3f}" + (f" {interval}" if interval else ""),
         mode="lines",
         line={"color": style.color, "dash": style.dash, "width": style.width_px},
         hovertemplate=f"{label}<br>{x} %{{x:.3f}}, {y} %{{y:.3f}}{threshold}<extra></extra>",
@@ -277,13 +291,14 @@ def _cell_texts(
     counts: npt.NDArray[np.float64], rates: npt.NDArray[np.float64], shown: Literal["count", "rate"]
 ) -> list[list[str]]:
     """Return counts or whole percents for the cells; nothing in the row of an absent class."""
+    # A mean over seeds need not be whole; one decimal for all cells or for none.
+    decimals = 0 if np.equal(counts, counts.round()).all() or counts.max() >= 1000 else 1
 
     def text_of(count: float, rate: float) -> str:
         if np.isnan(rate):
             return ""
         if shown == "count" or count == 0:
-            whole = count >= 10 or float(count).is_integer()  # a mean over seeds need not be
-            return f"{count:.0f}" if whole else f"{count:.1f}"
+            return f"{count:.{decimals}f}" if shown == "count" else "0"
         return f"{100 * rate:.0f}" if rate >= 0.005 else "<1"
 
     return [

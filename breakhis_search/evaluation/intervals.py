@@ -19,7 +19,8 @@ the truth best (``docs/statistics.md`` has the table, ``benchmarks/interval_cove
 
 Both bootstrap methods make up for few patients: a bootstrap's variance is (n - 1) / n of what it
 should be, and a spread known from n patients asks for Student's t. A class with fewer than five
-patients gives no interval to a metric that rests on it.
+patients gives no interval to a metric that rests on it; a mean over all images or patients rests on
+every class that occurs.
 """
 
 from __future__ import annotations
@@ -174,7 +175,9 @@ def metric_interval(
         level: The share of the truths to cover.
     """
     groups = groups_needed(name, basis.patients)
-    scarce = [f"{count} {group}" for group, count in groups.items() if count < MIN_PATIENTS]
+    pooled = "patients" in groups  # a mean over all of them rests on every class that occurs
+    classes = {g: n for g, n in basis.patients.items() if n} if pooled else groups
+    scarce = [f"{count} {group}" for group, count in classes.items() if count < MIN_PATIENTS]
     if scarce:
         return f"too few patients for an interval ({', '.join(scarce).replace('_', ' ')})"
     n, method = min(groups.values()), method_of(name)

@@ -78,7 +78,7 @@ def build_trial_page(
         _class_section(table, scores),
         _recognition_section(scores),
         _cell_section(table),
-        _roc_section(table),
+        _roc_section(table, scores),
         _pr_section(table),
         _confusion_section(table),
         _magnification_section(table, scores),
@@ -169,14 +169,15 @@ def _cell_section(table: pd.DataFrame) -> Section:
     return Section(
         "By tumour type and magnification",
         "Each cell says, from the top: the share of images that are right (the darker, the more), "
-        "the patient recognition rate, the mean probability of the true class, and how many images "
-        "and patients stand behind them.",
+        "of patients that are right in three ways, the patient recognition rate, the mean "
+        "probability of the true class, and how many images and patients stand behind them.",
         tables=cell_heat_table(cell_table(table)),
     )
 
 
-def _roc_section(table: pd.DataFrame) -> Section:
-    if is_binary(class_names_of(table)):
+def _roc_section(table: pd.DataFrame, intervals: Intervals) -> Section:
+    binary = is_binary(class_names_of(table))
+    if binary:
         what = "Malignant is the positive class (benign would be the mirror image): "
     else:
         what = (
@@ -187,7 +188,10 @@ def _roc_section(table: pd.DataFrame) -> Section:
         f"{what}up is the share of positives found, right the share of negatives called positive "
         "by mistake, so the nearer to the top left corner, the better; the dotted diagonal is "
         "guessing.",
-        [roc_figure(table, level) for level in DRAWN_LEVELS],
+        [
+            roc_figure(table, level, intervals=intervals.known if binary else None)
+            for level in DRAWN_LEVELS
+        ],
         _absences(table),
     )
 

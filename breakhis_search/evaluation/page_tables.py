@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from math import isfinite
 from string import ascii_lowercase
+from typing import Any
 
 import pandas as pd
 
@@ -187,6 +188,16 @@ def class_table(table: pd.DataFrame, intervals: Intervals) -> str:
     return _score_table(head, rows, counts=2) + scores.notes()
 
 
+_CELL_LINES = (
+    "patients right: mean probability",
+    "mean logit",
+    "majority vote",
+    "patient recognition rate",
+    "mean p(true)",
+)
+"""What stands below the share of right images in a cell, in the order of the columns."""
+
+
 def cell_heat_table(cells: pd.DataFrame) -> str:
     """Return the cells of :func:`.cells.cell_table`, types down and magnifications across.
 
@@ -215,18 +226,19 @@ def _type_header(name: str) -> str:
     """Return the type, its class, and what the lines of the cells beside it are."""
     title = "all types" if name == ALL else label_of(name)
     label = "" if name == ALL else f"<small>{TYPE_BY_NAME[name].label}</small>"
-    legend = "<b>images right</b><i>patient rate<br>mean p(true)</i>"
+    legend = f"<b>images right</b><i>{'<br>'.join(_CELL_LINES)}</i>"
     return f'<div><span>{title}{label}</span><span class="legend">{legend}</span></div>'
 
 
-def _heat_cell(cell: tuple[int, int, float, float, float] | None) -> str:
+def _heat_cell(cell: tuple[Any, ...] | None) -> str:
     """Return one cell with its numbers and counts; a dash where there are no images."""
     if cell is None:
         return f"<td>{UNDEFINED}</td>"
-    images, patients, accuracy, rate, probability = cell
+    images, patients, accuracy, *others = cell
     shade = f"background:rgba(0,114,178,{0.6 * accuracy:.3f})"
     return (
-        f'<td style="{shade}"><b>{accuracy:.2f}</b><i>{rate:.2f}<br>{probability:.2f}</i>'
+        f'<td style="{shade}"><b>{accuracy:.2f}</b>'
+        f"<i>{'<br>'.join(f'{value:.2f}' for value in others)}</i>"
         f"<small>{_counted(images, 'image')}<br>{_counted(patients, 'patient')}</small></td>"
     )
 

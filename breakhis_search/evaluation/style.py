@@ -49,8 +49,8 @@ class LineStyle(NamedTuple):
 
     Attributes:
         color: A CSS colour.
-        dash: A plotly dash style; benign classes are solid, malignant ones dashed, so that the
-            lines can be told apart without colour too.
+        dash: A plotly dash style, so that lines can be told apart without colour too: of the two
+            classes the positive one is solid, of the types those that are benign.
         width_px: Width in pixels.
     """
 
@@ -60,8 +60,8 @@ class LineStyle(NamedTuple):
 
 
 _CLASS_STYLES: dict[str, LineStyle] = {
-    "benign": LineStyle(OKABE_ITO["blue"], "solid", 2),
-    "malignant": LineStyle(OKABE_ITO["vermillion"], "dash", 2),
+    "benign": LineStyle(OKABE_ITO["blue"], "dash", 2),
+    "malignant": LineStyle(OKABE_ITO["vermillion"], "solid", 2),
     "adenosis": LineStyle(OKABE_ITO["sky blue"], "solid", 2),
     "fibroadenoma": LineStyle(OKABE_ITO["bluish green"], "solid", 2),
     "phyllodes_tumor": LineStyle(OKABE_ITO["blue"], "solid", 2),

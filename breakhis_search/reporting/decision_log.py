@@ -57,11 +57,13 @@ def _entries(facts: Facts) -> Iterator[Entry]:
         why,
     )
     for opening in facts.openings:
-        again = opening.get("opened_before", 0)
+        again = opening.opened_before
         what = "sealed test opened" + (f" AGAIN (number {again + 1})" if again else "")
-        against = opening.get("against")
+        against = opening.against
         why = f"against champion version {against}" if against else "without a rival"
-        yield datetime.fromisoformat(opening["when"]), what, why
+        if not opening.is_complete:
+            why += "; cut off before its predictions were kept"
+        yield datetime.fromisoformat(opening.when), what, why
     for change in facts.history:
         before = f" instead of {change.previous}" if change.previous else ""
         what = f"version {change.version} champion{before} ({change.action})"

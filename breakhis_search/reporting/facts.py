@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,8 +17,9 @@ from mlflow.exceptions import MlflowException
 from breakhis_search.comparison.answers import GateAnswer, answers_of
 from breakhis_search.comparison.evidence import read_predictions
 from breakhis_search.comparison.gate import GateRules
-from breakhis_search.comparison.history import ChampionChange, openings_of, read_history
+from breakhis_search.comparison.history import ChampionChange, read_history
 from breakhis_search.comparison.leaderboard import read_leaderboard
+from breakhis_search.comparison.openings import Opening, openings_of, predictions_of
 from breakhis_search.comparison.version_facts import VersionFacts, read_facts
 from breakhis_search.errors import RegistryError
 from breakhis_search.evaluation.calibration import Calibration
@@ -72,7 +73,7 @@ class Facts:
     rules: GateRules
     history: tuple[ChampionChange, ...]
     answers: tuple[GateAnswer, ...]
-    openings: tuple[Mapping[str, Any], ...]
+    openings: tuple[Opening, ...]
     out_of_fold: Measured
     sealed: Measured | None
 
@@ -113,6 +114,7 @@ def gather_facts(client: Any, version: Any, *, resamples: int = 2000) -> Facts:
     calibration, thresholds = _calibration_of(tags), _thresholds_of(tags)
     table = read_predictions(client, evidence.info.run_id)
     aliases = client.get_registered_model(version.name).aliases
+    openings = tuple(openings_of(client, version))
     board = read_leaderboard(
         client, [tags[keys.STUDY]], study_uid=evidence.data.tags.get(keys.STUDY_UID)
     )
@@ -139,9 +141,9 @@ def gather_facts(client: Any, version: Any, *, resamples: int = 2000) -> Facts:
         rules=GateRules.from_json(tags[keys.GATE_RULES]),
         history=tuple(read_history(client, version.name)),
         answers=tuple(answers_of(client, version)),
-        openings=tuple(openings_of(version)),
+        openings=openings,
         out_of_fold=measure_out_of_fold(table, calibration, thresholds, resamples=resamples),
-        sealed=_sealed(client, version, calibration, thresholds, resamples),
+        sealed=_sealed(client, version, openings, calibration, thresholds, resamples),
     )
 
 
@@ -209,17 +211,17 @@ def _artifact(client: Any, run_id: str, name: str) -> str:
 def _sealed(
     client: Any,
     version: Any,
+    openings: Sequence[Opening],
     calibration: Calibration | None,
     thresholds: Thresholds | None,
     resamples: int,
 ) -> Measured | None:
-    if not openings_of(version):
+    complete = [opening for opening in openings if opening.is_complete]
+    if not complete:  # it was never opened, or scoring was cut off: the openings tell
         return None
     try:
-        table = read_predictions(
-            client, version.run_id, f"{keys.ARTIFACT_SEALED}/predictions.parquet"
-        )
-    except RegistryError:  # it was opened, but scoring was cut off: the openings tell
+        table = predictions_of(client, version, complete[-1])
+    except RegistryError:  # the card is written all the same
         return None
     return measure_sealed(table, calibration, thresholds, resamples=resamples)
 

@@ -93,7 +93,7 @@ def class_section(measured: Measured) -> str:
 
 
 def cell_section(measured: Measured) -> str:
-    """Return the share of right images by tumour type and magnification, with counts."""
+    """Return the shares that are right by tumour type and magnification, with counts."""
     cells = measured.cells
     magnifications = list(dict.fromkeys(cells["magnification"]))
     heads = ["type", *(f"{m}X" if m != "all" else "all" for m in magnifications)]
@@ -102,8 +102,10 @@ def cell_section(measured: Measured) -> str:
         for name, group in cells.groupby("type", sort=False)
     ]
     return (
-        "Share of images that are right; in brackets images / patients. A share of few patients is"
-        " theirs, not the type's.\n\n" + table(heads, rows)
+        "Share of images that are right, then of patients by the mean probability of their images;"
+        " in brackets images / patients. A share of few patients is theirs, not the type's. The"
+        " other patient levels are in `figures/cells.csv` of the finalist's run.\n\n"
+        + table(heads, rows)
     )
 
 
@@ -235,7 +237,8 @@ def _cell(group: pd.DataFrame, magnification: str) -> str:
     if not rows:
         return NOTHING
     [row] = rows
-    return f"{row['image_accuracy']:.2f} ({row['images']} / {row['patients']})"
+    shares = f"{row['image_accuracy']:.2f}, {row['patient_accuracy']:.2f}"
+    return f"{shares} ({row['images']} / {row['patients']})"
 
 
 def _proportion(share: Proportion) -> str:

@@ -120,11 +120,11 @@ def sealed_section(facts: Facts) -> str:
             " scores the search has seen."
         )
     times = "once" if count == 1 else f"{count} TIMES; only the first opening was blind"
-    opened = (
-        f"Opened {times}: {', '.join(_day(opening['when']) for opening in facts.openings)} UTC."
-    )
+    opened = f"Opened {times}: {', '.join(_day(opening.when) for opening in facts.openings)} UTC."
     if facts.sealed is None:
-        return paragraphs(opened, "Its predictions were not kept: scoring was cut off.")
+        return paragraphs(
+            opened, "Its predictions are not there: scoring was cut off, or they were lost since."
+        )
     sealed = facts.sealed
     return paragraphs(
         opened + " These are scores of the registered file itself; its calibration and thresholds"

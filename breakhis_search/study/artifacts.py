@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import yaml
 
+from breakhis_search.data.images import ImageDecodeError, read_rgb
 from breakhis_search.evaluation.document import Section
 from breakhis_search.evaluation.intervals import Intervals
 from breakhis_search.evaluation.mistakes_page import build_mistakes_page
@@ -77,12 +79,20 @@ def write_findings(
         table,
         title=f"{title}: mistakes",
         subtitle_facts=facts,
-        image_of=lambda path: np.asarray(context.images[row_of[path]]),
+        image_of=lambda path: _picture(context, path, row_of[path]),
         explanations=findings.explanations,
     )
     _write(folder / keys.ARTIFACT_MISTAKES, page)
     for name, frame in findings.frames.items():
         _write_frame(folder / name, frame)
+
+
+def _picture(context: StudyContext, path: str, row: int) -> npt.NDArray[np.uint8]:
+    """An image as a pathologist can read it: from its file, or else as small as it was learned."""
+    try:
+        return read_rgb(context.root / path)
+    except (ImageDecodeError, OSError):  # the disk with the images is gone; the page is not
+        return np.asarray(context.images[row])
 
 
 def _write_frame(file: Path, frame: pd.DataFrame) -> None:

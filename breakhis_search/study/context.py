@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +34,7 @@ class StudyContext:
         config: The checked study.
         space: What is searched now; a stage narrows that of the study.
         split: The folds over the development images; no row of it is sealed.
+        root: Folder that the paths of the split's table are relative to.
         images: All images of the split's table, uint8 [n, h, w, 3]. Sealed ones are not decoded.
         architectures: What ``model/architecture`` may be.
         weights: Pretrained weights by architecture.
@@ -56,6 +58,7 @@ class StudyContext:
     config: StudyConfig
     space: Mapping[str, SpaceValue]
     split: Split
+    root: Path
     images: npt.NDArray[np.uint8]
     architectures: tuple[str, ...]
     weights: Mapping[str, ResolvedWeights]

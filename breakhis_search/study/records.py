@@ -113,6 +113,11 @@ class TrialRecord:
         self._facts = {
             "architecture": candidate.architecture,
             "sampling": candidate.plan.sampling_strategy,
+            "hyperparameters": ", ".join(
+                f"{name} {_short(value)}"
+                for name, value in sorted(candidate.values.items())
+                if name not in _SAID_ALREADY
+            ),
         }
         weights = self._context.weights[candidate.architecture]
         origin = weights.origin + (f" {weights.sha256}" if weights.sha256 else "")
@@ -266,6 +271,14 @@ class TrialRecord:
             "Protocol": protocol_in_words(context),
             "Objective": f"{objective} {value:.4f} (pooled out-of-fold, images)",
         }
+
+
+_SAID_ALREADY = ("model/architecture", "sampling/strategy")
+
+
+def _short(value: Any) -> str:
+    """A hyperparameter as people read it."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _settings(config: StudyConfig) -> dict[str, Any]:

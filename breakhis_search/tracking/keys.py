@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import uuid
+from datetime import datetime
+
 from breakhis_search.data.taxonomy import Task
 
 PREFIX = "breakhis."
@@ -43,7 +46,7 @@ WEIGHTS = PREFIX + "weights"
 BROKEN_FLOORS = PREFIX + "broken_floors"  # of a registered version, in words
 CHAMPION_CHANGE = PREFIX + "champion."  # + number; of a registered model: its history
 GATE_RULES = PREFIX + "gate_rules"  # of a version, as JSON
-GATE_ANSWER = PREFIX + "gate_answer."  # + number; of a version's run: a refusal, as JSON
+GATE_ANSWER = PREFIX + "gate_answer."  # + unique key; of a version's run: a refusal, as JSON
 SELECTED_TRIAL = PREFIX + "selected_trial"  # of a version
 EVIDENCE_RUN = PREFIX + "evidence_run"  # of a version: the finalist's run with its predictions
 PACKAGE_SHA256 = PREFIX + "package_sha256"  # of a version: of all files of the classifier
@@ -58,7 +61,7 @@ SELECTION_RULES = PREFIX + "selection_rules"  # of a study: margin and alpha, as
 CALIBRATION = PREFIX + "calibration"  # of a version: prior correction and temperature, as JSON
 MODEL_CARD = PREFIX + "model_card"  # of a version: where its card is
 THRESHOLDS = PREFIX + "thresholds"  # of a version: locked out-of-fold, as JSON
-SEALED_OPENING = PREFIX + "sealed_opening."  # + number; of a version: an opening, as JSON
+SEALED_OPENING = PREFIX + "sealed_opening."  # + unique key; of a version: an opening, as JSON
 NOT_SEARCHED = PREFIX + "not_searched"  # a foreign model's own optimizer hyperparameters
 GIT_COMMIT = PREFIX + "git_commit"
 VERSIONS = PREFIX + "version."
@@ -97,3 +100,8 @@ def experiment_name(task: Task, *, demo: bool) -> str:
 def registered_name(task: Task, *, demo: bool) -> str:
     """Return the name a task's models are registered under; the demo keeps to a name of its own."""
     return experiment_name(task, demo=demo)
+
+
+def unique_key(when: datetime) -> str:
+    """Return an end for a tag's name that sorts by time and that no other process chooses."""
+    return f"{when:%Y%m%dT%H%M%S%f}-{uuid.uuid4().hex[:8]}"

@@ -15,16 +15,17 @@ from breakhis_search.comparison.gate import (
     judge_floors,
     judge_sealed,
     judge_superiority,
+    stricter_in_words,
 )
 from breakhis_search.comparison.history import (
     CHALLENGER,
     ChampionChange,
     champion_of,
     change_champion,
-    openings_of,
     previous_champion,
     version_of_alias,
 )
+from breakhis_search.comparison.openings import last_answer, openings_of
 from breakhis_search.comparison.registry import drop_challenger, find_version
 from breakhis_search.data.catalog import read_catalog
 from breakhis_search.errors import ComparisonError, RegistryError
@@ -98,11 +99,16 @@ def promote(request: PromotionRequest, settings: Settings, say: Say) -> Promotio
         target = _target(client, name, request, champion)
         rival = None if champion is None or champion.version == target.version else champion
         is_confirmation = champion is not None and rival is None
-        decision, scores = _out_of_fold(client, target, rival)
+        rules, decision = _rules_for(target, rival)
+        found, scores = _out_of_fold(client, target, rival, rules)
+        decision += found
         if decision.passed:
-            asked = _SealedQuestion(client, target, rival, config.data.root, request, settings, say)
+            root = config.data.root
+            asked = _SealedQuestion(client, target, rival, rules, root, request, settings, say)
             decision += asked.answer(scores)
         version = str(target.version)
+        for reason in decision.reasons:
+            say(f"  {reason}")
         if request.dry_run:
             return PromotionOutcome(name, version, decision, None)
         if is_confirmation or not (decision.passed or request.force):
@@ -176,13 +182,32 @@ def _target(client: Any, name: str, request: PromotionRequest, champion: Any) ->
     return find_version(client, name, request.version)
 
 
-def _out_of_fold(client: Any, target: Any, rival: Any) -> tuple[Decision, dict[str, float]]:
+def _rules_for(target: Any, rival: Any) -> tuple[GateRules, Decision]:
+    """The stricter of the rules of both: a study cannot make it easier to replace a champion."""
+    mine, nothing = rules_of(target), Decision(True, ())
+    if rival is None:
+        return mine, nothing
+    its = rules_of(rival)
+    if mine.objective != its.objective:
+        why = (
+            f"cannot be compared: version {rival.version} (champion) was selected by"
+            f" {its.objective}, version {target.version} by {mine.objective}; {_NEW_BEGINNING}"
+        )
+        return mine, Decision.of(False, why)
+    both = mine.stricter(its)
+    more = stricter_in_words(mine, both)
+    said = f"asked beyond its own study's rules, by those of version {rival.version}: {more}"
+    return both, Decision.of(True, said) if more else nothing
+
+
+def _out_of_fold(
+    client: Any, target: Any, rival: Any, rules: GateRules
+) -> tuple[Decision, dict[str, float]]:
     """Floors, then superiority over the champion."""
-    rules = rules_of(target)
     table = read_predictions(client, target.tags[keys.EVIDENCE_RUN])
     metrics = compute_metrics(table)
     decision = judge_floors(metrics, rules.floors, where="out-of-fold")
-    if rival is not None:
+    if rival is not None and rules_of(rival).objective == rules.objective:
         decision += _against(client, rival, target, table, rules)
     headline = (f"image/{rules.objective}", f"patient/{rules.objective}")
     return decision, {f"out_of_fold/{k}": metrics[k] for k in headline if k in metrics}
@@ -195,7 +220,6 @@ def _against(client: Any, rival: Any, target: Any, table: Any, rules: GateRules)
     predictions of other images have no pairs. Both are refusals, not dead ends: ``--force`` takes
     the new data as the new beginning, and later versions are compared on it.
     """
-    rules_of(rival)
     mine, its = (v.tags.get(keys.SEALED_DIGEST, "") for v in (target, rival))
     if mine != its:
         return Decision.of(
@@ -218,6 +242,7 @@ class _SealedQuestion:
     client: Any
     target: Any
     rival: Any | None
+    rules: GateRules
     study_root: str | None
     request: PromotionRequest
     settings: Settings
@@ -232,7 +257,6 @@ class _SealedQuestion:
         if self.request.dry_run:
             return Decision.of(True, "the sealed test would be opened now (dry run: it was not)")
         images = self._images()
-        rules = rules_of(self.target)
         asked = [version for version in (self.target, self.rival) if version is not None]
         found = [self._recorded(version, images) for version in asked]
         # All are loaded before any is opened: a blind opening is too dear for a broken file.
@@ -246,11 +270,11 @@ class _SealedQuestion:
             for version, model, known, rival in zip(asked, models, found, rivals, strict=False)
         ]
         challenger, champion = answers[0], answers[1] if len(answers) > 1 else None
-        name = f"image/{rules.objective}"
+        name = f"image/{self.rules.objective}"
         for role, metrics in (("sealed_test", challenger), ("sealed_test_champion", champion)):
             if metrics and name in metrics:
                 scores[f"{role}/{name}"] = metrics[name]
-        return judge_sealed(challenger, champion, rules)
+        return judge_sealed(challenger, champion, self.rules)
 
     def _open(
         self, version: Any, model: Any, images: SealedImages, *, against: Any
@@ -260,15 +284,15 @@ class _SealedQuestion:
 
     def _recorded(self, version: Any, images: SealedImages) -> dict[str, float] | None:
         """What is known of a version on these images, so that nothing need be opened again."""
-        known = recorded_metrics(self.client, version, images.digest)
-        if known is None or self.request.again:
+        last = last_answer(openings_of(self.client, version), images.digest)
+        if last is None or self.request.again:
             return None
-        when = openings_of(version)[-1]["when"].removesuffix("+00:00")
+        when = last.when.removesuffix("+00:00")
         self.say(
             f"the sealed test was opened for version {version.version} of {version.name} at {when}"
             " UTC: what it said then counts (--again opens it once more, and that is marked)"
         )
-        return known
+        return recorded_metrics(self.client, version, last)
 
     def _images(self) -> SealedImages:
         """The sealed test the versions were kept from."""
@@ -323,12 +347,12 @@ def _refusal(
     if is_confirmation:
         return RegistryError(
             f"version {version} of {name} is champion and does not hold what is asked of it",
-            received="; ".join(decision.refusals),
+            received=decision.refusals_in_short,
             remedy="promote a better version, or go back with `rollback` if there was an earlier"
             " champion; until then `predict` and `status` say so",
         )
     return RegistryError(
         f"version {version} of {name} is not promoted",
-        received="; ".join(decision.refusals),
+        received=decision.refusals_in_short,
         remedy="train a better model, or insist with --force (it is written down)",
     )

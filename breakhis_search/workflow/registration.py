@@ -209,6 +209,8 @@ class _RefitRun:
             tags=tags,
             description=_describe(self._winner, metrics, candidate, context),
             floors=floors,
+            opens_sealed=keys.SEALED_DIGEST in tags
+            and bool(context.config.registration.sealed_floors),
             scores=_headline(metrics, context.config.objective),
         )
 

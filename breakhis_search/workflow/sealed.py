@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from mlflow.entities import Metric
 
-from breakhis_search.comparison.history import openings_of
+from breakhis_search.comparison.openings import (
+    Opening,
+    begin_opening,
+    complete_opening,
+    openings_of,
+    predictions_of,
+)
 from breakhis_search.data.catalog import Catalog
 from breakhis_search.data.cohort import restrict_magnification, select_cohort
 from breakhis_search.data.sealing import choose_sealed_test
 from breakhis_search.data.taxonomy import Task, class_names
 from breakhis_search.evaluation.calibration import Calibration, calibrate_table
 from breakhis_search.evaluation.metrics import compute_metrics
-from breakhis_search.evaluation.predictions import LOGIT_PREFIX, build_predictions, write_parquet
+from breakhis_search.evaluation.predictions import LOGIT_PREFIX, build_predictions
 from breakhis_search.evaluation.thresholds import Thresholds, locked_metrics
 from breakhis_search.tracking import keys
 
@@ -70,7 +76,7 @@ def open_sealed_test(
     """Score a registered version on the sealed test and return its metrics.
 
     The opening is written to the version before anything is scored, so that a run that is cut off
-    counts as one; the predictions and metrics go to the version's run.
+    counts as one; its predictions and metrics go to the version's run, and make it complete.
 
     Args:
         client: An MLflow client.
@@ -80,45 +86,36 @@ def open_sealed_test(
         against: The version it is compared with.
         say: Told what is being done.
     """
-    earlier = openings_of(version)
+    earlier = len(openings_of(client, version))
     say(
         f"opening the sealed test for version {version.version} of {version.name}:"
         f" {len(images.rows)} images of {images.rows['patient'].nunique()} patients"
-        + (f" (OPENED BEFORE: {len(earlier)} ×)" if earlier else "")
+        + (f" (OPENED BEFORE: {earlier} ×)" if earlier else "")
     )
-    tag = f"{keys.SEALED_OPENING}{len(earlier) + 1:03d}"
-    opening: dict[str, Any] = {
-        "when": datetime.now(UTC).isoformat(timespec="seconds"),
-        "sealed_digest": images.digest,
-        "model_sha256": version.tags.get(keys.MODEL_SHA256, ""),
-        "against": against,
-        "opened_before": len(earlier),
-    }
-    client.set_model_version_tag(version.name, version.version, tag, json.dumps(opening))
+    opening = begin_opening(client, version, images.digest, against)
     table = _score(model, images)
-    metrics = {**compute_metrics(table), **_at_locked_thresholds(version, table)}
-    _keep(client, version, table, metrics)
+    metrics = _metrics_of(version, table)
+    _show(client, version, metrics)
+    complete_opening(client, version, opening, table)
     return metrics
 
 
-def recorded_metrics(client: Any, version: Any, images_digest: str) -> dict[str, float] | None:
-    """Return what the sealed test said of a version when it was opened last.
+def recorded_metrics(client: Any, version: Any, opening: Opening) -> dict[str, float]:
+    """Return what the sealed test said of a version in a complete opening.
 
     Args:
         client: An MLflow client.
         version: A model version.
-        images_digest: Of the sealed test as it is now.
+        opening: Of this version.
 
-    Returns:
-        ``None`` where it was never opened for it, or was another one, or cut off.
+    Raises:
+        RegistryError: Its predictions are gone, or are not what was kept.
     """
-    openings = openings_of(version)
-    if not openings or openings[-1]["sealed_digest"] != images_digest:
-        return None
-    prefix = f"{keys.ARTIFACT_SEALED}/"
-    metrics = client.get_run(version.run_id).data.metrics
-    known = {k.removeprefix(prefix): v for k, v in metrics.items() if k.startswith(prefix)}
-    return known or None
+    return _metrics_of(version, predictions_of(client, version, opening))
+
+
+def _metrics_of(version: Any, table: pd.DataFrame) -> dict[str, float]:
+    return {**compute_metrics(table), **_at_locked_thresholds(version, table)}
 
 
 def _score(model: Any, images: SealedImages) -> pd.DataFrame:
@@ -151,10 +148,11 @@ def _at_locked_thresholds(version: Any, table: pd.DataFrame) -> Mapping[str, flo
     return locked_metrics(calibrated, Thresholds.from_dict(json.loads(locked)))
 
 
-def _keep(client: Any, version: Any, table: pd.DataFrame, metrics: Mapping[str, float]) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "predictions.parquet"
-        write_parquet(table, file)
-        client.log_artifact(version.run_id, str(file), keys.ARTIFACT_SEALED)
-    for name, value in metrics.items():
-        client.log_metric(version.run_id, f"{keys.ARTIFACT_SEALED}/{name}", value)
+def _show(client: Any, version: Any, metrics: Mapping[str, float]) -> None:
+    """Log the metrics to the version's run, for people; what counts is the predictions."""
+    now_ms = int(time.time() * 1000)
+    entries = [
+        Metric(f"{keys.ARTIFACT_SEALED}/{name}", value, now_ms, 0)
+        for name, value in metrics.items()
+    ]
+    client.log_batch(version.run_id, metrics=entries)

@@ -114,6 +114,7 @@ def study_context(
         config=config,
         space=config.space,
         split=split,
+        root=run.catalog.root,
         images=_images(split, run, watcher),
         architectures=architectures_of(config),
         weights=run.weights,

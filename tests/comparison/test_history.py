@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from breakhis_search.comparison import history
+from breakhis_search.comparison import history, registry_lock
 from breakhis_search.comparison.history import (
     champion_of,
     change_champion,
@@ -86,7 +86,7 @@ def test_lock_left_by_a_crash_does_not_stop_promotions_for_ever(registry, monkey
     registry.create_registered_model(f"{NAME}.being-promoted")
     with pytest.raises(RegistryError, match="another process is moving the champion"):
         move(registry, "1", None)
-    monkeypatch.setattr(history, "_LOCK_LASTS_S", -1)
+    monkeypatch.setattr(registry_lock, "_LASTS_S", -1)
     move(registry, "1", None)
     assert champion(registry) == "1"
     names = [model.name for model in registry.search_registered_models()]
@@ -116,3 +116,63 @@ def test_rollback_after_a_hand_moved_the_alias_is_refused(registry) -> None:
     registry.set_registered_model_alias(NAME, "champion", "3")
     with pytest.raises(RegistryError, match="moved outside this program.*received version 3"):
         previous_champion(registry, NAME)
+
+
+def test_who_was_taken_for_dead_moves_nothing_and_leaves_the_lock_of_the_other(
+    registry, monkeypatch
+) -> None:
+    """The first is away for so long, between looking and writing, that a second takes over."""
+    move(registry, "1", None)
+    monkeypatch.setattr(registry_lock, "_LASTS_S", -1)
+    look = history.champion_of
+
+    def look_slowly(client: Any, name: str) -> Any:
+        found = look(client, name)
+        monkeypatch.setattr(history, "champion_of", look)
+        client.delete_registered_model(f"{NAME}.being-promoted")
+        client.create_registered_model(f"{NAME}.being-promoted", tags={"owner": "another"})
+        return found
+
+    monkeypatch.setattr(history, "champion_of", look_slowly)
+    with pytest.raises(RegistryError, match="another process took over.*nothing was moved"):
+        move(registry, "2", "1")
+    assert champion(registry) == "1"
+    assert len(read_history(registry, NAME)) == 1
+    assert registry.get_registered_model(f"{NAME}.being-promoted").tags["owner"] == "another"
+
+
+class CrashError(Exception):
+    """A process that ends at this moment."""
+
+
+@pytest.mark.parametrize(
+    ("call", "on_which", "champion_then"),
+    [
+        ("set_registered_model_alias", 1, "1"),  # written down, not moved
+        ("set_registered_model_tag", 2, "2"),  # moved, not yet marked as moved
+    ],
+)
+def test_crash_between_record_and_alias_leaves_both_in_agreement(
+    registry, monkeypatch, call: str, on_which: int, champion_then: str
+) -> None:
+    move(registry, "1", None)
+    real, calls = getattr(registry, call), []
+
+    def crash(*arguments: Any) -> None:
+        calls.append(arguments)
+        if len(calls) == on_which:
+            raise CrashError
+        real(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(registry, call, crash)
+        with pytest.raises(CrashError):
+            move(registry, "2", "1")
+    versions = ["1", "2"] if champion_then == "2" else ["1"]
+    assert champion(registry) == champion_then
+    assert [change.version for change in read_history(registry, NAME)] == versions
+
+    move(registry, "3", champion_then)
+    assert [change.version for change in read_history(registry, NAME)] == [*versions, "3"]
+    assert not [v for v in registry.get_registered_model(NAME).tags.values() if "pending" in v]
+    assert previous_champion(registry, NAME) == champion_then

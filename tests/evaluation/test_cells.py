@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -30,6 +31,40 @@ def test_cell_by_hand(table) -> None:
     assert found["image_accuracy"] == pytest.approx(2 / 3)
     assert found["patient_recognition_rate"] == pytest.approx((1 + 0) / 2)
     assert found["mean_probability_true"] == pytest.approx((0.9 + 0.8 + 0.3) / 3, abs=1e-6)
+
+
+def test_patient_levels_of_a_cell_by_hand(make_table) -> None:
+    """The one is right by mean probability and wrong by vote, the other the other way round."""
+    table = make_table(
+        ["benign"] * 6,
+        [[0.95, 0.05], [0.45, 0.55], [0.45, 0.55], [0.52, 0.48], [0.52, 0.48], [0.1, 0.9]],
+        accessions=["14-0"] * 3 + ["14-1"] * 3,
+        magnifications=[40] * 6,
+    )
+    logits = {"14-0": 0.0, "14-1": 0.0}
+    for accession, p in zip(table["accession"], [0.95, 0.45, 0.45, 0.52, 0.52, 0.1], strict=True):
+        logits[accession] += np.log(p / (1 - p))
+    right = np.mean([value > 0 for value in logits.values()])
+    found = cell(cell_table(table), "adenosis", "40")
+    assert found["patient_accuracy"] == 0.5
+    assert found["patient_majority_vote_accuracy"] == 0.5
+    assert found["patient_mean_logit_accuracy"] == right
+    first = cell(cell_table(table.iloc[:3]), "adenosis", "40")
+    assert (first["patient_accuracy"], first["patient_majority_vote_accuracy"]) == (1, 0)
+
+
+def test_patient_of_two_types_counts_in_both_cells(make_table) -> None:
+    table = make_table(
+        ["malignant"] * 3,
+        [[0.1, 0.9], [0.8, 0.2], [0.7, 0.3]],
+        accessions=["14-0"] * 3,
+        magnifications=[40] * 3,
+    )
+    table["type"] = ["ductal_carcinoma", "lobular_carcinoma", "lobular_carcinoma"]
+    cells = cell_table(table)
+    assert cell(cells, "ductal_carcinoma", "40")["patient_accuracy"] == 1
+    assert cell(cells, "lobular_carcinoma", "40")["patient_accuracy"] == 0
+    assert cell(cells, ALL, ALL)["patients"] == 1
 
 
 def test_margins_by_hand(table) -> None:

@@ -105,11 +105,18 @@ def test_balanced_accuracy_of_patients_adds_the_recalls_of_the_classes(table) ->
 
 def test_below_five_patients_of_a_class_what_needs_it_has_no_interval(make_table) -> None:
     intervals = bootstrap_intervals(patients_table(make_table, 4, 12), resamples=100)
-    for name in ("image/auroc", "patient/auroc", "image/recall_benign", "image/balanced_accuracy"):
+    ranking = ("image/auroc", "patient/auroc")
+    weighing = ("image/recall_benign", "image/balanced_accuracy", "image/mcc")
+    pooled = ("image/accuracy", "patient/accuracy", "patient/recognition_rate", "image/nll")
+    for name in (*ranking, *weighing, *pooled):
         assert name not in intervals.known
         assert intervals.reasons[name] == "too few patients for an interval (4 benign)"
-    assert intervals.known["image/accuracy"].n == 16
     assert intervals.known["image/recall_malignant"].n == 12
+
+
+def test_pooled_metric_rests_on_all_patients_where_every_class_has_five(make_table) -> None:
+    intervals = bootstrap_intervals(patients_table(make_table, 5, 12), resamples=100)
+    assert intervals.known["image/accuracy"].n == 17
 
 
 def test_five_patients_of_a_class_are_enough(make_table) -> None:

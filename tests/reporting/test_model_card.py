@@ -9,12 +9,13 @@ import numpy as np
 
 from breakhis_search.comparison.answers import GateAnswer
 from breakhis_search.comparison.history import ChampionChange
+from breakhis_search.comparison.openings import Opening
 from breakhis_search.reporting.guidelines import SECTIONS
 from breakhis_search.reporting.model_card import model_card, summary
 from breakhis_search.reporting.search_facts import SearchFacts
 from breakhis_search.tracking import keys
 
-OPENING = {"when": "2026-01-03T10:00:00+00:00", "against": None, "opened_before": 0}
+OPENING = Opening("1", "2026-01-03T10:00:00+00:00", "s", "m", None)
 REFUSED = GateAnswer("2", "1", "refused", "2026-01-03T00:00:00+00:00", "p = 0.3 | not better")
 
 
@@ -100,7 +101,7 @@ def test_unopened_sealed_test_is_said_and_the_absent_type_named(make_facts):
 
 
 def test_opened_sealed_test_shows_its_scores_and_names_absent_types(make_facts, sealed):
-    again = {**OPENING, "when": "2026-01-04T10:00:00+00:00", "opened_before": 1}
+    again = replace(OPENING, key="2", when="2026-01-04T10:00:00+00:00", opened_before=1)
     card = model_card(make_facts(sealed=sealed, openings=(OPENING, again)))
     text = section(card, "Sealed test")
     assert "Opened 2 TIMES; only the first opening was blind: 2026-01-03 10:00, 2026-01-04" in text

@@ -31,6 +31,7 @@ TINY = [
     "--set=finalists.count=1",
     "--set=finalists.seeds=1",
     "--set=registration.floors={image/auroc: 0.01}",
+    "--set=registration.sealed_floors={}",  # champion at once, where there is none
 ]
 
 

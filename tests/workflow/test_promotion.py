@@ -19,10 +19,10 @@ from breakhis_search.comparison.answers import answers_of
 from breakhis_search.comparison.evidence import read_predictions
 from breakhis_search.comparison.history import (
     champion_of,
-    openings_of,
     previous_champion,
     read_history,
 )
+from breakhis_search.comparison.openings import begin_opening, openings_of
 from breakhis_search.evaluation.predictions import LOGIT_PREFIX, write_parquet
 from breakhis_search.tracking import keys
 
@@ -104,14 +104,14 @@ def champion(home) -> str:
 def test_equal_challenger_is_refused_twice_and_nothing_moves(registry, capsys) -> None:
     for _ in range(2):
         assert promote(registry) == 1
-        told = capsys.readouterr().err
-        assert "version 2 of breakhis-binary-demo is not promoted" in told
-        assert "not shown to be better than the champion" in told
-        assert "p = 1" in told
+        told = capsys.readouterr()
+        assert "version 2 of breakhis-binary-demo is not promoted" in told.err
+        assert "not shown to be better than the champion" in told.err
+        assert "p = 1" in told.out
     assert champion(registry) == "1"
     assert len(read_history(registry.client, NAME)) == 1
     refused = registry.client.get_model_version(NAME, "2")
-    assert openings_of(refused) == []
+    assert openings_of(registry.client, refused) == []
     assert [(a.action, a.against) for a in answers_of(registry.client, refused)] == [
         ("refused", "1"),
         ("refused", "1"),
@@ -129,7 +129,7 @@ def test_dry_run_tells_without_opening_the_sealed_test(registry, tmp_path, capsy
     assert "better than the champion" in told
     assert "would be opened now" in told
     dry = registry.client.get_model_version(NAME, better)
-    assert openings_of(dry) == []
+    assert openings_of(registry.client, dry) == []
     assert answers_of(registry.client, dry) == []
     assert champion(registry) == "1"
 
@@ -151,11 +151,11 @@ def test_better_challenger_opens_the_sealed_test_and_is_promoted(
     assert "Opened once" in replaced
     assert "sealed_test/image/auroc" in change.scores
     for version, rival in ((better, "1"), ("1", better)):
-        [opening] = openings_of(client.get_model_version(NAME, version))
-        assert opening["against"] == rival
-        assert (
-            opening["sealed_digest"] == client.get_model_version(NAME, "1").tags[keys.SEALED_DIGEST]
-        )
+        [opening] = openings_of(client, client.get_model_version(NAME, version))
+        assert opening.against == rival
+        assert opening.is_complete
+        sealed = client.get_model_version(NAME, "1").tags[keys.SEALED_DIGEST]
+        assert opening.sealed_digest == sealed
     run = client.get_run(client.get_model_version(NAME, better).run_id)
     assert 0 <= run.data.metrics["sealed_test/image/auroc"] <= 1
 
@@ -163,13 +163,13 @@ def test_better_challenger_opens_the_sealed_test_and_is_promoted(
     assert champion(registry) == "1"
     assert promote(registry, "--version", better) == 0
     assert "what it said then counts" in capsys.readouterr().out
-    assert len(openings_of(client.get_model_version(NAME, better))) == 1
+    assert len(openings_of(client, client.get_model_version(NAME, better))) == 1
 
     assert registry.run("rollback", "--study", "binary", "--demo") == 0
     assert promote(registry, "--version", better, "--again") == 0
     assert "OPENED BEFORE: 1 ×" in capsys.readouterr().out
-    openings = openings_of(client.get_model_version(NAME, better))
-    assert [opening["opened_before"] for opening in openings] == [0, 1]
+    openings = openings_of(client, client.get_model_version(NAME, better))
+    assert [opening.opened_before for opening in openings] == [0, 1]
 
     assert registry.run("compare", "--study", "binary-demo", "--history", "--json") == 0
     moves = json.loads(capsys.readouterr().out)[NAME]["moves"]
@@ -191,13 +191,13 @@ def test_sealed_floor_vetoes_a_better_challenger(registry, tmp_path, capsys) -> 
     assert promote(registry) == 1
     assert "on the sealed test, below the configured floors" in capsys.readouterr().err
     assert champion(registry) == "1"
-    assert len(openings_of(client.get_model_version(NAME, better))) == 1
+    assert len(openings_of(client, client.get_model_version(NAME, better))) == 1
 
 
 def test_champion_of_another_sealed_test_is_refused_with_the_remedy(registry, capsys) -> None:
     add_version(registry.client, **{keys.SEALED_DIGEST: "0" * 64})
     assert promote(registry) == 1
-    assert "different sealed tests" in capsys.readouterr().err
+    assert "different sealed tests" in capsys.readouterr().out
     assert champion(registry) == "1"
 
 
@@ -233,7 +233,7 @@ def test_broken_champion_costs_no_opening_of_the_sealed_test(registry, tmp_path,
     client.set_model_version_tag(NAME, better, keys.MODEL_SHA256, intact)
     assert promote(registry) == 1
     assert "version 1 of breakhis-binary-demo is not what was registered" in capsys.readouterr().err
-    assert openings_of(client.get_model_version(NAME, better)) == []
+    assert openings_of(client, client.get_model_version(NAME, better)) == []
 
 
 def test_version_without_a_sealed_test_is_judged_out_of_fold_only(
@@ -293,7 +293,7 @@ def test_champion_itself_is_confirmed_on_the_sealed_test(registry, capsys) -> No
     version = registry.client.get_model_version(NAME, "1")
     assert [a.action for a in answers_of(registry.client, version)] == ["confirmed"]
     assert "opened 1 time" in version.description
-    assert len(openings_of(registry.client.get_model_version(NAME, "1"))) == 1
+    assert len(openings_of(registry.client, registry.client.get_model_version(NAME, "1"))) == 1
 
 
 def test_rolling_back_while_another_one_promotes_is_refused(
@@ -314,3 +314,98 @@ def test_rolling_back_while_another_one_promotes_is_refused(
     assert registry.run("rollback", "--study", "binary", "--demo") == 1
     assert champion(registry) == "2", "the move of the other one stands"
     assert capsys.readouterr().err.startswith("error: ")
+
+
+def without_champion(home, **rules: Any) -> None:
+    """Take the registry back to the moment after a first search, with these rules."""
+    client = home.client
+    client.delete_registered_model_alias(NAME, "champion")
+    for key in client.get_registered_model(NAME).tags:
+        client.delete_registered_model_tag(NAME, key)
+    known = json.loads(client.get_model_version(NAME, "2").tags[keys.GATE_RULES])
+    client.set_model_version_tag(NAME, "2", keys.GATE_RULES, json.dumps({**known, **rules}))
+
+
+def test_first_champion_is_crowned_by_the_sealed_test(registry, capsys) -> None:
+    without_champion(registry, sealed_floors={"image/auroc": 0.0})
+    assert promote(registry, "--dry-run") == 0
+    assert "would go on to be promoted" in capsys.readouterr().out
+    assert promote(registry) == 0
+    assert "there was none before" in capsys.readouterr().out
+    assert champion(registry) == "2"
+    version = registry.client.get_model_version(NAME, "2")
+    [opening] = openings_of(registry.client, version)
+    assert opening.is_complete
+    assert opening.against is None
+
+
+def test_sealed_test_vetoes_a_first_champion(registry, capsys) -> None:
+    without_champion(registry, sealed_floors={"image/auroc": 1.01})
+    assert promote(registry) == 1
+    assert "on the sealed test, below the configured floors" in capsys.readouterr().err
+    assert champion_of(registry.client, NAME) is None
+    image = str(min(registry.demo.rglob("*.png")))
+    assert registry.run("predict", "--study", "binary", "--demo", image) == 1
+    assert "breakhis-binary-demo has no champion" in capsys.readouterr().err
+
+
+def test_stricter_rules_of_the_champion_hold_for_who_replaces_it(
+    registry, tmp_path, capsys
+) -> None:
+    client = registry.client
+    evidence = evidence_of(client, improved, tmp_path)
+    rules = json.loads(client.get_model_version(NAME, "1").tags[keys.GATE_RULES])
+    mine = {**rules, "alpha": 1.0, "floors": {}}
+    its = {**rules, "floors": {"image/auroc": 1.01}}
+    client.set_model_version_tag(NAME, "1", keys.GATE_RULES, json.dumps(its))
+    add_version(client, **{keys.EVIDENCE_RUN: evidence, keys.GATE_RULES: json.dumps(mine)})
+    assert promote(registry) == 1
+    told = capsys.readouterr().out
+    assert "out-of-fold, below the configured floors: image/auroc" in told
+    [answer] = answers_of(client, client.get_model_version(NAME, "3"))
+    assert "by those of version 1: p ≤ 0.05, out-of-fold image/auroc ≥ 1.01" in answer.why
+    assert champion(registry) == "1"
+
+
+def test_version_of_another_objective_is_not_compared(registry, capsys) -> None:
+    rules = json.loads(registry.client.get_model_version(NAME, "1").tags[keys.GATE_RULES])
+    other = {**rules, "objective": "balanced_accuracy"}
+    add_version(registry.client, **{keys.GATE_RULES: json.dumps(other)})
+    assert promote(registry) == 1
+    assert "selected by auroc, version 3 by balanced_accuracy" in capsys.readouterr().out
+    assert champion(registry) == "1"
+
+
+def test_opening_that_was_cut_off_counts_and_answers_nothing(registry, tmp_path, capsys) -> None:
+    client = registry.client
+    better = add_version(client, **{keys.EVIDENCE_RUN: evidence_of(client, improved, tmp_path)})
+    version = client.get_model_version(NAME, better)
+    begin_opening(client, version, version.tags[keys.SEALED_DIGEST], "1")
+    client.log_metric(version.run_id, "sealed_test/image/auroc", 1.0)  # as far as it came
+    assert promote(registry) == 0
+    told = capsys.readouterr().out
+    assert "OPENED BEFORE: 1 ×" in told
+    assert "what it said then counts" not in told
+    assert [o.is_complete for o in openings_of(client, version)] == [False, True]
+
+
+def test_two_openings_of_one_stale_version_are_two_records(registry) -> None:
+    stale = registry.client.get_model_version(NAME, "2")
+    for _ in range(2):
+        begin_opening(registry.client, stale, "a" * 64, None)
+    openings = openings_of(registry.client, stale)
+    assert [opening.opened_before for opening in openings] == [0, 1]
+    assert len({opening.key for opening in openings}) == 2
+
+
+def test_sealed_predictions_that_were_changed_answer_nothing(registry, tmp_path, capsys) -> None:
+    client = registry.client
+    assert promote(registry, "--version", "1") == 0
+    version = client.get_model_version(NAME, "1")
+    [opening] = openings_of(client, version)
+    file = Path(client.download_artifacts(version.run_id, opening.artifact, str(tmp_path)))
+    table = improved(read_predictions(client, version.run_id, opening.artifact))
+    write_parquet(table, file)
+    client.log_artifact(version.run_id, str(file), str(Path(opening.artifact).parent))
+    assert promote(registry, "--version", "1") == 1
+    assert "are not what was kept" in capsys.readouterr().err

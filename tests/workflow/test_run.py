@@ -229,6 +229,26 @@ def test_compare_prints_the_leaderboard(searched, capsys):
     assert "small_cnn" in out
 
 
+def test_any_two_models_are_compared(searched, capsys):
+    """A model and itself: the same trial by its number and by its run."""
+    assert searched.run("compare", "--study", "binary-demo", "--json") == 0
+    [study] = json.loads(capsys.readouterr().out)["studies"]
+    best, worst = study["trials"][0], study["trials"][-1]
+    others = ("compare", "--study", "binary-demo", "--pair")
+    assert searched.run(*others, str(worst["trial"]), best["run_id"], "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["test"]["difference"] == pytest.approx(found["interval"]["difference"])
+    assert found["interval"]["low"] <= found["interval"]["high"]
+    assert 0 < found["test"]["p_two_sided"] <= 1
+    assert f"run {best['run_id'][:8]}" in found["verdict"]
+
+    assert searched.run(*others, best["run_id"], best["run_id"]) == 0
+    assert "no difference can be shown" in capsys.readouterr().out
+    for wrong, told in (("7x", "names no model"), ("99", "expected one of 0, 1, 2")):
+        assert searched.run(*others, "0", wrong) == 1
+        assert told in capsys.readouterr().err
+
+
 def test_compare_of_an_unknown_study_names_the_known_ones(searched, capsys):
     assert searched.run("compare", "--study", "binray") == 1
     assert "expected one of binary-demo@v1" in capsys.readouterr().err
