@@ -187,9 +187,9 @@ def _print_outcome(request: RunRequest, outcome: RunOutcome) -> None:
 def _print_next(request: RunRequest, outcome: RunOutcome) -> None:
     program = "python -m breakhis_search"
     options = " --demo" if outcome.is_demo else ""
-    is_challenger = outcome.registered is not None and outcome.registered.alias != "champion"
-    promote = f"{program} promote --study {request.study}{options}"
-    if is_challenger:
+    promote = ""
+    if outcome.registered and outcome.registered.alias != "champion":
+        promote = f"{program} promote --study {request.study}{options}"
         options += f" --version {outcome.registered.version}"
     more = (
         f"{program} run --study {request.study} --data FOLDER_WITH_BreaKHis_v1"
@@ -203,7 +203,7 @@ def _print_next(request: RunRequest, outcome: RunOutcome) -> None:
         f"  {'give it the real data' if outcome.is_demo else 'compare the trials   '}   {more}",
         soft_wrap=True,
     )
-    if is_challenger:
+    if promote:
         console.out.print(f"  make it champion        {promote}", soft_wrap=True)
     console.out.print(
         f"  predict                 {program} predict --study {request.study}{options}"

@@ -58,7 +58,7 @@ def shrink(study: dict) -> dict:
         "data": {"height_px": 32, "width_px": 48},
         "protocol": {"folds": 2},
         "training": {"max_epochs": 1, "head_epochs": 0},
-        "search": {"trials": 1},
+        "search": {"trials": 2},
         "space": {"model/architecture": "small_cnn", "small_cnn/blocks": 2},
     }
     return study
