@@ -11,7 +11,8 @@ from breakhis_search.tracking import keys
 
 OTHER, BESIDE = "other", "pages (beside)"
 PHASES = {
-    "import": "importing Keras, finding the device",
+    "import": "importing Keras, finding the device; told by the first run of each worker",
+    "data": "decoding the images, or opening what is decoded; told in the same way",
     "ask": "asking the sampler for hyperparameters",
     "build": "building the model, or taking one over; on a GPU also finding its batch size",
     "features": "asking a frozen backbone about images",
@@ -29,6 +30,9 @@ PHASES = {
     BESIDE: "figures and intervals of a trial, by another process while the next ones train",
 }
 """Every phase and what it is, in the order of a trial."""
+
+_BEFORE = ("import", "data", "ask")
+"""What comes before a trial begins, and is no part of its total."""
 
 
 def read_profile(client: Any, study: str, study_uid: str) -> pd.DataFrame:
@@ -62,7 +66,7 @@ def _row(run: Any, study: str) -> dict[str, Any]:
     if not seconds:
         return {}
     known = {phase: value for phase, value in seconds.items() if phase in PHASES}
-    within = sum(value for phase, value in known.items() if phase != "ask")
+    within = sum(value for phase, value in known.items() if phase not in _BEFORE)
     known[OTHER] = max(0.0, total - within)
     if figures is not None:
         known[BESIDE] = figures

@@ -9,18 +9,24 @@ import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from breakhis_search.data.images import ImageDecodeError, read_rgb, resize_rgb
+from breakhis_search.data.eviction import evict
+from breakhis_search.data.images import ImageDecodeError, prepare
 from breakhis_search.errors import BadImagesError, DataError
 
 Progress = Callable[[int, int], None]
 Images = npt.NDArray[np.uint8]
 
-_LAYOUT_VERSION = 1  # raise when decoding or resizing changes what the pixels are
+PIXELS_VERSION = 1
+"""To be raised when decoding or resizing changes what the pixels are."""
+
+MAX_BYTES = 20 * 10**9
+"""Of all image caches together: the full set takes 0.6 GB at 128 × 192 px, 1.8 GB at 224 × 336."""
 
 
 def open_image_cache(
@@ -32,6 +38,7 @@ def open_image_cache(
     width_px: int,
     cache_dir: Path,
     progress: Progress | None = None,
+    max_bytes: int = MAX_BYTES,
 ) -> Images:
     """Return all images as a read-only memory map, uint8 [n, height_px, width_px, 3], RGB 0–255.
 
@@ -47,16 +54,17 @@ def open_image_cache(
         width_px: Width to resize to.
         cache_dir: Where caches live.
         progress: Called with (images done, images in all).
+        max_bytes: The least recently used maps are deleted above this size of all of them.
 
     Raises:
-        BadImagesError: An image changed since it was catalogued and cannot be decoded.
+        BadImagesError: An image changed since it was catalogued.
         DataError: The cache folder cannot be written or the disk is full.
     """
     target = cache_dir / "images" / f"{_key(sha256, height_px, width_px)}.npy"
     shape = (len(paths), height_px, width_px, 3)
     if not _is_complete(target, shape):
         try:
-            _write(target, root, paths, shape, progress)
+            _write(target, root, paths, sha256, shape, progress)
         except OSError as error:
             raise DataError(
                 f"the image cache {target.parent} cannot be written ({error.strerror})",
@@ -64,11 +72,14 @@ def open_image_cache(
                 remedy="free space, or set BREAKHIS_CACHE to another folder",
             ) from error
     images: Images = np.load(target, mmap_mode="r")
+    with suppress(OSError):  # of another user, to be read only
+        os.utime(target)  # used now
+    evict(target.parent, kept=target, max_bytes=max_bytes)
     return images
 
 
 def _key(sha256: Sequence[str], height_px: int, width_px: int) -> str:
-    content = json.dumps([_LAYOUT_VERSION, height_px, width_px, list(sha256)])
+    content = json.dumps([PIXELS_VERSION, height_px, width_px, list(sha256)])
     return f"{height_px}x{width_px}-{hashlib.sha256(content.encode()).hexdigest()[:24]}"
 
 
@@ -88,6 +99,7 @@ def _write(
     target: Path,
     root: Path,
     paths: Sequence[str],
+    sha256: Sequence[str],
     shape: tuple[int, ...],
     progress: Progress | None,
 ) -> None:
@@ -100,7 +112,7 @@ def _write(
     part = Path(name)
     try:
         images = np.lib.format.open_memmap(part, mode="w+", dtype=np.uint8, shape=shape)
-        _decode_all(images, root, paths, progress)
+        _decode_all(images, root, paths, sha256, progress)
         images.flush()
         part.replace(target)
     finally:
@@ -108,21 +120,29 @@ def _write(
 
 
 def _decode_all(
-    images: Images, root: Path, paths: Sequence[str], progress: Progress | None
+    images: Images,
+    root: Path,
+    paths: Sequence[str],
+    sha256: Sequence[str],
+    progress: Progress | None,
 ) -> None:
     height_px, width_px = images.shape[1:3]
 
     def decode(row: int) -> None:
         try:
-            images[row] = resize_rgb(read_rgb(root / paths[row]), height_px, width_px)
+            content = (root / paths[row]).read_bytes()
+            if hashlib.sha256(content).hexdigest() != sha256[row]:
+                raise _changed(f"{paths[row]} is another file than was catalogued")
+            images[row] = prepare(content, height_px, width_px)
         except (ImageDecodeError, OSError) as error:
-            raise BadImagesError(
-                f"{paths[row]} cannot be decoded any more ({error})",
-                remedy="run `python -m breakhis_search data check`",
-            ) from error
+            raise _changed(f"{paths[row]} cannot be decoded any more ({error})") from error
 
     # OpenCV releases the interpreter lock, so threads use every core.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for done, _ in enumerate(pool.map(decode, range(len(paths))), start=1):
             if progress:
                 progress(done, len(paths))
+
+
+def _changed(what: str) -> BadImagesError:
+    return BadImagesError(what, remedy="run `python -m breakhis_search data check`")

@@ -7,26 +7,27 @@ Each combination of backbone, weights, image size, views and preparation has a f
 * ``index.json``: sha256 of an image → number of its record and checksum of its bytes.
 
 A record counts once the index names it, and the index is replaced in one step after the record is
-on the disk: a writer that dies leaves bytes that nobody names and the next one writes over. One
-writer at a time has the lock; who waits finds the work done. Readers need no lock.
+on the disk, every half a minute: a writer that dies leaves bytes that nobody names and the next one
+writes over. One writer at a time has the lock; who waits finds the work done. Readers need no lock.
 """
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
 import shutil
+import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import numpy.typing as npt
 
+from breakhis_search.data.eviction import evict, writer_lock
 from breakhis_search.errors import DataError
 
 FloatArray = npt.NDArray[np.float32]
@@ -35,6 +36,11 @@ Compute = Callable[[IntArray], Iterator[FloatArray]]
 
 MAX_BYTES = 20 * 10**9
 """Of all features together: the full set takes 0.2 to 0.4 GB for each backbone."""
+
+SAVE_EVERY_S = 30.0
+"""So much work a kill costs at most."""
+
+_ATTEMPTS = 3
 
 
 @dataclass(frozen=True)
@@ -87,21 +93,16 @@ def open_features(
     """
     store = _Store(cache_dir / "features" / _digest(key), views, width)
     try:
-        index = store.read_index()
-        if any(digest not in index for digest in sha256):
-            store.folder.mkdir(parents=True, exist_ok=True)
-            with store.locked():
-                index = store.fill(key, sha256, compute)
-            _evict(store.folder, max_bytes)
-        os.utime(store.folder)  # used now
+        records, index = store.open(key, sha256, compute)
     except OSError as error:
         raise DataError(
             f"the feature store {store.folder} cannot be written ({error.strerror})",
             expected="free, writable disk",
             remedy="free space, or set BREAKHIS_CACHE to another folder",
         ) from error
+    evict(store.folder.parent, kept=store.folder, max_bytes=max_bytes)
     positions = np.array([index[digest][0] for digest in sha256], dtype=np.int64)
-    return StoredFeatures(store.map(), positions)
+    return StoredFeatures(records, positions)
 
 
 @dataclass(frozen=True)
@@ -119,6 +120,23 @@ class _Store:
     @property
     def _record_bytes(self) -> int:
         return 4 * self.views * self.width
+
+    def open(
+        self, key: Mapping[str, object], sha256: Sequence[str], compute: Compute
+    ) -> tuple[FloatArray, dict[str, tuple[int, int]]]:
+        """Return records and index with all of these images, computing what is missing."""
+        for attempt in range(_ATTEMPTS):
+            index = self.read_index()
+            if any(digest not in index for digest in sha256):
+                with writer_lock(self.folder):
+                    index = self.fill(key, sha256, compute)
+            try:
+                os.utime(self.folder)  # used now
+                return self.map(), index
+            except FileNotFoundError:  # another process needed the room
+                if attempt == _ATTEMPTS - 1:
+                    raise
+        raise AssertionError
 
     def map(self) -> FloatArray:
         """All records, float32 [records, views, d], read-only."""
@@ -140,13 +158,6 @@ class _Store:
             if number < len(records) and zlib.crc32(records[number].tobytes()) == checksum
         }
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Be the only writer; the operating system frees the lock of a process that dies."""
-        with (self.folder / "lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
-
     def fill(
         self, key: Mapping[str, object], sha256: Sequence[str], compute: Compute
     ) -> dict[str, tuple[int, int]]:
@@ -164,14 +175,24 @@ class _Store:
             file.truncate(end * self._record_bytes)  # what a writer that died left behind
             file.seek(0, os.SEEK_END)
             records = (record for part in compute(np.array(rows)) for record in part)
-            for number, (row, record) in enumerate(zip(rows, records, strict=True), start=end):
-                content = np.ascontiguousarray(record, dtype=np.float32).tobytes()
-                file.write(content)
-                index[sha256[row]] = (number, zlib.crc32(content))
-            file.flush()
-            os.fsync(file.fileno())
-        self._write_index(index)
+            saved = time.monotonic()
+            try:
+                for number, (row, record) in enumerate(zip(rows, records, strict=True), start=end):
+                    content = np.ascontiguousarray(record, dtype=np.float32).tobytes()
+                    file.write(content)
+                    index[sha256[row]] = (number, zlib.crc32(content))
+                    if time.monotonic() - saved > SAVE_EVERY_S:
+                        self._save(file, index)
+                        saved = time.monotonic()
+            finally:  # what was computed is kept, however it ends
+                self._save(file, index)
         return index
+
+    def _save(self, file: IO[bytes], index: Mapping[str, tuple[int, int]]) -> None:
+        file.flush()
+        os.fsync(file.fileno())
+        self._write_index(index)
+        os.utime(self.folder)
 
     def _write_index(self, index: Mapping[str, tuple[int, int]]) -> None:
         part = self.folder / "index.part"
@@ -184,19 +205,3 @@ class _Store:
 
 def _digest(key: Mapping[str, object]) -> str:
     return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]
-
-
-def _evict(kept: Path, max_bytes: int) -> None:
-    """Delete the least recently used folders until the rest fits; maps that are open stay valid."""
-    folders = sorted(
-        (folder for folder in kept.parent.iterdir() if folder.is_dir()),
-        key=lambda folder: folder.stat().st_mtime,
-    )
-    sizes = {f: sum(p.stat().st_size for p in f.iterdir()) for f in folders}
-    total = sum(sizes.values())
-    for folder in folders:
-        if total <= max_bytes:
-            return
-        if folder != kept:
-            shutil.rmtree(folder, ignore_errors=True)
-            total -= sizes[folder]

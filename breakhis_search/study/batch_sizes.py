@@ -17,6 +17,8 @@ from breakhis_search.training.probing import USUAL, find_batch_size
 from breakhis_search.training.snapshots import Snapshot
 
 _KEY = "batch_size/"
+_PROBING_S = 900.0
+"""Longer than a probe takes, which compiles a step for every size that it tries."""
 
 
 class KeptWithStudy(MutableMapping[str, int]):
@@ -73,7 +75,11 @@ def batch_size_of(architecture: str, graph: TrainingGraph, context: StudyContext
         return USUAL
     if architecture not in context.batch_sizes:
         context.observer.probing(architecture)
-        context.batch_sizes[architecture] = _probe(architecture, graph, context)
+        # Two workers that probe at once would time each other, and keep different sizes.
+        block = f"{context.uid}/batch_size/{architecture}"
+        with context.leases.exclusively(block, patience_s=_PROBING_S):
+            if architecture not in context.batch_sizes:
+                context.batch_sizes[architecture] = _probe(architecture, graph, context)
     return context.batch_sizes[architecture]
 
 

@@ -53,6 +53,7 @@ class StudyContext:
         features: Feature stores that were opened, and so checked, by what they are of.
         feeds: Images that were brought to the device.
         batch_sizes: Images per step by architecture, where the study leaves them open.
+        startup: Seconds this process took before its first trial, by phase, until they are told.
     """
 
     config: StudyConfig
@@ -77,6 +78,7 @@ class StudyContext:
     features: dict[str, StoredFeatures] = field(default_factory=dict)
     feeds: Feeds = field(init=False)
     batch_sizes: MutableMapping[str, int] = field(default_factory=dict)
+    startup: MutableMapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Nothing is on the device yet."""

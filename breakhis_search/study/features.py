@@ -9,6 +9,7 @@ from typing import Any
 
 import keras
 
+from breakhis_search.data.cache import PIXELS_VERSION
 from breakhis_search.data.feature_store import StoredFeatures, open_features
 from breakhis_search.data.stain import StainReference
 from breakhis_search.data.views import ViewPolicy
@@ -21,7 +22,7 @@ TRUNK_MAX_BYTES = 4 * 10**9
 """Of what a trunk says of all views of all images; above, images are trained on themselves. It is a
 number of its own, so that what a study trains on is the same on every machine."""
 
-_LAYOUT_VERSION = 1  # raise when augmentation, normalisation or pooling change what features are
+_LAYOUT_VERSION = 1  # raise when stain, augmentation or pooling change what features are
 _FEATURES = "features"
 
 
@@ -84,6 +85,8 @@ class FeatureSource:
         context = self.context
         return {
             "layout": _LAYOUT_VERSION,
+            "pixels": PIXELS_VERSION,
+            "keras": keras.__version__,
             "architecture": self.architecture,
             "seam": seam,
             "weights": context.weights[self.architecture].sha256,

@@ -173,18 +173,22 @@ class Leases:
             }
 
     @contextmanager
-    def exclusively(self, name: str) -> Iterator[None]:
+    def exclusively(self, name: str, *, patience_s: float = _PATIENCE_S) -> Iterator[None]:
         """Let one process after the other through the block.
 
+        Args:
+            name: Of the block.
+            patience_s: How long to wait for another process that is in it.
+
         Raises:
-            StudyError: Another living process has been in it for a minute.
+            StudyError: Another living process has been in it for as long.
         """
-        until = time.monotonic() + _PATIENCE_S
+        until = time.monotonic() + patience_s
         wait_s = 0.005
         while not self.take(name):
             if time.monotonic() > until:
                 raise StudyError(
-                    f"another process has held {name} for {_PATIENCE_S:.0f} s",
+                    f"another process has held {name} for {patience_s:.0f} s",
                     remedy="see with `status` what runs; end what hangs, then run again",
                 )
             time.sleep(wait_s)

@@ -222,12 +222,14 @@ class TrialRecord:
 
     def close(self, seconds: Mapping[str, float]) -> None:
         """Record durations, memory and the final state; what is not delivered yet can wait."""
-        durations = {f"{keys.SECONDS}{k}": v for k, v in seconds.items()}
+        startup = self._context.startup
+        durations = {f"{keys.SECONDS}{k}": v for k, v in {**startup, **seconds}.items()}
         durations[f"{keys.SECONDS}logging"] = self._journal.seconds_writing
         memory = peak_memory_mb(self._context.device)
         try:
             if self._state != "interrupted":  # it will go on, and end once
                 self._journal.log_metrics({**durations, keys.METRIC_PEAK_MEMORY: memory})
+                startup.clear()
             self._journal.set_tags({keys.STATE: self._state})
             self._journal.finish(MLFLOW_STATUS[self._state])
         finally:

@@ -110,12 +110,15 @@ def study_context(
     )
     watcher.say(f"training on {device.kind} ({device.name}), {device.precision}")
     split = run.split.development_only()
+    start = time.perf_counter()
+    images = _images(split, run, watcher)
+    startup = {"import": device.seconds, "data": time.perf_counter() - start}
     return StudyContext(
         config=config,
         space=config.space,
         split=split,
         root=run.catalog.root,
-        images=_images(split, run, watcher),
+        images=images,
         architectures=architectures_of(config),
         weights=run.weights,
         device=device,
@@ -128,6 +131,7 @@ def study_context(
         experiment=keys.experiment_name(config.task, demo=run.resolved.data.is_demo),
         tags=_tags(run, device),
         observer=watcher.search,
+        startup=startup,
     )
 
 
@@ -314,5 +318,4 @@ def _begin_parent(context: StudyContext) -> Journal:
         keys.SELECTION_RULES: config.selection.model_dump_json(),
     }
     journal.begin(name=context.name, tags=tags, parent_uid=None, experiment=context.experiment)
-    journal.log_metrics({f"{keys.SECONDS}import": context.device.seconds})
     return journal

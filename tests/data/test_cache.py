@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from pathlib import Path
 
 import cv2
@@ -23,9 +25,19 @@ def root(tmp_path) -> Path:
     return tmp_path
 
 
+@pytest.fixture
+def catalogued(root) -> list[str]:
+    """The digests of the files as they are now."""
+    return digests(root)
+
+
+def digests(root: Path) -> list[str]:
+    return [hashlib.sha256((root / name).read_bytes()).hexdigest() for name in NAMES]
+
+
 def opened(root: Path, sha256: list[str] | None = None, **options) -> np.ndarray:
     size = {"height_px": 16, "width_px": 24, "cache_dir": root / "cache"} | options
-    return cache.open_image_cache(root, NAMES, sha256 or NAMES, **size)
+    return cache.open_image_cache(root, NAMES, sha256 or digests(root), **size)
 
 
 def test_images_are_those_of_the_one_code_path(root):
@@ -37,14 +49,14 @@ def test_images_are_those_of_the_one_code_path(root):
 
 def test_a_second_opening_decodes_nothing(root, monkeypatch):
     opened(root)
-    monkeypatch.setattr(cache, "read_rgb", lambda path: pytest.fail("decoded again"))
+    monkeypatch.setattr(cache, "prepare", lambda *_: pytest.fail("decoded again"))
     assert opened(root).shape == (3, 16, 24, 3)
 
 
 def test_another_content_or_size_is_another_cache(root):
     first = opened(root).copy()
     cv2.imwrite(str(root / "a.png"), np.full((40, 60, 3), 7, np.uint8))
-    changed = opened(root, ["other", *NAMES[1:]])
+    changed = opened(root)
     assert (changed[0] == 7).all()
     np.testing.assert_array_equal(first[1], changed[1])
     assert opened(root, height_px=8).shape == (3, 8, 24, 3)
@@ -62,6 +74,31 @@ def test_an_image_that_broke_meanwhile_is_named_and_nothing_is_left(root):
     with pytest.raises(BadImagesError, match="b.png cannot be decoded any more"):
         opened(root)
     assert list((root / "cache" / "images").iterdir()) == []
+
+
+def test_an_image_that_was_exchanged_meanwhile_is_named_and_not_taken_for_the_old(root, catalogued):
+    (root / "b.png").write_bytes((root / "a.png").read_bytes())
+    with pytest.raises(BadImagesError, match="b.png is another file than was catalogued"):
+        opened(root, catalogued)
+
+
+def test_the_least_recently_used_images_are_deleted(root):
+    opened(root)
+    [first] = (root / "cache" / "images").glob("*.npy")
+    os.utime(first, (1, 1))
+    second = opened(root, height_px=8, max_bytes=1)
+    assert not first.exists()
+    assert second.shape == (3, 8, 24, 3)
+
+
+def test_what_a_process_that_died_was_writing_is_deleted_in_time(root):
+    opened(root)
+    old, new = (root / "cache" / "images" / name for name in ("old.part", "new.part"))
+    for part in (old, new):
+        part.write_bytes(b"half")
+    os.utime(old, (1, 1))
+    opened(root)
+    assert (old.exists(), new.exists()) == (False, True)
 
 
 def test_a_cache_folder_that_cannot_be_made_is_one_clear_error(root):

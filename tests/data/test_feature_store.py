@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import signal
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from breakhis_search.data.feature_store import open_features
+from breakhis_search.data import feature_store
+from breakhis_search.data.eviction import writer_lock
+from breakhis_search.data.feature_store import _Store, open_features
 from breakhis_search.errors import DataError
 
 VIEWS, WIDTH = 2, 3
@@ -80,7 +85,7 @@ def test_other_keys_share_nothing(opened, backbone):
     assert backbone.asked == NAMES[:2] * 2
 
 
-def test_a_writer_that_dies_leaves_nothing_that_counts(tmp_path, opened, backbone):
+def test_a_writer_that_is_interrupted_keeps_what_it_did(tmp_path, opened, backbone):
     opened(NAMES[:2])
 
     def dies(rows):
@@ -89,8 +94,76 @@ def test_a_writer_that_dies_leaves_nothing_that_counts(tmp_path, opened, backbon
 
     with pytest.raises(KeyboardInterrupt):
         open_features(tmp_path, {"backbone": "a"}, NAMES, views=VIEWS, width=WIDTH, compute=dies)
+    # What it had computed is kept: it said 1 of the third image, where the backbone would say 2.
+    assert values(opened(NAMES), NAMES) == [0, 1, 1, 3, 4, 5]
+    assert backbone.asked == [*NAMES[:2], *NAMES[3:]]
+
+
+def test_a_writer_that_is_killed_loses_what_it_did_since_it_last_saved(
+    tmp_path, opened, backbone, monkeypatch
+):
+    """The process forks, and the child is killed while it computes the third image."""
+    monkeypatch.setattr(feature_store, "SAVE_EVERY_S", -1.0)
+    child = os.fork()
+    if child == 0:
+
+        def is_killed(rows):
+            for row in rows[:2]:
+                yield np.full((1, VIEWS, WIDTH), row, dtype=np.float32)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        key = {"backbone": "a"}
+        open_features(tmp_path, key, NAMES, views=VIEWS, width=WIDTH, compute=is_killed)
+    os.waitpid(child, 0)
     assert values(opened(NAMES), NAMES) == [0, 1, 2, 3, 4, 5]
-    assert backbone.asked == NAMES
+    assert backbone.asked == NAMES[2:]
+
+
+def test_what_another_process_fills_is_not_deleted(tmp_path, opened):
+    opened(NAMES[:2], key="b")
+    [filled] = [f.parent for f in tmp_path.rglob("features.f32")]
+    os.utime(filled, (1, 1))
+    with writer_lock(filled):
+        opened(NAMES[:2], max_bytes=1)
+        assert filled.exists()
+    opened(NAMES[:2], max_bytes=1)
+    assert not filled.exists()
+
+
+def test_features_deleted_between_reading_and_mapping_are_computed_again(
+    opened, backbone, monkeypatch
+):
+    opened(NAMES[:2])
+    read = _Store.read_index
+
+    def read_and_lose(store):
+        index = read(store)
+        monkeypatch.setattr(_Store, "read_index", read)
+        shutil.rmtree(store.folder)
+        return index
+
+    monkeypatch.setattr(_Store, "read_index", read_and_lose)
+    assert values(opened(NAMES[:2]), NAMES[:2]) == [0, 1]
+    assert backbone.asked == NAMES[:2] * 2
+
+
+def test_who_waited_for_a_folder_that_was_deleted_makes_it_anew(tmp_path):
+    """The lock it waited for is that of a file that nobody finds any more."""
+    folder, got = tmp_path / "features", threading.Event()
+
+    def waits() -> None:
+        with writer_lock(folder):
+            assert folder.exists()
+            got.set()
+
+    with writer_lock(folder):
+        waiting = threading.Thread(target=waits)
+        waiting.start()
+        assert not got.wait(0.2)
+        shutil.rmtree(folder)
+    waiting.join(10)
+    assert got.is_set()
+    assert (folder / "lock").exists()
 
 
 def test_changed_bytes_are_noticed_and_computed_again(tmp_path, opened, backbone):

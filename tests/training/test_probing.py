@@ -10,6 +10,7 @@ import pytest
 
 from breakhis_search.config import TrainingConfig
 from breakhis_search.study.batch_sizes import KeptWithStudy, batch_size_of
+from breakhis_search.study.leases import Leases
 from breakhis_search.study.progress import SilentObserver
 from breakhis_search.training import probing
 from breakhis_search.training.devices import Device
@@ -83,6 +84,8 @@ def context_of(kind: str, batch_size: int | str, sizes, cache=None) -> SimpleNam
         input_shape=SHAPE,
         observer=SilentObserver(),
         batch_sizes=sizes,
+        uid="of-a-study",
+        leases=Leases(f"sqlite:///{cache}.db") if kind == "gpu" else None,
     )
 
 

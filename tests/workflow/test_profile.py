@@ -11,14 +11,18 @@ def test_every_run_says_where_its_seconds_went(searched, capsys):
     assert searched.run("compare", "--study", "binary-demo", "--profile", "--json") == 0
     [(name, runs)] = json.loads(capsys.readouterr().out).items()
     assert name == "binary-demo@v1"
-    assert [run["role"] for run in runs] == ["study", *["trial"] * 3, "finalist", "refit"]
-    for run in runs[1:4]:
+    assert [run["role"] for run in runs] == [*["trial"] * 3, "finalist", "refit"]
+    assert [(run["import"] > 0, run["data"] > 0) for run in runs[:2]] == [
+        (True, True),
+        (False, False),
+    ]
+    for run in runs[:3]:
         assert run["train"] > 0
         assert run["ask"] > 0
         assert run["logging"] > 0
         assert run["pages (beside)"] > 0
         assert run["other"] < 0.5 * sum(v for v in run.values() if isinstance(v, float))
-    assert runs[5]["verify"] > 0
+    assert runs[4]["verify"] > 0
 
 
 def test_the_table_adds_up_and_the_page_shows_all_runs(searched, capsys):
