@@ -1,14 +1,15 @@
 """The reference searches R1 to R3, ours and the peers' one after the other on the same machine.
 
     python benchmarks/reference_searches.py r1 --data DIR --weights DIR [--trials 64]
-        [--repetitions 3] [--peer-trials 4] [--server]
+        [--repetitions 3] [--peer-trials 3] [--peers keras_tuner …] [--server]
 
-Ours is the command a user types, with empty caches, timed twice: until its last trial has ended
-(start, decoding, features, all trials, tracked), and until it ends (finalist, refit, check in a
-fresh process and registration as well, which no peer does). A peer's time is that of its trials
-alone. A peer may run fewer trials than ours (its trials take equally long); its best score then is
-that of fewer. ``--peer-trials 0`` leaves the peers out; ``--server`` tracks ours in an ``mlflow
-server`` on this machine instead of SQLite.
+Ours is the command a user types, with empty caches, timed three times: until its last trial has
+ended (``searched``), until MLflow holds every trial with its pages (``tracked``), and until the
+command ends (``total``: finalist, refit, check in a fresh process and registration as well, which
+no peer does). A peer's time is that of its trials alone. Peers run with each backbone of the search
+by itself, so that none is lucky with what it draws. A peer may run fewer trials than ours (its
+trials take equally long); its best score then is that of fewer. ``--peer-trials 0`` leaves the
+peers out; ``--server`` tracks ours in an ``mlflow server`` on this machine instead of SQLite.
 
 Prints a table and writes ``benchmarks/results/reference_<search>_<trials>[_server].json``.
 """
@@ -30,11 +31,13 @@ from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 
 from mlflow import MlflowClient
+from summary import seconds_of
 
 from breakhis_search.data.demo import make_demo
 
 HERE = Path(__file__).resolve().parent
 TRIALS = {"r1": 64, "r2": 16, "r3": 16}
+BACKBONES = {"r1": ("mobilenet", "densenet121"), "r2": ("mobilenet",), "r3": (None,)}
 PEERS = {
     "keras_tuner": ("keras_tuner_peer.py",),
     "optuna_mlflow": ("optuna_mlflow_peer.py",),
@@ -101,19 +104,21 @@ def run_ours(
     return {
         "total": total,
         "searched": max(run["end"] for run in runs),
+        "tracked": max(run["shown"] for run in runs),
         "best": max(run["score"] for run in runs),
         "trials": runs,
     }
 
 
 def _trials_of(uri: str, start: float) -> list[dict]:
-    """End (seconds after the start), score, memory and profile of every trial, by end."""
+    """End and arrival of its page (seconds after the start), score, memory, profile; by end."""
     client = MlflowClient(uri)
     ids = [e.experiment_id for e in client.search_experiments()]
     condition = f"tags.`breakhis.role` = 'trial' and attributes.start_time >= {int(start * 1000)}"
     found = [
         {
             "end": run.info.end_time / 1e3 - start,
+            "shown": _arrival_of_page(client, run.info.run_id) - start,
             "score": next(v for k, v in run.data.metrics.items() if k.startswith("objective/")),
             "memory_mb": run.data.metrics["device/peak_memory_mb"],
             "seconds": {
@@ -127,12 +132,20 @@ def _trials_of(uri: str, start: float) -> list[dict]:
     return sorted(found, key=lambda run: run["end"])
 
 
-def run_peer(name: str, search: str, trials: int, data: Path, weights: Path | None) -> dict:
+def _arrival_of_page(client: MlflowClient, run_id: str) -> float:
+    """When MLflow was told what the page of a trial took, seconds since 1970."""
+    return client.get_metric_history(run_id, "seconds/figures")[-1].timestamp / 1e3
+
+
+def run_peer(
+    name: str, backbone: str | None, search: str, trials: int, data: Path, weights: Path | None
+) -> dict:
     """Run a peer in a process of its own; return what it printed."""
     script, *options = PEERS[name]
     command = [sys.executable, str(HERE / "peers" / script), search, "--data", str(data)]
     command += ["--trials", str(trials), *options]
     command += ["--weights", str(weights)] if weights else []
+    command += ["--backbone", backbone] if backbone else []
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(done.stderr[-3000:])
@@ -152,7 +165,8 @@ def main() -> None:
     parser.add_argument("--weights", type=Path)
     parser.add_argument("--trials", type=int)
     parser.add_argument("--repetitions", type=int, default=3)
-    parser.add_argument("--peer-trials", type=int, default=4)
+    parser.add_argument("--peer-trials", type=int, default=3, help="of each backbone")
+    parser.add_argument("--peers", nargs="+", choices=PEERS, default=list(PEERS))
     parser.add_argument("--server", action="store_true")
     options = parser.parse_args()
     trials = options.trials or TRIALS[options.search]
@@ -175,32 +189,33 @@ def main() -> None:
             )
             result["ours"].append(ours)
             file.write_text(json.dumps(result, indent=1) + "\n")
-        for peer in PEERS if options.peer_trials else ():
-            found = run_peer(peer, options.search, options.peer_trials, data, weights)
-            print(f"{peer}: {[round(s, 1) for s in found['seconds']]} s a trial", flush=True)
-            result["peers"][peer] = found
-            file.write_text(json.dumps(result, indent=1) + "\n")
+        for peer in options.peers if options.peer_trials else ():
+            for backbone in BACKBONES[options.search]:
+                found = run_peer(peer, backbone, options.search, options.peer_trials, data, weights)
+                told = [round(s, 1) for s in found["seconds"]]
+                print(f"{peer} {backbone or ''}: {told} s a trial", flush=True)
+                result["peers"].setdefault(peer, {})[backbone or "small_cnn"] = found
+                file.write_text(json.dumps(result, indent=1) + "\n")
     print(_table(result["ours"], trials, result["peers"]))
 
 
 def _table(ours: list[dict], trials: int, peers: dict[str, dict]) -> str:
-    searched = statistics.median(run["searched"] for run in ours) / trials
-    total = statistics.median(run["total"] for run in ours) / trials
+    parts = ("searched", "tracked", "total")
+    each = {part: statistics.median(run[part] for run in ours) / trials for part in parts}
     best = statistics.median(run["best"] for run in ours)
+    told = " | ".join(f"{each[part]:.2f} s" for part in parts)
     lines = [
         "",
-        "| search | s a trial | it ÷ ours, search | it ÷ ours, everything | best | ours there |",
-        "|---|---|---|---|---|---|",
-        f"| ours, {trials} trials | {searched:.2f} (all {total:.2f}) | 1 | 1 | {best:.4f} | |",
+        "| search | s a trial | ÷ ours, searched | tracked | everything | best | ours there |",
+        "|---|---|---|---|---|---|---|",
+        f"| ours, {trials} trials | | {told} | {best:.4f} | |",
     ]
     for name, peer in peers.items():
-        median, best = statistics.median(peer["seconds"]), max(peer["scores"])
+        best = max(max(found["scores"]) for found in peer.values())
         there = [time_to(run, best) for run in ours]
         reached = "never" if None in there else f"after {statistics.median(there):.0f} s"
-        lines.append(
-            f"| {name}, {len(peer['seconds'])} trials | {median:.1f} | {median / searched:.1f} "
-            f"| {median / total:.1f} | {best:.4f} | {reached} |"
-        )
+        ratios = " | ".join(f"{seconds_of(peer) / each[part]:.1f}" for part in parts)
+        lines.append(f"| {name} | {seconds_of(peer):.1f} | {ratios} | {best:.4f} | {reached} |")
     return "\n".join(lines)
 
 

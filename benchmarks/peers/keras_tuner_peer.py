@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 import keras_tuner
-from searches import SEARCHES, Pipelines, train
+from searches import SEARCHES, Pipelines, train, use_backbone
 
 
 def main() -> None:
@@ -24,7 +24,9 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--weights", type=Path, default=Path())
     parser.add_argument("--trials", type=int)
+    parser.add_argument("--backbone", help="try this one alone")
     options = parser.parse_args()
+    use_backbone(options.search, options.backbone)
     start = time.perf_counter()
     pipelines, seconds, scores = Pipelines(options.search, options.data), [], []
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import mlflow
 import optuna
-from searches import SEARCHES, Pipelines, train
+from searches import SEARCHES, Pipelines, train, use_backbone
 
 
 class AsHyperParameters:
@@ -39,8 +39,10 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--weights", type=Path, default=Path())
     parser.add_argument("--trials", type=int)
+    parser.add_argument("--backbone", help="try this one alone")
     parser.add_argument("--untracked", action="store_true")
     options = parser.parse_args()
+    use_backbone(options.search, options.backbone)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     start = time.perf_counter()
     pipelines, seconds = Pipelines(options.search, options.data), []

@@ -7,7 +7,7 @@ augmentation, one ``compile`` and ``fit`` a trial. The two peers differ in who p
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,21 +30,33 @@ class Search:
         epochs: Of a trial.
         size: Height and width in px.
         backbones: To choose from; empty for a CNN from scratch.
-        fine_tunes: Whether the last third of the backbone learns.
+        head_epochs: In how many of the epochs the head learns alone, before the last third of the
+            backbone does too; all of them where the backbone stays frozen.
     """
 
     trials: int
     epochs: int
     size: tuple[int, int]
     backbones: tuple[str, ...]
-    fine_tunes: bool
+    head_epochs: int
+
+    @property
+    def fine_tunes(self) -> bool:
+        """Whether the last third of the backbone learns in the end."""
+        return bool(self.backbones) and self.head_epochs < self.epochs
 
 
 SEARCHES = {
-    "r1": Search(64, 12, (160, 240), ("mobilenet", "densenet121"), fine_tunes=False),
-    "r2": Search(16, 6, (160, 240), ("mobilenet",), fine_tunes=True),
-    "r3": Search(16, 8, (96, 144), (), fine_tunes=False),
+    "r1": Search(64, 12, (160, 240), ("mobilenet", "densenet121"), head_epochs=12),
+    "r2": Search(16, 6, (160, 240), ("mobilenet",), head_epochs=3),
+    "r3": Search(16, 8, (96, 144), (), head_epochs=8),
 }
+
+
+def use_backbone(name: str, backbone: str | None) -> None:
+    """Let a search try one of its backbones alone, to time each."""
+    if backbone is not None:
+        SEARCHES[name] = replace(SEARCHES[name], backbones=(backbone,))
 
 
 @dataclass
@@ -142,13 +154,27 @@ def build(hp: Any, name: str, classes: int, weights_dir: Path) -> keras.Model:
         features = keras.layers.Dense(units, activation="relu")(features)
     features = keras.layers.Dropout(hp.Float("dropout", 0.0, 0.6))(features)
     model = keras.Model(image, keras.layers.Dense(classes, activation="softmax")(features))
-    low, high, rate = (1e-6, 3e-4, "backbone_rate") if search.fine_tunes else (1e-4, 1e-2, "rate")
+    _compile(model, hp.Float("rate", 1e-4, 1e-2, sampling="log"))
+    return model
+
+
+def _compile(model: keras.Model, rate: float) -> None:
     model.compile(
-        keras.optimizers.AdamW(hp.Float(rate, low, high, sampling="log"), weight_decay=1e-4),
+        keras.optimizers.AdamW(rate, weight_decay=1e-4),
         loss="sparse_categorical_crossentropy",
         metrics=["accuracy"],
     )
-    return model
+
+
+def unfreeze(model: keras.Model, hp: Any) -> None:
+    """Let the last third of the backbone learn too, at a rate of its own (Keras' guide)."""
+    [network] = [layer for layer in model.layers if isinstance(layer, keras.Model)]
+    network.trainable = True
+    frozen = network.layers[: 2 * len(network.layers) // 3]
+    for layer in network.layers:
+        norm = isinstance(layer, keras.layers.BatchNormalization)
+        layer.trainable = layer not in frozen and not norm
+    _compile(model, hp.Float("backbone_rate", 1e-6, 3e-4, sampling="log"))
 
 
 def _backbone(x: Any, hp: Any, search: Search, weights_dir: Path) -> Any:
@@ -167,12 +193,7 @@ def _backbone(x: Any, hp: Any, search: Search, weights_dir: Path) -> Any:
         network = keras.applications.DenseNet121(
             include_top=False, weights=str(file), input_shape=(*search.size, 3)
         )
-    network.trainable = search.fine_tunes
-    if search.fine_tunes:
-        frozen = network.layers[: 2 * len(network.layers) // 3]
-        for layer in network.layers:
-            norm = isinstance(layer, keras.layers.BatchNormalization)
-            layer.trainable = layer not in frozen and not norm
+    network.trainable = False
     return keras.layers.GlobalAveragePooling2D()(network(x, training=False))
 
 
@@ -220,13 +241,12 @@ def train(hp: Any, name: str, pipelines: Pipelines, weights_dir: Path) -> float:
         batches, class_weight = pipelines.training(fold, sampling)
         validation, y = pipelines.validation(fold)
         best = BestScore(name, validation, y)
-        model.fit(
-            batches,
-            epochs=SEARCHES[name].epochs,
-            class_weight=class_weight,
-            callbacks=[best],
-            verbose=0,
-        )
+        search = SEARCHES[name]
+        fit = {"class_weight": class_weight, "callbacks": [best], "verbose": 0}
+        model.fit(batches, epochs=search.head_epochs, **fit)
+        if search.fine_tunes:
+            unfreeze(model, hp)
+            model.fit(batches, epochs=search.epochs, initial_epoch=search.head_epochs, **fit)
         answers.append(best.probabilities)
         truth.append(y)
     return score(name, np.concatenate(truth), np.concatenate(answers))

@@ -155,6 +155,8 @@ def compare(
     as_json: AsJson = False,
 ) -> None:
     """Rank the finalists of one or more studies; say which is selected, and why."""
+    if sum((history, profile, pair is not None)) > 1:
+        raise typer.BadParameter("--history, --profile and --pair are questions of their own")
     if pair is not None:
         from breakhis_search.cli.compare import pair_command
 

@@ -47,7 +47,7 @@ def compare_command(studies: Sequence[str], *, top: int, as_json: bool) -> None:
         console.out.print(f"[yellow]{warning}[/]")
 
 
-def pair_command(studies: Sequence[str], pair: tuple[str, str], *, as_json: bool) -> None:
+def pair_command(studies: Sequence[str], models: tuple[str, str], *, as_json: bool) -> None:
     """Print which of two models is better, if that can be said."""
     from breakhis_search.tracking.store import open_store, tracking_errors
     from breakhis_search.workflow.pair import compare_two
@@ -55,7 +55,8 @@ def pair_command(studies: Sequence[str], pair: tuple[str, str], *, as_json: bool
     settings = read_settings()
     client = open_store(settings)
     with tracking_errors(settings.tracking_uri):
-        found, is_demo = compare_two(client, studies, pair)
+        compared = compare_two(client, studies, models)
+    found = compared.pair
     if as_json:
         console.print_json(
             {
@@ -63,11 +64,12 @@ def pair_command(studies: Sequence[str], pair: tuple[str, str], *, as_json: bool
                 "test": asdict(found.test),
                 "interval": asdict(found.interval),
                 "verdict": found.verdict,
-                "demo": is_demo,
+                "warnings": compared.warnings,
+                "demo": compared.is_demo,
             }
         )
         return
-    if is_demo:
+    if compared.is_demo:
         console.print_demo_banner()
     console.out.print(f"[bold]{escape(found.verdict)}[/]", soft_wrap=True)
     swaps = f"{'all' if found.test.exact else 'random'} {found.test.permutations:,} swaps"
@@ -76,6 +78,8 @@ def pair_command(studies: Sequence[str], pair: tuple[str, str], *, as_json: bool
         " is a paired bootstrap over patients"
     )
     console.say("one pair, with no correction for others that were looked at before")
+    for warning in compared.warnings:
+        console.out.print(f"[yellow]{escape(warning)}[/]", soft_wrap=True)
 
 
 def _telling(study: JudgedStudy) -> Iterator[tuple[str, pd.DataFrame]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -31,6 +32,8 @@ class ChampionChange:
         when: UTC, ISO 8601.
         why: The gate's reasons, in words.
         scores: What was measured, by name.
+        rules: What the gate asked for, as JSON of :class:`.gate.GateRules`; empty where it was not
+            asked, or insisted against.
     """
 
     version: str
@@ -39,6 +42,7 @@ class ChampionChange:
     when: str
     why: str
     scores: Mapping[str, float] = field(default_factory=dict)
+    rules: str = ""
 
 
 def champion_of(client: Any, name: str) -> Any | None:
@@ -71,15 +75,15 @@ def read_history(client: Any, name: str) -> list[ChampionChange]:
     return [change for _, change in _moves(model)]
 
 
-def _moves(model: Any) -> list[tuple[int, ChampionChange]]:
-    """Every move that took place, with its number, oldest first."""
+def _moves(model: Any) -> list[tuple[str, ChampionChange]]:
+    """Every move that took place, with its tag, oldest first."""
     tags = sorted((k, v) for k, v in model.tags.items() if k.startswith(keys.CHAMPION_CHANGE))
     moves = []
     for key, text in tags:
         entry = json.loads(text)
         if entry.pop(_PENDING, False) and str(model.aliases.get(CHAMPION)) != entry["version"]:
             continue
-        moves.append((int(key.removeprefix(keys.CHAMPION_CHANGE)), ChampionChange(**entry)))
+        moves.append((key, ChampionChange(**entry)))
     return moves
 
 
@@ -92,6 +96,7 @@ def change_champion(
     action: Literal["registered", "promoted", "forced", "rolled back"],
     why: str,
     scores: Mapping[str, float] | None = None,
+    rules: str = "",
 ) -> ChampionChange:
     """Move ``champion`` and write it down; of two at once, the second is refused.
 
@@ -103,6 +108,7 @@ def change_champion(
         action: What happened.
         why: The reasons, in words.
         scores: What was measured.
+        rules: What the gate asked for, as JSON.
 
     Raises:
         RegistryError: Somebody else moved it meanwhile, or is moving it.
@@ -119,13 +125,12 @@ def change_champion(
                 remedy="look at `compare --history`, then decide again",
             )
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        change = ChampionChange(version, present, action, now, why, dict(scores or {}))
-        moves = _moves(client.get_registered_model(name))
-        number = moves[-1][0] + 1 if moves else 1
+        change = ChampionChange(version, present, action, now, why, dict(scores or {}), rules)
+        key = _next_key(client, name)
+        _write(client, name, key, change, pending=True)
         still_in()
-        _write(client, name, number, change, pending=True)
         client.set_registered_model_alias(name, CHAMPION, version)
-        _write(client, name, number, change, pending=False)
+        _write(client, name, key, change, pending=False)
     return change
 
 
@@ -135,16 +140,22 @@ def _settle(client: Any, name: str) -> None:
     done = dict(_moves(model))
     for key, text in model.tags.items():
         if key.startswith(keys.CHAMPION_CHANGE) and json.loads(text).get(_PENDING):
-            number = int(key.removeprefix(keys.CHAMPION_CHANGE))
-            if number in done:
-                _write(client, name, number, done[number], pending=False)
+            if key in done:
+                _write(client, name, key, done[key], pending=False)
             else:
                 client.delete_registered_model_tag(name, key)
 
 
-def _write(client: Any, name: str, number: int, change: ChampionChange, *, pending: bool) -> None:
+def _next_key(client: Any, name: str) -> str:
+    """A tag that sorts after all moves and that no other process chooses."""
+    moves = _moves(client.get_registered_model(name))
+    last = moves[-1][0].removeprefix(keys.CHAMPION_CHANGE)[:4] if moves else "0"
+    return f"{keys.CHAMPION_CHANGE}{int(last) + 1:04d}-{uuid.uuid4().hex[:8]}"
+
+
+def _write(client: Any, name: str, key: str, change: ChampionChange, *, pending: bool) -> None:
     entry = asdict(change) | ({_PENDING: True} if pending else {})
-    client.set_registered_model_tag(name, f"{keys.CHAMPION_CHANGE}{number:04d}", json.dumps(entry))
+    client.set_registered_model_tag(name, key, json.dumps(entry))
 
 
 def previous_champion(client: Any, name: str) -> str:

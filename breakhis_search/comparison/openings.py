@@ -19,10 +19,13 @@ from typing import Any
 import pandas as pd
 
 from breakhis_search.comparison.evidence import read_predictions
+from breakhis_search.evaluation.cells import cell_table
 from breakhis_search.evaluation.predictions import write_parquet
 from breakhis_search.tracking import keys
 
 _FILE = "predictions.parquet"
+_CELLS = "cells.csv"
+_RECORDED = ("when", "sealed_digest", "model_sha256", "against", "predictions_sha256")
 
 
 @dataclass(frozen=True)
@@ -71,10 +74,24 @@ def openings_of(client: Any, version: Any) -> list[Opening]:
         Opening(
             key=key.removeprefix(keys.SEALED_OPENING),
             opened_before=number,
-            **json.loads(text),
+            **{name: value for name, value in json.loads(text).items() if name in _RECORDED},
         )
         for number, (key, text) in enumerate(found)
     ]
+
+
+def versions_it_answered_for(client: Any, name: str, sealed_digest: str) -> set[str]:
+    """Return the versions of a registered model that one sealed test was opened for.
+
+    Every one of them was let through or refused by the same few patients, so that the more there
+    are, the less it says of patients to come.
+    """
+    versions = client.search_model_versions(f"name = '{name}'")
+    return {
+        str(version.version)
+        for version in versions
+        if any(opening.sealed_digest == sealed_digest for opening in openings_of(client, version))
+    }
 
 
 def begin_opening(client: Any, version: Any, sealed_digest: str, against: str | None) -> Opening:
@@ -99,18 +116,25 @@ def begin_opening(client: Any, version: Any, sealed_digest: str, against: str | 
 
 
 def complete_opening(client: Any, version: Any, opening: Opening, table: pd.DataFrame) -> None:
-    """Keep the predictions of an opening with the version's run, then mark it as complete."""
+    """Keep predictions and cells of an opening with the version's run, then mark it as complete."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / _FILE
         write_parquet(table, file)
-        client.log_artifact(version.run_id, str(file), str(Path(opening.artifact).parent))
+        cell_table(table).to_csv(Path(folder) / _CELLS, index=False)
+        client.log_artifacts(version.run_id, folder, str(Path(opening.artifact).parent))
         digest = hashlib.sha256(file.read_bytes()).hexdigest()
     _write(client, version, replace(opening, predictions_sha256=digest))
 
 
-def last_answer(openings: Sequence[Opening], sealed_digest: str) -> Opening | None:
-    """Return the last complete opening of a sealed test, or ``None``."""
-    complete = [o for o in openings if o.is_complete and o.sealed_digest == sealed_digest]
+def last_answer(openings: Sequence[Opening], version: Any, sealed_digest: str) -> Opening | None:
+    """Return the last complete opening of a sealed test for a model as it is, or ``None``."""
+    model = version.tags.get(keys.MODEL_SHA256, "")
+    complete = [
+        opening
+        for opening in openings
+        if opening.is_complete
+        and (opening.sealed_digest, opening.model_sha256) == (sealed_digest, model)
+    ]
     return complete[-1] if complete else None
 
 
@@ -126,12 +150,6 @@ def predictions_of(client: Any, version: Any, opening: Opening) -> pd.DataFrame:
 
 
 def _write(client: Any, version: Any, opening: Opening) -> None:
-    record = {
-        "when": opening.when,
-        "sealed_digest": opening.sealed_digest,
-        "model_sha256": opening.model_sha256,
-        "against": opening.against,
-        "predictions_sha256": opening.predictions_sha256,
-    }
+    record = {name: getattr(opening, name) for name in _RECORDED}
     key = keys.SEALED_OPENING + opening.key
     client.set_model_version_tag(version.name, version.version, key, json.dumps(record))

@@ -146,10 +146,15 @@ def _give_alias(
         return Registered(name, version, CHAMPION, "it was made champion before")
     if champion is None and floors.passed:
         why = f"there was no champion; {'; '.join(floors.reasons)}"
-        change_champion(
-            client, name, version, instead_of=None, action="registered", why=why, scores=scores
-        )
-        return Registered(name, version, CHAMPION, why)
+        try:
+            change_champion(
+                client, name, version, instead_of=None, action="registered", why=why, scores=scores
+            )
+            return Registered(name, version, CHAMPION, why)
+        except RegistryError:  # another run has just registered one
+            champion = champion_of(client, name)
+            if champion is None:
+                raise
     client.set_registered_model_alias(name, CHALLENGER, version)
     if champion is None:
         return Registered(name, version, CHALLENGER, "; ".join(floors.reasons))

@@ -19,7 +19,12 @@ from breakhis_search.comparison.evidence import read_predictions
 from breakhis_search.comparison.gate import GateRules
 from breakhis_search.comparison.history import ChampionChange, read_history
 from breakhis_search.comparison.leaderboard import read_leaderboard
-from breakhis_search.comparison.openings import Opening, openings_of, predictions_of
+from breakhis_search.comparison.openings import (
+    Opening,
+    openings_of,
+    predictions_of,
+    versions_it_answered_for,
+)
 from breakhis_search.comparison.version_facts import VersionFacts, read_facts
 from breakhis_search.errors import RegistryError
 from breakhis_search.evaluation.calibration import Calibration
@@ -74,6 +79,7 @@ class Facts:
     history: tuple[ChampionChange, ...]
     answers: tuple[GateAnswer, ...]
     openings: tuple[Opening, ...]
+    also_opened_for: tuple[str, ...]
     out_of_fold: Measured
     sealed: Measured | None
 
@@ -142,9 +148,19 @@ def gather_facts(client: Any, version: Any, *, resamples: int = 2000) -> Facts:
         history=tuple(read_history(client, version.name)),
         answers=tuple(answers_of(client, version)),
         openings=openings,
+        also_opened_for=_also_opened_for(client, version),
         out_of_fold=measure_out_of_fold(table, calibration, thresholds, resamples=resamples),
         sealed=_sealed(client, version, openings, calibration, thresholds, resamples),
     )
+
+
+def _also_opened_for(client: Any, version: Any) -> tuple[str, ...]:
+    """The other versions that the same sealed test was opened for, in order."""
+    digest = version.tags.get(keys.SEALED_DIGEST)
+    if not digest:
+        return ()
+    others = versions_it_answered_for(client, version.name, digest) - {str(version.version)}
+    return tuple(sorted(others, key=int))
 
 
 def _study_run(client: Any, evidence: Any) -> Any | None:

@@ -93,7 +93,10 @@ def _sections(facts: Facts) -> Iterator[tuple[str, str]]:
     yield "By class", class_section(measured)
     yield (
         "By tumour type and magnification",
-        paragraphs(cell_section(measured), magnification_section(measured)),
+        paragraphs(
+            cell_section(measured, "`figures/cells.csv` of the finalist's run"),
+            magnification_section(measured),
+        ),
     )
     yield "Calibration", _calibration(facts)
     yield "Decision thresholds", _thresholds(facts)

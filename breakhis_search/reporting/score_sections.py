@@ -92,8 +92,13 @@ def class_section(measured: Measured) -> str:
     return "\n\n".join(part for part in (text, str(notes)) if part)
 
 
-def cell_section(measured: Measured) -> str:
-    """Return the shares that are right by tumour type and magnification, with counts."""
+def cell_section(measured: Measured, file: str) -> str:
+    """Return the shares that are right by tumour type and magnification, with counts.
+
+    Args:
+        measured: What was scored.
+        file: Where all levels are, in Markdown.
+    """
     cells = measured.cells
     magnifications = list(dict.fromkeys(cells["magnification"]))
     heads = ["type", *(f"{m}X" if m != "all" else "all" for m in magnifications)]
@@ -103,9 +108,8 @@ def cell_section(measured: Measured) -> str:
     ]
     return (
         "Share of images that are right, then of patients by the mean probability of their images;"
-        " in brackets images / patients. A share of few patients is theirs, not the type's. The"
-        " other patient levels are in `figures/cells.csv` of the finalist's run.\n\n"
-        + table(heads, rows)
+        " in brackets images / patients. A share of few patients is theirs, not the type's."
+        f" {file} has the other patient levels.\n\n" + table(heads, rows)
     )
 
 

@@ -121,6 +121,11 @@ def sealed_section(facts: Facts) -> str:
         )
     times = "once" if count == 1 else f"{count} TIMES; only the first opening was blind"
     opened = f"Opened {times}: {', '.join(_day(opening.when) for opening in facts.openings)} UTC."
+    if facts.also_opened_for:
+        opened += (
+            f" The same patients also answered for {', '.join(facts.also_opened_for)} of this"
+            " model's versions: the more of them, the less their answer says of others."
+        )
     if facts.sealed is None:
         return paragraphs(
             opened, "Its predictions are not there: scoring was cut off, or they were lost since."
@@ -135,7 +140,7 @@ def sealed_section(facts: Facts) -> str:
         "### Sealed test: by class",
         class_section(sealed),
         "### Sealed test: by tumour type and magnification",
-        cell_section(sealed),
+        cell_section(sealed, f"`{keys.ARTIFACT_SEALED}/…/cells.csv` of this version's run"),
         magnification_section(sealed),
         "### Sealed test: calibration",
         calibration_section(sealed),

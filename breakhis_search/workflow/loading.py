@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +20,35 @@ def load_verified(version: Any) -> Any:
     Raises:
         RegistryError: It is not, or cannot be loaded.
     """
-    import mlflow.artifacts
     import mlflow.pyfunc
-    from mlflow.exceptions import MlflowException
 
     import_keras()  # without the start-up messages of its backend
+    with _loading(version) as folder:
+        return mlflow.pyfunc.load_model(str(folder))
+
+
+def verify(version: Any) -> None:
+    """Check that the artifact of a version is the one that was registered.
+
+    Raises:
+        RegistryError: It is not, or cannot be read.
+    """
+    with _loading(version):
+        pass
+
+
+@contextmanager
+def _loading(version: Any) -> Iterator[Path]:
+    """The verified folder of a version's model."""
+    import mlflow.artifacts
+    from mlflow.exceptions import MlflowException
+
     try:
         folder = Path(
             mlflow.artifacts.download_artifacts(f"models:/{version.name}/{version.version}")
         )
         _verify(folder, version)
-        return mlflow.pyfunc.load_model(str(folder))
+        yield folder
     except (MlflowException, OSError, ValueError) as error:
         raise RegistryError(
             f"version {version.version} of {version.name} cannot be loaded",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from breakhis_search.comparison.history import (
     champion_of,
     change_champion,
     previous_champion,
+    read_history,
     version_of_alias,
 )
 from breakhis_search.comparison.openings import last_answer, openings_of
@@ -36,7 +37,7 @@ from breakhis_search.study_file import find_study_file, load_study
 from breakhis_search.tracking import keys
 from breakhis_search.tracking.store import open_store, tracking_errors
 from breakhis_search.workflow.dataset import choose_data
-from breakhis_search.workflow.loading import load_verified
+from breakhis_search.workflow.loading import load_verified, verify
 from breakhis_search.workflow.sealed import (
     SealedImages,
     open_sealed_test,
@@ -99,9 +100,15 @@ def promote(request: PromotionRequest, settings: Settings, say: Say) -> Promotio
         target = _target(client, name, request, champion)
         rival = None if champion is None or champion.version == target.version else champion
         is_confirmation = champion is not None and rival is None
-        rules, decision = _rules_for(target, rival)
-        found, scores = _out_of_fold(client, target, rival, rules)
-        decision += found
+        history = read_history(client, name)
+        rules, decision = _rules_for(history, target, rival)
+        is_comparable = decision.passed
+        table = read_predictions(client, target.tags[keys.EVIDENCE_RUN])
+        metrics = compute_metrics(table)
+        scores = _headline(metrics, rules)
+        decision += judge_floors(metrics, rules.floors, where="out-of-fold")
+        if rival is not None and is_comparable:
+            decision += _against(client, rival, target, table, rules)
         if decision.passed:
             root = config.data.root
             asked = _SealedQuestion(client, target, rival, rules, root, request, settings, say)
@@ -128,6 +135,7 @@ def promote(request: PromotionRequest, settings: Settings, say: Say) -> Promotio
             action="promoted" if decision.passed else "forced",
             why="; ".join(decision.reasons),
             scores=scores,
+            rules=rules.to_json() if decision.passed else "",
         )
         drop_challenger(client, name, version)
         attach_after_change(client, name, change, say)
@@ -159,22 +167,6 @@ def rollback(study: str, settings: Settings, say: Say, *, demo: bool) -> tuple[s
     return name, change
 
 
-def rules_of(version: Any) -> GateRules:
-    """Return the rules a version was registered under.
-
-    Raises:
-        RegistryError: It was registered by something else.
-    """
-    text = version.tags.get(keys.GATE_RULES)
-    if text is None:
-        raise RegistryError(
-            f"version {version.version} of {version.name} says nothing of how it was made",
-            expected=f"a version with the tag {keys.GATE_RULES}",
-            remedy="promote versions that `run` registered",
-        )
-    return GateRules.from_json(text)
-
-
 def _target(client: Any, name: str, request: PromotionRequest, champion: Any) -> Any:
     """The version that is asked about; a dry run without a challenger asks about the champion."""
     if request.dry_run and request.version is None and champion is not None:
@@ -182,12 +174,33 @@ def _target(client: Any, name: str, request: PromotionRequest, champion: Any) ->
     return find_version(client, name, request.version)
 
 
-def _rules_for(target: Any, rival: Any) -> tuple[GateRules, Decision]:
-    """The stricter of the rules of both: a study cannot make it easier to replace a champion."""
-    mine, nothing = rules_of(target), Decision(True, ())
+def _rules_for(
+    history: Sequence[ChampionChange], target: Any, rival: Any
+) -> tuple[GateRules, Decision]:
+    """The stricter of the rules of both: a study cannot make it easier to replace a champion.
+
+    The champion's are those it was made champion under, which include those of the one before it.
+
+    Raises:
+        RegistryError: The version that is asked about was registered by something else.
+    """
+    mine = _rules_of(target)
+    if mine is None:
+        raise RegistryError(
+            f"version {target.version} of {target.name} says nothing of how it was made",
+            expected=f"a version with the tag {keys.GATE_RULES}",
+            remedy="promote versions that `run` registered",
+        )
+    nothing = Decision(True, ())
     if rival is None:
         return mine, nothing
-    its = rules_of(rival)
+    its = _rules_held(history, rival)
+    if its is None or keys.EVIDENCE_RUN not in rival.tags:
+        why = (
+            f"cannot be compared: version {rival.version} (champion) says nothing of how it was"
+            f" made; {_NEW_BEGINNING}"
+        )
+        return mine, Decision.of(False, why)
     if mine.objective != its.objective:
         why = (
             f"cannot be compared: version {rival.version} (champion) was selected by"
@@ -200,17 +213,23 @@ def _rules_for(target: Any, rival: Any) -> tuple[GateRules, Decision]:
     return both, Decision.of(True, said) if more else nothing
 
 
-def _out_of_fold(
-    client: Any, target: Any, rival: Any, rules: GateRules
-) -> tuple[Decision, dict[str, float]]:
-    """Floors, then superiority over the champion."""
-    table = read_predictions(client, target.tags[keys.EVIDENCE_RUN])
-    metrics = compute_metrics(table)
-    decision = judge_floors(metrics, rules.floors, where="out-of-fold")
-    if rival is not None and rules_of(rival).objective == rules.objective:
-        decision += _against(client, rival, target, table, rules)
-    headline = (f"image/{rules.objective}", f"patient/{rules.objective}")
-    return decision, {f"out_of_fold/{k}": metrics[k] for k in headline if k in metrics}
+def _rules_of(version: Any) -> GateRules | None:
+    """The rules a version was registered under."""
+    text = version.tags.get(keys.GATE_RULES)
+    return None if text is None else GateRules.from_json(text)
+
+
+def _rules_held(history: Sequence[ChampionChange], champion: Any) -> GateRules | None:
+    """The rules a champion held when it last became one by the gate, or else its own."""
+    moves = [m for m in history if m.version == str(champion.version)]
+    made = [m for m in moves if m.action != "rolled back"]
+    return GateRules.from_json(made[-1].rules) if made and made[-1].rules else _rules_of(champion)
+
+
+def _headline(metrics: Mapping[str, float], rules: GateRules) -> dict[str, float]:
+    """What the history says that a version had reached out-of-fold."""
+    names = (f"image/{rules.objective}", f"patient/{rules.objective}")
+    return {f"out_of_fold/{name}": metrics[name] for name in names if name in metrics}
 
 
 def _against(client: Any, rival: Any, target: Any, table: Any, rules: GateRules) -> Decision:
@@ -228,10 +247,10 @@ def _against(client: Any, rival: Any, target: Any, table: Any, rules: GateRules)
             f" were kept from different sealed tests ({its[:12] or 'absent'} and"
             f" {mine[:12] or 'absent'}); {_NEW_BEGINNING}",
         )
-    champion = read_predictions(client, rival.tags[keys.EVIDENCE_RUN])
     try:
+        champion = read_predictions(client, rival.tags[keys.EVIDENCE_RUN])
         return judge_superiority(table, champion, rules)
-    except ComparisonError as error:
+    except (ComparisonError, RegistryError) as error:
         return Decision.of(False, f"cannot be compared: {error}; {_NEW_BEGINNING}")
 
 
@@ -259,11 +278,15 @@ class _SealedQuestion:
         images = self._images()
         asked = [version for version in (self.target, self.rival) if version is not None]
         found = [self._recorded(version, images) for version in asked]
-        # All are loaded before any is opened: a blind opening is too dear for a broken file.
-        models = [
-            load_verified(v) if known is None else None
-            for v, known in zip(asked, found, strict=True)
-        ]
+        # All are checked before any is opened: a blind opening is too dear for a broken file. One
+        # whose answer is known already is not scored, but it must be the file that answered.
+        models: list[Any] = []
+        for version, known in zip(asked, found, strict=True):
+            if known is None:
+                models.append(load_verified(version))
+            else:
+                verify(version)
+                models.append(None)
         rivals = (self.rival, self.target)
         answers = [
             self._open(version, model, images, against=rival) if known is None else known
@@ -284,7 +307,7 @@ class _SealedQuestion:
 
     def _recorded(self, version: Any, images: SealedImages) -> dict[str, float] | None:
         """What is known of a version on these images, so that nothing need be opened again."""
-        last = last_answer(openings_of(self.client, version), images.digest)
+        last = last_answer(openings_of(self.client, version), version, images.digest)
         if last is None or self.request.again:
             return None
         when = last.when.removesuffix("+00:00")

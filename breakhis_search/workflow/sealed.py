@@ -20,6 +20,7 @@ from breakhis_search.comparison.openings import (
     complete_opening,
     openings_of,
     predictions_of,
+    versions_it_answered_for,
 )
 from breakhis_search.data.catalog import Catalog
 from breakhis_search.data.cohort import restrict_magnification, select_cohort
@@ -86,18 +87,25 @@ def open_sealed_test(
         against: The version it is compared with.
         say: Told what is being done.
     """
-    earlier = len(openings_of(client, version))
+    others = versions_it_answered_for(client, version.name, images.digest) - {str(version.version)}
+    opening = begin_opening(client, version, images.digest, against)
+    earlier = [o.key for o in openings_of(client, version)].index(opening.key)
     say(
         f"opening the sealed test for version {version.version} of {version.name}:"
         f" {len(images.rows)} images of {images.rows['patient'].nunique()} patients"
         + (f" (OPENED BEFORE: {earlier} ×)" if earlier else "")
+        + (f"; these patients have answered before, for {_versions(others)}" if others else "")
     )
-    opening = begin_opening(client, version, images.digest, against)
     table = _score(model, images)
     metrics = _metrics_of(version, table)
     _show(client, version, metrics)
     complete_opening(client, version, opening, table)
     return metrics
+
+
+def _versions(numbers: set[str]) -> str:
+    """Return such as ``version 3`` or ``versions 1, 3``."""
+    return f"version{'s' if len(numbers) > 1 else ''} {', '.join(sorted(numbers, key=int))}"
 
 
 def recorded_metrics(client: Any, version: Any, opening: Opening) -> dict[str, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -82,11 +83,40 @@ def test_of_two_promotions_at_once_one_wins_and_the_other_is_told(registry) -> N
     assert len(read_history(registry, NAME)) == 2
 
 
+def test_of_many_promotions_at_once_each_is_done_or_told(registry) -> None:
+    """Eight at once: whoever wins, alias and history agree, and nobody is lost silently."""
+    move(registry, "1", None)
+    outcomes: list[str] = []
+    start = threading.Barrier(8)
+
+    def promote(number: int) -> None:
+        version = "2" if number % 2 else "3"
+        start.wait()
+        try:
+            move(registry, version, "1")
+            outcomes.append(version)
+        except RegistryError:
+            outcomes.append("told")
+
+    threads = [threading.Thread(target=promote, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    done = [outcome for outcome in outcomes if outcome != "told"]
+    assert len(outcomes) == 8
+    assert len(done) <= 1
+    versions = [change.version for change in read_history(registry, NAME)]
+    assert versions == ["1", *done]
+    assert champion(registry) == versions[-1]
+
+
 def test_lock_left_by_a_crash_does_not_stop_promotions_for_ever(registry, monkeypatch) -> None:
-    registry.create_registered_model(f"{NAME}.being-promoted")
+    registry.create_registered_model(f"{NAME}{registry_lock.SUFFIX}crashed")
     with pytest.raises(RegistryError, match="another process is moving the champion"):
         move(registry, "1", None)
-    monkeypatch.setattr(registry_lock, "_LASTS_S", -1)
+    monkeypatch.setattr(registry_lock, "LASTS_S", 0.5)
+    time.sleep(0.6)
     move(registry, "1", None)
     assert champion(registry) == "1"
     names = [model.name for model in registry.search_registered_models()]
@@ -118,27 +148,24 @@ def test_rollback_after_a_hand_moved_the_alias_is_refused(registry) -> None:
         previous_champion(registry, NAME)
 
 
-def test_who_was_taken_for_dead_moves_nothing_and_leaves_the_lock_of_the_other(
-    registry, monkeypatch
-) -> None:
-    """The first is away for so long, between looking and writing, that a second takes over."""
+def test_who_was_taken_for_dead_moves_nothing(registry, monkeypatch) -> None:
+    """The first is away between looking and writing; meanwhile a second takes over and is done."""
     move(registry, "1", None)
-    monkeypatch.setattr(registry_lock, "_LASTS_S", -1)
     look = history.champion_of
 
     def look_slowly(client: Any, name: str) -> Any:
         found = look(client, name)
         monkeypatch.setattr(history, "champion_of", look)
-        client.delete_registered_model(f"{NAME}.being-promoted")
-        client.create_registered_model(f"{NAME}.being-promoted", tags={"owner": "another"})
+        monkeypatch.setattr(registry_lock, "LASTS_S", 0.3)
+        time.sleep(0.4)
+        move(registry, "3", "1")
         return found
 
     monkeypatch.setattr(history, "champion_of", look_slowly)
-    with pytest.raises(RegistryError, match="another process took over.*nothing was moved"):
+    with pytest.raises(RegistryError, match="another process took over.*moved nothing"):
         move(registry, "2", "1")
-    assert champion(registry) == "1"
-    assert len(read_history(registry, NAME)) == 1
-    assert registry.get_registered_model(f"{NAME}.being-promoted").tags["owner"] == "another"
+    assert champion(registry) == "3"
+    assert [change.version for change in read_history(registry, NAME)] == ["1", "3"]
 
 
 class CrashError(Exception):

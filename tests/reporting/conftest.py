@@ -162,6 +162,7 @@ def make_facts(measured: Any) -> Callable[..., Facts]:
         ),
         answers=(),
         openings=(),
+        also_opened_for=(),
         out_of_fold=measured,
         sealed=None,
     )

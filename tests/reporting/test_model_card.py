@@ -102,9 +102,11 @@ def test_unopened_sealed_test_is_said_and_the_absent_type_named(make_facts):
 
 def test_opened_sealed_test_shows_its_scores_and_names_absent_types(make_facts, sealed):
     again = replace(OPENING, key="2", when="2026-01-04T10:00:00+00:00", opened_before=1)
-    card = model_card(make_facts(sealed=sealed, openings=(OPENING, again)))
+    facts = make_facts(sealed=sealed, openings=(OPENING, again), also_opened_for=("1", "4"))
+    card = model_card(facts)
     text = section(card, "Sealed test")
     assert "Opened 2 TIMES; only the first opening was blind: 2026-01-03 10:00, 2026-01-04" in text
+    assert "The same patients also answered for 1, 4 of this model's versions" in text
     assert "8 images of 4 patients (benign 2, malignant 2)" in text
     assert "### Sealed test: locked thresholds" in text
     limits = section(card, "Limitations")

@@ -69,7 +69,9 @@ def test_few_patients_get_no_interval_but_the_reason():
 
 
 def test_cells_give_images_and_patients(measured):
-    [adenosis] = [line for line in cell_section(measured).splitlines() if "adenosis" in line]
+    [adenosis] = [
+        line for line in cell_section(measured, "cells.csv").splitlines() if "adenosis" in line
+    ]
     assert "(8 / 8)" in adenosis
     assert "(16 / 8)" in adenosis
 

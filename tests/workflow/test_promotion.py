@@ -22,7 +22,11 @@ from breakhis_search.comparison.history import (
     previous_champion,
     read_history,
 )
-from breakhis_search.comparison.openings import begin_opening, openings_of
+from breakhis_search.comparison.openings import (
+    begin_opening,
+    openings_of,
+    versions_it_answered_for,
+)
 from breakhis_search.evaluation.predictions import LOGIT_PREFIX, write_parquet
 from breakhis_search.tracking import keys
 
@@ -409,3 +413,52 @@ def test_sealed_predictions_that_were_changed_answer_nothing(registry, tmp_path,
     client.log_artifact(version.run_id, str(file), str(Path(opening.artifact).parent))
     assert promote(registry, "--version", "1") == 1
     assert "are not what was kept" in capsys.readouterr().err
+
+
+def test_rules_of_a_champion_are_handed_down(registry, tmp_path, capsys) -> None:
+    """A strict champion is replaced by a version of a loose study, and that by another one."""
+    client = registry.client
+    rules = json.loads(client.get_model_version(NAME, "1").tags[keys.GATE_RULES])
+    loose = json.dumps({**rules, "alpha": 1.0, "floors": {}})
+    evidence = evidence_of(client, improved, tmp_path)
+    second = add_version(client, **{keys.EVIDENCE_RUN: evidence, keys.GATE_RULES: loose})
+    assert promote(registry) == 0
+    add_version(client, **{keys.EVIDENCE_RUN: evidence, keys.GATE_RULES: loose})
+    assert promote(registry) == 1
+    assert f"by those of version {second}: p ≤ 0.05" in capsys.readouterr().out
+    assert champion(registry) == second
+
+
+def test_champion_that_says_nothing_of_itself_is_replaced_by_force_only(registry, capsys) -> None:
+    registry.client.delete_model_version_tag(NAME, "1", keys.GATE_RULES)
+    assert promote(registry) == 1
+    assert "says nothing of how it was made" in capsys.readouterr().out
+    assert promote(registry, "--force") == 0
+    assert champion(registry) == "2"
+
+
+def test_changed_artifact_is_not_crowned_for_what_it_answered_before(
+    registry, tmp_path, capsys
+) -> None:
+    client = registry.client
+    better = add_version(client, **{keys.EVIDENCE_RUN: evidence_of(client, improved, tmp_path)})
+    assert promote(registry) == 0
+    assert registry.run("rollback", "--study", "binary", "--demo") == 0
+    code = min((registry.folder / "mlruns" / "artifacts").rglob("MLmodel"), key=is_no_classifier)
+    code.write_text(code.read_text() + "\n# planted\n")
+    assert promote(registry, "--version", better) == 1
+    assert "is not what was registered" in capsys.readouterr().err
+    assert champion(registry) == "1"
+
+
+def is_no_classifier(file: Path) -> bool:
+    return "classifier" not in file.read_text()
+
+
+def test_opening_of_an_earlier_release_counts_and_answers_nothing(registry) -> None:
+    client, old = registry.client, {"when": "2026-01-01T00:00:00+00:00", "opened_before": 0}
+    record = {**old, "sealed_digest": "s", "model_sha256": "m", "against": None}
+    client.set_model_version_tag(NAME, "2", f"{keys.SEALED_OPENING}001", json.dumps(record))
+    [opening] = openings_of(client, client.get_model_version(NAME, "2"))
+    assert (opening.when, opening.is_complete) == (old["when"], False)
+    assert versions_it_answered_for(client, NAME, "s") == {"2"}

@@ -14,7 +14,7 @@ import pytest
 from mlflow.models import Model
 from optuna.trial import TrialState
 
-from breakhis_search.data.cache import open_image_cache
+from breakhis_search.data.images import prepare
 from breakhis_search.evaluation.metrics import compute_metrics
 from breakhis_search.evaluation.predictions import logits_of, read_parquet
 from breakhis_search.tracking import keys
@@ -121,14 +121,8 @@ def test_the_logged_model_answers_the_logged_predictions(searched, trial_run, ar
     model = mlflow.keras.load_model(f"models:/{output.model_id}")
     table = read_parquet(artifacts / "predictions" / "predictions.parquet")
     first = table[table["fold"] == 0].reset_index(drop=True)
-    images = open_image_cache(
-        searched.demo / "BreaKHis_v1" / "histology_slides" / "breast",
-        first["image"].tolist(),
-        first["image"].tolist(),
-        height_px=32,
-        width_px=48,
-        cache_dir=searched.settings.cache_dir / "test",
-    )
+    root = searched.demo / "BreaKHis_v1" / "histology_slides" / "breast"
+    images = np.stack([prepare((root / name).read_bytes(), 32, 48) for name in first["image"]])
     answer = np.asarray(model(images.astype("float32")))
     np.testing.assert_allclose(answer, logits_of(first), atol=1e-4)
 
@@ -241,12 +235,35 @@ def test_any_two_models_are_compared(searched, capsys):
     assert found["interval"]["low"] <= found["interval"]["high"]
     assert 0 < found["test"]["p_two_sided"] <= 1
     assert f"run {best['run_id'][:8]}" in found["verdict"]
+    finalist = str(study["selected"])
+    assert searched.run(*others, finalist, best["run_id"]) == 0
+    told = capsys.readouterr().out
+    assert told.startswith("SYNTHETIC DEMO")
+    assert "is a trial of the search: one seed" in told
 
     assert searched.run(*others, best["run_id"], best["run_id"]) == 0
     assert "no difference can be shown" in capsys.readouterr().out
-    for wrong, told in (("7x", "names no model"), ("99", "expected one of 0, 1, 2")):
+    for wrong, told in (
+        ("7x", "names no model"),
+        ("99", "expected one of 0, 1, 2"),
+        ("0" * 32, "is no run of this program"),
+    ):
         assert searched.run(*others, "0", wrong) == 1
         assert told in capsys.readouterr().err
+
+
+def test_models_of_leaky_and_other_studies_are_compared_with_a_warning_or_not(searched, capsys):
+    client, (first, second) = searched.client, [r.info.run_id for r in runs(searched, "trial")[:2]]
+    others = ("compare", "--study", "binary-demo", "--pair", first, second)
+    client.set_tag(second, keys.LEAKY, "true")
+    assert searched.run(*others) == 0
+    assert f"LEAKY: run {second[:8]}" in capsys.readouterr().out
+    client.set_tag(second, keys.LEAKY, "false")
+    client.set_tag(second, keys.OBJECTIVE, "balanced_accuracy")
+    assert searched.run(*others) == 1
+    assert "models of two objectives do not compare" in capsys.readouterr().err
+    client.set_tag(second, keys.OBJECTIVE, "auroc")
+    assert searched.run(*others, "--history") == 2
 
 
 def test_compare_of_an_unknown_study_names_the_known_ones(searched, capsys):
