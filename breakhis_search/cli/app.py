@@ -42,8 +42,16 @@ def _at_least_one(number: int | None) -> int | None:
 
 
 def _known_device(name: str) -> str:
-    if name not in _DEVICES:
-        raise typer.BadParameter(f"one of {', '.join(_DEVICES)} is expected, received {name!r}")
+    return _one_of(_DEVICES, name)
+
+
+def _known_engine(name: str) -> str:
+    return _one_of(("local", "ray"), name)
+
+
+def _one_of(known: Sequence[str], name: str) -> str:
+    if name not in known:
+        raise typer.BadParameter(f"one of {', '.join(known)} is expected, received {name!r}")
     return name
 
 
@@ -108,6 +116,20 @@ def run(
         bool,
         typer.Option("--join", help="Only train, for a study that another `run` leads to its end."),
     ] = False,
+    engine: Annotated[
+        str,
+        typer.Option(
+            metavar="local|ray",
+            callback=_known_engine,
+            help="Where workers run: on this machine, or on the nodes of a Ray cluster.",
+        ),
+    ] = "local",
+    address: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT", help="Of the Ray cluster (default: one of this machine's own)."
+        ),
+    ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask before hours on a CPU.")] = False,
     new: Annotated[bool, typer.Option("--new", help="Start a new version of the study.")] = False,
     i_know_this_leaks: Annotated[
@@ -118,6 +140,11 @@ def run(
     from breakhis_search.cli.run import Crew, run_command
     from breakhis_search.workflow.request import RunRequest
 
+    if address is not None and engine != "ray":
+        raise typer.BadParameter("--address names a Ray cluster: add --engine ray")
+    if engine == "ray" and workers == 0:
+        raise typer.BadParameter("--workers 0 trains in this process: leave --engine ray out")
+    crew = Crew(workers, workers_per_gpu, leads=not join, engine=engine, address=address)
     request = RunRequest(
         study=study,
         data=data,
@@ -130,7 +157,7 @@ def run(
         new=new,
         accepts_leakage=i_know_this_leaks,
     )
-    run_command(request, assume_yes=yes, crew=Crew(workers, workers_per_gpu, leads=not join))
+    run_command(request, assume_yes=yes, crew=crew)
 
 
 @app.command(epilog="Example: python -m breakhis_search compare --study binary --top 5")

@@ -61,11 +61,15 @@ class Crew:
         workers: Worker processes; 0 for this process itself, ``None`` for one per GPU share.
         per_gpu: Workers that share a GPU.
         leads: Whether to select and register in the end; else another run does.
+        engine: ``local`` or ``ray``.
+        address: Of the Ray cluster; ``None`` for one of this machine's own.
     """
 
     workers: int | None = None
     per_gpu: int = 1
     leads: bool = True
+    engine: str = "local"
+    address: str | None = None
 
 
 def _run_here(request: RunRequest, watcher: Watcher, crew: Crew) -> RunOutcome | None:
@@ -94,22 +98,37 @@ def _run_supervised(request: RunRequest, watcher: Watcher, crew: Crew) -> RunOut
     from breakhis_search.workflow.request import resolve_request
 
     settings = read_settings()
-    name = resolve_request(request, settings).study_name  # what is wrong with it is told at once
-    from breakhis_search.engines.assignment import Assignment, share_out, visible_gpus
-    from breakhis_search.engines.local import Supervisor, assignments
+    resolved = resolve_request(request, settings)  # what is wrong with it is told at once
+    from breakhis_search.engines.assignment import Assignment
 
-    gpus = [] if request.device == "cpu" else visible_gpus()
-    workers = crew.workers or max(1, len(gpus) * crew.per_gpu)
+    name, logs = resolved.study_name, settings.log_dir
     first = Assignment(
         0,
         request,
         settings,
-        log=settings.log_dir,
+        log=logs / f"{name}-worker.log",
         asks_before_hours=watcher.confirm_slow is not None,
         leads=crew.leads,
     )
+    if crew.engine == "ray":
+        from breakhis_search.engines.ray_cluster import RayEngine
+        from breakhis_search.study_file import find_study_file
+
+        return RayEngine(
+            first,
+            study=find_study_file(request.study, settings.home / "experiments"),
+            data=None if resolved.data.is_demo else resolved.data.folder,
+            watcher=watcher,
+            address=crew.address,
+            workers=crew.workers,
+            per_gpu=crew.per_gpu,
+        ).run()
+    from breakhis_search.engines.assignment import share_out, visible_gpus
+    from breakhis_search.engines.local import Supervisor, assignments
+
+    gpus = [] if request.device == "cpu" else visible_gpus()
+    workers = crew.workers or max(1, len(gpus) * crew.per_gpu)
     shares = share_out(workers, gpus, cores=os.cpu_count() or 1)
-    logs = settings.log_dir
     return Supervisor(
         assignments(first, shares, lambda i: logs / f"{name}-worker-{i}.log"), watcher
     ).run()

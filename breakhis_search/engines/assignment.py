@@ -88,11 +88,20 @@ def share_out(workers: int, gpus: list[str], *, cores: int) -> list[dict[str, st
     {'OMP_NUM_THREADS': '4', 'TF_NUM_INTRAOP_THREADS': '4'}
     """
     if gpus:
-        each = -(-workers // len(gpus))
-        # TensorFlow takes memory as it needs it; JAX takes its share at once.
-        share = {"XLA_PYTHON_CLIENT_MEM_FRACTION": f"{0.9 / each:.2f}"} if each > 1 else {}
+        share = gpu_memory_share(-(-workers // len(gpus)))
         return [{_CUDA: gpus[i % len(gpus)], **share} for i in range(workers)]
-    if workers == 1:
-        return [{}]
-    threads = str(max(1, cores // workers))
-    return [{"OMP_NUM_THREADS": threads, "TF_NUM_INTRAOP_THREADS": threads} for _ in range(workers)]
+    return [{}] if workers == 1 else [cpu_threads(cores // workers) for _ in range(workers)]
+
+
+def gpu_memory_share(each: int) -> dict[str, str]:
+    """Return what each of several workers on one GPU must be told of its memory.
+
+    TensorFlow takes memory as it needs it; JAX takes its share at once.
+    """
+    return {"XLA_PYTHON_CLIENT_MEM_FRACTION": f"{0.9 / each:.2f}"} if each > 1 else {}
+
+
+def cpu_threads(cores: int) -> dict[str, str]:
+    """Return what lets a worker use so many cores, at least one."""
+    threads = str(max(1, cores))
+    return {"OMP_NUM_THREADS": threads, "TF_NUM_INTRAOP_THREADS": threads}

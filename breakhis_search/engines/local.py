@@ -103,6 +103,11 @@ class Supervisor:
         self._courier_starts = 0
         self._is_open = False
         self._storage_answered = time.monotonic()
+        self._is_to_stop = threading.Event()
+
+    def ask_to_stop(self) -> None:
+        """Have :meth:`run`, in another thread, stop as on Ctrl-C."""
+        self._is_to_stop.set()
 
     def run(self) -> RunOutcome | None:
         """Run until the study has been led to its end, or nothing is left to train.
@@ -117,6 +122,7 @@ class Supervisor:
         with _stops_as_interrupts():
             try:
                 while not self._is_over():
+                    self._stop_if_asked()
                     self._start_due()
                     self._hear()
             except BaseException:
@@ -126,6 +132,10 @@ class Supervisor:
                 if self._courier is not None:
                     self._courier.close()
         return self._crew.outcome
+
+    def _stop_if_asked(self) -> None:
+        if self._is_to_stop.is_set():
+            raise KeyboardInterrupt
 
     def _is_over(self) -> bool:
         """Whether every worker that was ever needed has ended as it should."""
@@ -198,6 +208,7 @@ class Supervisor:
     def _opened(self, _: _Worker, ready: m.Ready) -> None:
         """There is a study: whoever starts from now on joins it."""
         self._is_open = True
+        self._watcher.opened(ready.version)
         for worker in self._crew.workers:
             worker.assignment = worker.assignment.joining(ready.version)
 

@@ -9,6 +9,7 @@ import sys
 import threading
 import traceback
 import warnings
+from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any
@@ -69,9 +70,9 @@ def _run(assignment: Assignment, supervisor: Supervisor) -> m.Ended | m.Tired:
     watcher = Watcher(
         say=lambda text: supervisor.send(m.Said(text)),
         progress=lambda *so_far: supervisor.send(m.Progressed(*so_far)),
-        search=Forwarded(supervisor),
+        search=Forwarded(supervisor.send),
         confirm_slow=supervisor.confirm if assignment.asks_before_hours else None,
-        opened=lambda run: supervisor.send(m.Ready(run.version)),
+        opened=lambda version: supervisor.send(m.Ready(version)),
     )
     prepared = prepare_run(assignment.request, settings, watcher, version=assignment.version)
     watcher.say("starting Keras …")
@@ -148,14 +149,14 @@ def _nobody_answers() -> m.NotFlushed:
 
 
 class Forwarded:
-    """A :class:`SearchObserver` that tells the supervisor.
+    """A :class:`SearchObserver` that tells another process.
 
     Args:
-        supervisor: Is told.
+        send: Sends a message.
     """
 
-    def __init__(self, supervisor: Supervisor) -> None:
-        self._supervisor = supervisor
+    def __init__(self, send: Callable[[Any], None]) -> None:
+        self._send = send
 
     def __getattr__(self, event: str) -> Any:
         """Return what tells of an event of the search."""
@@ -163,7 +164,7 @@ class Forwarded:
             raise AttributeError(event)
 
         def tell(*positional: Any, **named: Any) -> None:
-            self._supervisor.send(m.Observed(event, positional, named))
+            self._send(m.Observed(event, positional, named))
 
         return tell
 

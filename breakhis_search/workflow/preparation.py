@@ -48,7 +48,7 @@ class Watcher:
     progress: Progress = lambda *_: None
     search: SearchObserver = field(default_factory=SilentObserver)
     confirm_slow: Callable[[float, str], None] | None = None
-    opened: Callable[[PreparedRun], None] = lambda _: None
+    opened: Callable[[StudyVersion], None] = lambda _: None
 
 
 @dataclass(frozen=True)

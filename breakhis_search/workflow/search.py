@@ -83,7 +83,7 @@ def search_and_register(
         with storage_errors(run.settings.studies_uri):
             study = run.open_study()
             context = _identified(context, study)
-            watcher.opened(run)
+            watcher.opened(run.version)
             search = _Search(study, context, run, watcher, delivery, limits or WorkerLimits())
             if leads:
                 return search.lead_in_turn()

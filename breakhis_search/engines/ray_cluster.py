@@ -1,0 +1,330 @@
+"""Workers on the nodes of a Ray cluster, seen from the process that the user started.
+
+Ray places the actors, gives them their share of a GPU, and starts those anew whose node is lost.
+What they work on is in two servers: Optuna's database and MLflow.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from breakhis_search.engines import messages as m
+from breakhis_search.engines.assignment import Assignment, cpu_threads, gpu_memory_share
+from breakhis_search.engines.ray_node import NodeOrder, RayNode
+from breakhis_search.engines.shipping import Shelf
+from breakhis_search.errors import EngineError
+from breakhis_search.settings import Settings
+from breakhis_search.workflow.outcome import RunOutcome
+from breakhis_search.workflow.preparation import Watcher
+
+_STOP_WITHIN_S = 60.0
+_LOOK_EVERY_S = 1.0
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """How many workers there are, and what each takes of a node.
+
+    Attributes:
+        workers: How many.
+        gpus: Of each, a fraction where several share one; 0 without a GPU.
+        cpus: Of each.
+    """
+
+    workers: int
+    gpus: float
+    cpus: int
+
+    @classmethod
+    def of(
+        cls, resources: dict[str, float], nodes: int, workers: int | None, per_gpu: int
+    ) -> Fleet:
+        """Return the fleet for a cluster: one worker per GPU share, or one per node without any.
+
+        Args:
+            resources: What the cluster has, as Ray tells it.
+            nodes: How many it has.
+            workers: How many are wanted, or ``None``.
+            per_gpu: How many share a GPU.
+
+        >>> Fleet.of({"GPU": 4.0, "CPU": 64.0}, 2, None, 2)
+        Fleet(workers=8, gpus=0.5, cpus=8)
+        >>> Fleet.of({"CPU": 16.0}, 2, None, 1)
+        Fleet(workers=2, gpus=0.0, cpus=8)
+        """
+        gpus, cpus = int(resources.get("GPU", 0)), int(resources.get("CPU", 1))
+        count = workers or (gpus * per_gpu if gpus else nodes)
+        share = 1 / per_gpu if gpus else 0.0
+        return cls(count, share, max(1, cpus // max(count, 1)))
+
+
+class Source:
+    """An actor beside the driver that gives nodes the files they lack."""
+
+    def __init__(self, shelves: dict[str, Shelf]) -> None:
+        self._shelves = shelves
+        self._listings: dict[str, list[tuple[str, int]]] = {}
+
+    def listing(self, what: str) -> tuple[str, list[tuple[str, int]]]:
+        """Return a name for these very files, and path and size of each."""
+        if what not in self._listings:
+            self._listings[what] = self._shelves[what].listing()
+        content = json.dumps([what, str(self._shelves[what].folder), self._listings[what]])
+        return hashlib.sha256(content.encode()).hexdigest()[:24], self._listings[what]
+
+    def read(self, what: str, names: Sequence[str]) -> dict[str, bytes]:
+        """Return the content of some files."""
+        return self._shelves[what].read(names)
+
+
+class RayEngine:
+    """Runs a study on a Ray cluster.
+
+    Args:
+        first: What every worker is to do.
+        study: The study file.
+        data: Folder of its images; ``None`` for the demo.
+        watcher: Whoever watches.
+        address: Of the cluster; ``None`` starts one on this machine.
+        workers: How many; ``None`` for one per GPU share, or per node.
+        per_gpu: Workers that share a GPU.
+        node: The actor's class.
+    """
+
+    def __init__(
+        self,
+        first: Assignment,
+        *,
+        study: Path,
+        data: Path | None,
+        watcher: Watcher,
+        address: str | None,
+        workers: int | None = None,
+        per_gpu: int = 1,
+        node: type = RayNode,
+    ) -> None:
+        self._first, self._study, self._data = first, study, data
+        self._watcher, self._address = watcher, address
+        self._workers, self._per_gpu = workers, per_gpu
+        self._node = node
+
+    def run(self) -> RunOutcome | None:
+        """Run until the study has been led to its end, or nothing is left to train.
+
+        Raises:
+            KeyboardInterrupt: The user stopped it; what was at work is left for the next run.
+            BreakhisSearchError: What a worker could not go on for.
+        """
+        with _cluster(self._address) as ray:
+            nodes = [node for node in ray.nodes() if node["Alive"]]
+            _require_servers(self._first.settings, len(nodes))
+            fleet = Fleet.of(ray.cluster_resources(), len(nodes), self._workers, self._per_gpu)
+            self._watcher.say(
+                f"Ray: {fleet.workers} workers on {len(nodes)} node{'s' * (len(nodes) > 1)}"
+            )
+            crew = _Crew(ray, self._orders(fleet), self._source(ray), fleet, self._node)
+            try:
+                return self._lead(crew)
+            except BaseException:
+                crew.drain()
+                raise
+
+    def _orders(self, fleet: Fleet) -> list[NodeOrder]:
+        share = gpu_memory_share(self._per_gpu) if fleet.gpus else cpu_threads(fleet.cpus)
+        text = self._study.read_text(encoding="utf-8")
+        return [
+            NodeOrder(
+                replace(
+                    self._first,
+                    number=number,
+                    environment=share,
+                    log=self._first.log.with_name(f"{self._first.log.stem}-{number}.log"),
+                    leads=self._first.leads and number == 0,
+                    asks_before_hours=False,
+                ),
+                text,
+                self._data,
+                socket.gethostname(),
+                forwarded_environment(),
+            )
+            for number in range(fleet.workers)
+        ]
+
+    def _source(self, ray: Any) -> Any:
+        """The actor that has the files, on this machine."""
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        places = {"data": self._data, "weights": self._first.request.weights_dir}
+        shelves = {what: Shelf(folder) for what, folder in places.items() if folder is not None}
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        source = ray.remote(Source).options(num_cpus=0, scheduling_strategy=here)
+        return source.remote(shelves)
+
+    def _lead(self, crew: _Crew) -> RunOutcome | None:
+        """Start the first worker, and the others once there is a study to join; hear them all."""
+        crew.start(0)
+        outcome: RunOutcome | None = None
+        while crew.is_at_work:
+            for number, message in crew.hear():
+                if isinstance(message, m.Ready):
+                    crew.open(message)
+                elif isinstance(message, m.Ended):
+                    outcome = message.outcome or outcome
+                else:
+                    self._heard(number, message)
+        return outcome
+
+    def _heard(self, number: int, message: Any) -> None:
+        match message:
+            case m.Said(text):
+                self._watcher.say(f"worker {number}: {text}")
+            case m.Progressed(what, done, total):
+                self._watcher.progress(what, done, total)
+            case m.Observed(event, positional, named):
+                observer = self._watcher.search
+                observer.of_worker(number)
+                getattr(observer, event)(*positional, **named)
+            case m.Failed(error):
+                raise error
+            case m.Interrupted():
+                raise KeyboardInterrupt
+
+
+class _Crew:
+    """The actors of a run, and what is awaited of them."""
+
+    def __init__(
+        self, ray: Any, orders: list[NodeOrder], source: Any, fleet: Fleet, node: type
+    ) -> None:
+        self._ray, self._orders, self._source = ray, orders, source
+        # Whatever takes it away, a node or its memory, the worker comes back and joins the study.
+        self._kind = ray.remote(node).options(
+            num_gpus=fleet.gpus,
+            num_cpus=fleet.cpus if not fleet.gpus else 1,
+            max_restarts=-1,
+            max_task_retries=-1,
+            max_concurrency=4,
+            scheduling_strategy="SPREAD",
+        )
+        self._actors: dict[int, Any] = {}
+        self._runs: dict[Any, int] = {}
+        self._hearings: dict[Any, int] = {}
+
+    @property
+    def is_at_work(self) -> bool:
+        """Whether a worker has not ended yet."""
+        return bool(self._runs)
+
+    def start(self, number: int) -> None:
+        """Start a worker."""
+        actor = self._kind.remote(self._orders[number], self._source)
+        self._actors[number] = actor
+        self._runs[actor.run.remote()] = number
+        self._hearings[actor.hear.remote()] = number
+
+    def open(self, ready: m.Ready) -> None:
+        """Let the others join the study, if they have not."""
+        for number in range(len(self._orders)):
+            if number not in self._actors:
+                order = self._orders[number]
+                joined = replace(order, assignment=order.assignment.joining(ready.version))
+                self._orders[number] = joined
+                self.start(number)
+
+    def hear(self) -> Iterator[tuple[int, Any]]:
+        """Yield what comes within a moment, as number of the worker and message."""
+        ready, _ = self._ray.wait(
+            [*self._runs, *self._hearings], num_returns=1, timeout=_LOOK_EVERY_S
+        )
+        for reference in ready:
+            number = self._hearings.pop(reference, None)
+            if number is None:
+                yield from self._ended(reference)
+                continue
+            for message in self._ray.get(reference):
+                yield number, message
+            if number in self._runs.values():
+                self._hearings[self._actors[number].hear.remote()] = number
+
+    def _ended(self, reference: Any) -> Iterator[tuple[int, Any]]:
+        number = self._runs.pop(reference)
+        actor = self._actors[number]
+        for message in self._ray.get(actor.hear.remote()):  # its last words
+            yield number, message
+        yield number, self._ray.get(reference)
+        self._ray.kill(actor)
+
+    def drain(self) -> None:
+        """Let every worker leave its work for the next run; end those that do not."""
+        for number in self._runs.values():
+            self._actors[number].stop.remote()
+        deadline = time.monotonic() + _STOP_WITHIN_S
+        while self._runs and time.monotonic() < deadline:
+            ready, _ = self._ray.wait(list(self._runs), num_returns=1, timeout=_LOOK_EVERY_S)
+            for reference in ready:
+                self._runs.pop(reference)
+        for actor in self._actors.values():
+            with suppress(Exception):  # it is gone already
+                self._ray.kill(actor)
+
+
+@contextmanager
+def _cluster(address: str | None) -> Iterator[Any]:
+    """Be connected to a cluster; one that is started here ends with the block."""
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    try:
+        import ray
+    except ImportError as error:
+        raise EngineError(
+            "the engine ray is not installed", remedy="pip install 'breakhis-search[ray]'"
+        ) from error
+    options = {"log_to_driver": False, "configure_logging": False}
+    local = {"include_dashboard": False} if address is None else {"address": address}
+    try:
+        ray.init(**options, **local)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise EngineError(
+            f"there is no Ray cluster at {address}" if address else "Ray does not start here",
+            received=str(error).splitlines()[0][:200] if str(error) else None,
+            remedy="start one with `ray start --head`, or leave --address out for one of this"
+            " machine's own",
+        ) from error
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+def _require_servers(settings: Settings, nodes: int) -> None:
+    """Refuse files as stores where several machines have to see them.
+
+    Raises:
+        EngineError: There is more than one node, and a store is a file.
+    """
+    files = {
+        "BREAKHIS_STUDIES_URI": settings.studies_uri.startswith("sqlite"),
+        "MLFLOW_TRACKING_URI": settings.has_local_store,
+    }
+    wanting = [name for name, is_file in files.items() if is_file]
+    if nodes > 1 and wanting:
+        raise EngineError(
+            "several machines cannot share a database file",
+            expected=f"servers in {' and '.join(wanting)}",
+            received=f"{nodes} nodes",
+            remedy="docs/scale.md says how; docker-compose.yml has both servers",
+        )
+
+
+def forwarded_environment() -> dict[str, str]:
+    """Return what nodes must know to reach the servers; it goes to them with their order."""
+    prefixes = ("MLFLOW_TRACKING_", "PG", "KERAS_BACKEND")
+    return {name: value for name, value in os.environ.items() if name.startswith(prefixes)}
