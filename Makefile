@@ -1,4 +1,5 @@
 # make run     search, compare and register, in an environment of its own (STUDY=binary|multiclass)
+# make install an environment of its own in .venv, with the program and nothing to develop it
 # make test    the whole test suite
 # make check   formatting, lint, types, import layers
 # make bench   all figures of docs/speed.md, peers included (DATA=…, WEIGHTS=…); two hours
@@ -10,7 +11,9 @@ STUDY ?= multiclass
 RUN := .venv/bin/python
 PIP := .venv/bin/python -m pip --disable-pip-version-check install --quiet -c requirements.lock
 
-.PHONY: run test check format bench faults lock clean
+.PHONY: install run test check format bench faults lock clean
+
+install: .venv/run.stamp
 
 run: .venv/run.stamp
 	$(RUN) -m breakhis_search run --study $(STUDY)
@@ -64,7 +67,7 @@ faults: .venv/dev.stamp
 	$(RUN) -m tests.faults.scale --out benchmarks/results/faults_scale.json
 
 lock:
-	uv pip compile --universal --python-version 3.11 --extra dev --extra postgres --extra gpu --no-header --no-annotate --output-file requirements.lock pyproject.toml
+	uv pip compile --universal --python-version 3.11 --extra dev --extra postgres --extra gpu --extra ray --no-header --no-annotate --output-file requirements.lock pyproject.toml
 
 clean:
 	rm -rf .venv build *.egg-info

@@ -104,6 +104,15 @@ def read_settings(
     )
 
 
+def forwarded_environment() -> dict[str, str]:
+    """Return the variables that other machines must know to reach the servers of this run.
+
+    They hold passwords: they go to nobody but the machines that work for it.
+    """
+    prefixes = ("MLFLOW_TRACKING_", "PG", "KERAS_BACKEND")
+    return {name: value for name, value in os.environ.items() if name.startswith(prefixes)}
+
+
 def mask_password(uri: str) -> str:
     """Return a database address without its password.
 

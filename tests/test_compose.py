@@ -7,6 +7,7 @@ this machine. The image of PostgreSQL is played by the binaries of pixeltable-pg
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import os
@@ -37,6 +38,12 @@ CPU_OVERRIDE = REPOSITORY / "docker" / "docker-compose.cpu.yml"
 ENV_EXAMPLE = REPOSITORY / "docker" / ".env.example"
 DOCKERFILES = {name: REPOSITORY / "docker" / f"{name}.Dockerfile" for name in ("mlflow", "worker")}
 PASSWORD = "p@ss:w/rd %41 #'\"$HOME"  # noqa: S105 - every character that breaks an address
+MLFLOW_PASSWORD = "ml@flow:p/w %41 #'\"$HOME"  # noqa: S105 - the same for MLflow's own user
+SECRETS = {
+    "POSTGRES_PASSWORD": PASSWORD,
+    "MLFLOW_PASSWORD": MLFLOW_PASSWORD,
+    "MLFLOW_SECRET_KEY": "a key of the tests",
+}
 START_TIMEOUT_S = 60
 SEARCH_TIMEOUT_S = 240  # takes 45 s on two idle cores
 # The smallest search that still has two workers, folds, a refit and a registered version.
@@ -47,6 +54,9 @@ SMALL = (
 )
 
 _VARIABLE = re.compile(r"\$(?:\$|\{(?P<name>\w+)(?:(?P<operator>:?[-?+])(?P<word>[^}]*))?\})")
+
+
+_SECRET_LINE = r"^.*(?:PASSWORD|SECRET_KEY): .*$"  # noqa: S105 - where one would stand
 
 
 class MissingVariableError(Exception):
@@ -168,15 +178,17 @@ def test_no_password_stands_in_the_compose_files() -> None:
     for file in (COMPOSE, CPU_OVERRIDE):
         text = file.read_text()
         assert not re.search(r"://[^\s/@]*:[^\s/@]*@", text), f"an address in {file.name} holds one"
-        for line in re.findall(r"^.*PASSWORD:.*$", text, re.MULTILINE):
-            assert line.split(": ", 1)[1] == "${POSTGRES_PASSWORD:?set it in .env}"
-    assert "\nPOSTGRES_PASSWORD=\n" in ENV_EXAMPLE.read_text()
+        secrets = [line.split(": ", 1)[1] for line in re.findall(_SECRET_LINE, text, re.MULTILINE)]
+        assert set(secrets) <= {f"${{{name}:?set it in .env}}" for name in SECRETS}
+    assert all(f"\n{name}=\n" in ENV_EXAMPLE.read_text() for name in SECRETS)
     assert ".env" in (REPOSITORY / ".gitignore").read_text().split()
 
 
-def test_missing_password_stops_with_a_remedy() -> None:
-    with pytest.raises(MissingVariableError, match=r"POSTGRES_PASSWORD: set it in \.env"):
-        _interpolate_all(read_compose(COMPOSE), {})
+@pytest.mark.parametrize("name", sorted(SECRETS))
+def test_missing_password_stops_with_a_remedy(name: str) -> None:
+    others = {other: value for other, value in SECRETS.items() if other != name}
+    with pytest.raises(MissingVariableError, match=rf"{name}: set it in \.env"):
+        _interpolate_all(read_compose(COMPOSE), others)
 
 
 def test_env_example_documents_every_variable() -> None:
@@ -186,7 +198,7 @@ def test_env_example_documents_every_variable() -> None:
 
 
 def test_ports_are_published_on_loopback_only() -> None:
-    services = _interpolate_all(read_compose(COMPOSE), {"POSTGRES_PASSWORD": PASSWORD})["services"]
+    services = _interpolate_all(read_compose(COMPOSE), SECRETS)["services"]
     published = {name: s.get("ports", []) for name, s in services.items()}
     assert published == {"postgres": [], "mlflow": ["127.0.0.1:5000:5000"], "worker": []}
 
@@ -197,7 +209,7 @@ def test_postgres_image_has_the_tested_major_version() -> None:
 
 def test_data_and_weights_are_mounted_read_only_where_given() -> None:
     given = {"BREAKHIS_DATA": "/d/BreaKHis", "BREAKHIS_WEIGHTS": "./w"}
-    variables = {"POSTGRES_PASSWORD": PASSWORD, **given}
+    variables = {**SECRETS, **given}
     worker = _interpolate_all(read_compose(COMPOSE), variables)["services"]["worker"]
     volumes = [split_volume(v) for v in worker["volumes"]]
     assert {("/d/BreaKHis", "/data", True), ("./w", "/weights", True)} <= set(volumes)
@@ -206,7 +218,7 @@ def test_data_and_weights_are_mounted_read_only_where_given() -> None:
 
 
 def test_nothing_given_means_the_demo_and_no_weights_folder() -> None:
-    variables = {"POSTGRES_PASSWORD": PASSWORD}
+    variables = SECRETS
     worker = _interpolate_all(read_compose(COMPOSE), variables)["services"]["worker"]
     assert worker["environment"]["BREAKHIS_ROOT"] == ""
     assert worker["command"].split()[3:] == [
@@ -215,7 +227,7 @@ def test_nothing_given_means_the_demo_and_no_weights_folder() -> None:
 
 
 def test_bind_mounts_of_the_repository_exist() -> None:
-    services = _interpolate_all(read_compose(COMPOSE), {"POSTGRES_PASSWORD": PASSWORD})["services"]
+    services = _interpolate_all(read_compose(COMPOSE), SECRETS)["services"]
     for service in services.values():
         for source, _, _ in map(split_volume, service["volumes"]):
             assert not source.startswith(".") or (REPOSITORY / source).exists(), source
@@ -249,8 +261,8 @@ def test_mlflow_image_installs_locked_versions() -> None:
     program, verb, option, file, *packages = install.split()
     assert (program, verb, option) == ("pip", "install", "-c")
     assert f"requirements.lock {file}" in _instructions("mlflow", "COPY")
-    assert packages == ["mlflow", "psycopg2-binary"]
-    assert set(packages) <= _locked()
+    assert packages == ['"mlflow[auth]"', "psycopg2-binary"]
+    assert {"mlflow", "flask-wtf", "psycopg2-binary"} <= _locked()
 
 
 @pytest.mark.parametrize("name", sorted(DOCKERFILES))
@@ -308,7 +320,9 @@ class Container:
         for source, target, _ in map(split_volume, self.service.get("volumes", [])):
             place = self.root / target.strip("/")
             place.parent.mkdir(parents=True, exist_ok=True)
-            if source.startswith("."):
+            if (REPOSITORY / source).is_file():
+                place.write_text(self.localise((REPOSITORY / source).read_text()))
+            elif source.startswith("."):
                 place.symlink_to(REPOSITORY / source)
             else:
                 place.mkdir(exist_ok=True)
@@ -405,7 +419,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """The CPU variant of the Compose file with free ports: services, addresses, folders."""
     postgres_port, mlflow_port = free_port(), free_port()
     variables = {
-        "POSTGRES_PASSWORD": PASSWORD,
+        **SECRETS,
         "MLFLOW_PORT": str(mlflow_port),
         "STUDY": "binary",
         "RUN_OPTIONS": SMALL,
@@ -517,8 +531,10 @@ def worker(stack: dict[str, Any], mlflow_server: Container) -> Container:
 
 
 def ask(url: str, body: dict[str, Any] | None = None, host: str | None = None) -> bytes:
-    """GET, or POST where there is a body."""
-    headers = {"Content-Type": "application/json", **({"Host": host} if host else {})}
+    """GET, or POST where there is a body, as MLflow's user."""
+    login = base64.b64encode(f"breakhis:{MLFLOW_PASSWORD}".encode()).decode()
+    headers = {"Content-Type": "application/json", "Authorization": f"Basic {login}"}
+    headers |= {"Host": host} if host else {}
     request = urllib.request.Request(
         url, data=json.dumps(body).encode() if body is not None else None, headers=headers
     )
@@ -570,6 +586,31 @@ def test_mlflow_answers_the_names_it_is_called_by(
     port = stack["mlflow_port"]
     for host in ("mlflow:5000", f"localhost:{port}", f"127.0.0.1:{port}"):
         assert b"<html" in ask(stack["url"], host=host)
+
+
+def test_mlflow_lets_nobody_in_without_a_password(
+    stack: dict[str, Any], mlflow_server: Container
+) -> None:
+    url = f"{stack['url']}/api/2.0/mlflow/experiments/search?max_results=1"
+    default = base64.b64encode(b"admin:password1234").decode()
+    for headers in ({}, {"Authorization": f"Basic {default}"}):
+        with pytest.raises(urllib.error.HTTPError, match="401") as refused:
+            urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=20)
+        refused.value.close()
+
+
+def test_wrong_password_of_a_worker_is_told_with_the_remedy(
+    stack: dict[str, Any], mlflow_server: Container
+) -> None:
+    address = {"mlflow:5000": f"127.0.0.1:{stack['mlflow_port']}"}
+    service = {**stack["services"]["worker"], "volumes": []}
+    service["environment"] = {**service["environment"], "MLFLOW_TRACKING_PASSWORD": "wrong"}
+    worker = Container(service, stack["folder"] / "stranger", stack["database"] | address)
+    worker.working_dir.mkdir(parents=True)
+    done = worker.run("python -m breakhis_search status")
+    assert done.returncode == 1
+    assert "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("host", ["attacker.example", "localhost:1", "mlflow"])
@@ -648,7 +689,9 @@ def test_password_stands_in_no_log(stack: dict[str, Any], worker: Container) -> 
     for name in ("postgres", "mlflow", "worker"):
         text = (stack["folder"] / f"{name}.log").read_text()
         assert text
-        assert PASSWORD not in text
+        assert not any(secret in text for secret in SECRETS.values())
     logs = list((worker.root / "app" / "mlruns" / "logs").iterdir())
     assert len(logs) == 2, "one for each worker process"
-    assert not [log for log in logs if PASSWORD in log.read_text(errors="replace")]
+    assert not [
+        log for log in logs if any(s in log.read_text(errors="replace") for s in SECRETS.values())
+    ]

@@ -100,7 +100,8 @@ def history_command(studies: Sequence[str], *, as_json: bool) -> None:
         ]
         title = f"Champions of {name}, and what the gate answered without moving one"
         rows.sort(key=lambda row: str(row[0]))
-        console.print_table(title, columns, rows, spare=("scores", "before"))
+        if rows:
+            console.print_table(title, columns, rows, spare=("scores", "before"))
         if not changes:
             console.out.print(f"{name} never had a champion.")
 

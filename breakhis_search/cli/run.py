@@ -208,7 +208,8 @@ def _print_next(request: RunRequest, outcome: RunOutcome) -> None:
     options = " --demo" if outcome.is_demo else ""
     promote = ""
     if outcome.registered and outcome.registered.alias != "champion":
-        promote = f"{program} promote --study {request.study}{options}"
+        if outcome.registered.holds_floors:
+            promote = f"{program} promote --study {request.study}{options}"
         options += f" --version {outcome.registered.version}"
     more = (
         f"{program} run --study {request.study} --data FOLDER_WITH_BreaKHis_v1"

@@ -27,6 +27,7 @@ class GateAnswer:
         action: ``refused``; of the champion itself, ``confirmed`` or ``not confirmed``.
         when: UTC, ISO 8601.
         why: The gate's reasons, in words.
+        vetoed: Whether the sealed test spoke against it.
     """
 
     version: str
@@ -34,10 +35,17 @@ class GateAnswer:
     action: Action
     when: str
     why: str
+    vetoed: bool = False
 
 
 def record_answer(
-    client: Any, version: Any, *, against: str | None, action: Action, reasons: Sequence[str]
+    client: Any,
+    version: Any,
+    *,
+    against: str | None,
+    action: Action,
+    reasons: Sequence[str],
+    vetoed: bool = False,
 ) -> GateAnswer:
     """Write an answer to the run of a version and return it.
 
@@ -47,10 +55,11 @@ def record_answer(
         against: The champion it was held against.
         action: What was answered.
         reasons: All reasons, in words.
+        vetoed: Whether the sealed test spoke against it.
     """
     now = datetime.now(UTC)
     when = now.isoformat(timespec="seconds")
-    answer = GateAnswer(str(version.version), against, action, when, "; ".join(reasons))
+    answer = GateAnswer(str(version.version), against, action, when, "; ".join(reasons), vetoed)
     key = keys.GATE_ANSWER + keys.unique_key(now)
     client.set_tag(version.run_id, key, json.dumps(asdict(answer)))
     return answer

@@ -29,12 +29,14 @@ class Registered:
         version: Its version number.
         alias: The alias it was given.
         why: Why that one, in words.
+        holds_floors: Whether it reached the floors out-of-fold, so that the gate may let it pass.
     """
 
     name: str
     version: str
     alias: str
     why: str
+    holds_floors: bool
 
 
 def register(
@@ -84,9 +86,11 @@ def register(
             model_id=model_id,
         )
         version = str(created.version)
-    if opens_sealed and floors.passed:
+    holds = floors.passed
+    if opens_sealed and holds:
         floors += Decision.of(False, "`promote` opens the sealed test and decides")
-    return _give_alias(client, name, version, floors, scores)
+    alias, why = _give_alias(client, name, version, floors, scores)
+    return Registered(name, version, alias, why, holds)
 
 
 def find_version(client: Any, name: str, version: str | None) -> Any:
@@ -140,23 +144,24 @@ def _version_of_refit(client: Any, name: str, uid: str) -> str | None:
 
 def _give_alias(
     client: Any, name: str, version: str, floors: Decision, scores: Mapping[str, float]
-) -> Registered:
+) -> tuple[str, str]:
     champion = champion_of(client, name)
     if champion is not None and str(champion.version) == version:
-        return Registered(name, version, CHAMPION, "it was made champion before")
+        return CHAMPION, "it was made champion before"
     if champion is None and floors.passed:
         why = f"there was no champion; {'; '.join(floors.reasons)}"
         try:
             change_champion(
                 client, name, version, instead_of=None, action="registered", why=why, scores=scores
             )
-            return Registered(name, version, CHAMPION, why)
         except RegistryError:  # another run has just registered one
             champion = champion_of(client, name)
             if champion is None:
                 raise
+        else:
+            return CHAMPION, why
     client.set_registered_model_alias(name, CHALLENGER, version)
     if champion is None:
-        return Registered(name, version, CHALLENGER, "; ".join(floors.reasons))
+        return CHALLENGER, "; ".join(floors.reasons)
     why = f"version {champion.version} is champion; `promote` decides"
-    return Registered(name, version, CHALLENGER, why)
+    return CHALLENGER, why

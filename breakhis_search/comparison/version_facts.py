@@ -33,8 +33,8 @@ class VersionFacts:
         magnification: ``all``, or the one it was trained at.
         below_floors: Every floor it does not hold out-of-fold, in words.
         forced: Whether it last became champion against the gate.
-        fails_sealed: Whether the sealed test was opened for it as champion and it did not hold
-            what is asked of one.
+        fails_sealed: Whether the sealed test was opened for it and it did not hold what is asked
+            of a champion.
         demo: Whether it learned from synthetic images.
         decides: By which threshold it decides about an image, in words; empty where the most
             probable class counts.
@@ -148,20 +148,21 @@ def _below_floors(client: Any, tags: Mapping[str, str]) -> list[str]:
 
 
 def _fails_sealed(client: Any, version: Any) -> bool:
-    """Whether the sealed test spoke against it when it was last asked."""
+    """Whether the sealed test spoke against it when it last spoke of it."""
     try:
-        answers = [a for a in answers_of(client, version) if a.action != "refused"]
+        answers = answers_of(client, version)
     except MlflowException as error:
         if error.error_code == "RESOURCE_DOES_NOT_EXIST":
             return False
         raise
-    if not answers or answers[-1].action != "not confirmed":
+    spoken = [a for a in answers if a.vetoed or a.action != "refused"]
+    if not spoken or not (spoken[-1].vetoed or spoken[-1].action == "not confirmed"):
         return False
     moves = read_history(client, version.name)
     return not any(
         move.version == str(version.version)
         and move.action == "promoted"
-        and move.when > answers[-1].when
+        and move.when > spoken[-1].when
         for move in moves
     )
 

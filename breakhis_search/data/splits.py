@@ -113,17 +113,21 @@ def _settle_single_types(
     single = [t.name for t in TUMOR_TYPES if counts.get(t.name, 0) == 1]
     if not single:
         return cohort, frozenset(), ()
+    alone = frozenset(name for name, group in facts.items() if set(single) & set(group.types))
     if protocol.on_single_accession_type == "error":
+        free = {name: group for name, group in facts.items() if name not in alone}
+        folds = min(protocol.folds, *(_groups_with(label, free) for label in LABELS))
+        is_dealt = protocol.kind == "folds" and 2 <= folds < protocol.folds
+        fewer = f", and --set protocol.folds={folds}" if is_dealt else ""
         raise SplitError(
             f"{', '.join(single)}: one {protocol.group_by} only outside the sealed test",
             expected=f"two {protocol.group_by}s of every type, to train on one and score the other",
             remedy="add patients, or --set protocol.on_single_accession_type=train_only"
-            " (trained, never scored) or =drop",
+            f" (trained, never scored) or =drop{fewer}",
         )
     if protocol.on_single_accession_type == "drop":
         kept = cohort[~cohort["type"].isin(single)].reset_index(drop=True)
         return kept, frozenset(), (f"left out (one patient only): {', '.join(single)}",)
-    alone = frozenset(name for name, group in facts.items() if set(single) & set(group.types))
     note = f"trained but never scored (one patient only): {', '.join(single)}"
     return cohort, alone, (note,)
 
@@ -252,7 +256,7 @@ def _group_fold_numbers(
 def _require_groups(facts: Mapping[str, GroupFacts], protocol: Protocol) -> None:
     """Every label needs a group for every fold."""
     for label in LABELS:
-        groups = sum(label in group.labels for group in facts.values())
+        groups = _groups_with(label, facts)
         if groups < protocol.folds:
             raise SplitError(
                 f"too few {label} {protocol.group_by}s for {protocol.folds} folds",
@@ -260,6 +264,10 @@ def _require_groups(facts: Mapping[str, GroupFacts], protocol: Protocol) -> None
                 received=str(groups),
                 remedy=f"--set protocol.folds={max(2, groups)}, or add patients",
             )
+
+
+def _groups_with(label: str, facts: Mapping[str, GroupFacts]) -> int:
+    return sum(label in group.labels for group in facts.values())
 
 
 def _require_labels(cohort: pd.DataFrame, fold: Fold, name: str) -> None:

@@ -22,11 +22,14 @@ from breakhis_search.engines.assignment import Assignment, cpu_threads, gpu_memo
 from breakhis_search.engines.ray_node import NodeOrder, RayNode
 from breakhis_search.engines.shipping import Shelf
 from breakhis_search.errors import EngineError
-from breakhis_search.settings import Settings
+from breakhis_search.settings import Settings, forwarded_environment
 from breakhis_search.workflow.outcome import RunOutcome
 from breakhis_search.workflow.preparation import Watcher
 
 _STOP_WITHIN_S = 60.0
+_LOST_AFTER_S = 60.0
+"""A worker answers every two seconds; one that is silent for so long has no place to run in."""
+
 _LOOK_EVERY_S = 1.0
 
 
@@ -126,7 +129,7 @@ class RayEngine:
         """
         with _cluster(self._address) as ray:
             nodes = [node for node in ray.nodes() if node["Alive"]]
-            _require_servers(self._first.settings, len(nodes))
+            require_servers(self._first.settings, len(nodes))
             fleet = Fleet.of(ray.cluster_resources(), len(nodes), self._workers, self._per_gpu)
             self._watcher.say(
                 f"Ray: {fleet.workers} workers on {len(nodes)} node{'s' * (len(nodes) > 1)}"
@@ -181,6 +184,8 @@ class RayEngine:
                     outcome = message.outcome or outcome
                 else:
                     self._heard(number, message)
+            for number in crew.forget_lost():
+                self._watcher.say(f"worker {number} found no place to run in; all is done without")
         return outcome
 
     def _heard(self, number: int, message: Any) -> None:
@@ -209,7 +214,7 @@ class _Crew:
         # Whatever takes it away, a node or its memory, the worker comes back and joins the study.
         self._kind = ray.remote(node).options(
             num_gpus=fleet.gpus,
-            num_cpus=fleet.cpus if not fleet.gpus else 1,
+            num_cpus=1,  # so that a worker whose node is lost finds room on another
             max_restarts=-1,
             max_task_retries=-1,
             max_concurrency=4,
@@ -218,6 +223,8 @@ class _Crew:
         self._actors: dict[int, Any] = {}
         self._runs: dict[Any, int] = {}
         self._hearings: dict[Any, int] = {}
+        self._heard_at: dict[int, float] = {}
+        self._has_ended = False
 
     @property
     def is_at_work(self) -> bool:
@@ -230,6 +237,17 @@ class _Crew:
         self._actors[number] = actor
         self._runs[actor.run.remote()] = number
         self._hearings[actor.hear.remote()] = number
+        self._heard_at[number] = time.monotonic()
+
+    def forget_lost(self) -> list[int]:
+        """Wait no longer for workers without a place once another found nothing left to do."""
+        now = time.monotonic()
+        silent = [n for n in self._runs.values() if now - self._heard_at[n] > _LOST_AFTER_S]
+        if not self._has_ended or not silent:
+            return []
+        self._runs = {run: n for run, n in self._runs.items() if n not in silent}
+        self._hearings = {ref: n for ref, n in self._hearings.items() if n not in silent}
+        return silent
 
     def open(self, ready: m.Ready) -> None:
         """Let the others join the study, if they have not."""
@@ -250,6 +268,7 @@ class _Crew:
             if number is None:
                 yield from self._ended(reference)
                 continue
+            self._heard_at[number] = time.monotonic()
             for message in self._ray.get(reference):
                 yield number, message
             if number in self._runs.values():
@@ -257,6 +276,7 @@ class _Crew:
 
     def _ended(self, reference: Any) -> Iterator[tuple[int, Any]]:
         number = self._runs.pop(reference)
+        self._has_ended = True
         actor = self._actors[number]
         for message in self._ray.get(actor.hear.remote()):  # its last words
             yield number, message
@@ -279,7 +299,10 @@ class _Crew:
 
 @contextmanager
 def _cluster(address: str | None) -> Iterator[Any]:
-    """Be connected to a cluster; one that is started here ends with the block."""
+    """Be connected to a cluster; one that is started here ends with the block.
+
+    Who is connected already stays so.
+    """
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
         import ray
@@ -287,10 +310,13 @@ def _cluster(address: str | None) -> Iterator[Any]:
         raise EngineError(
             "the engine ray is not installed", remedy="pip install 'breakhis-search[ray]'"
         ) from error
-    options = {"log_to_driver": False, "configure_logging": False}
-    local = {"include_dashboard": False} if address is None else {"address": address}
+    if ray.is_initialized():
+        yield ray
+        return
+    options: dict[str, Any] = {"log_to_driver": False, "configure_logging": False}
+    options |= {"include_dashboard": False} if address is None else {"address": address}
     try:
-        ray.init(**options, **local)
+        ray.init(**options)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise EngineError(
             f"there is no Ray cluster at {address}" if address else "Ray does not start here",
@@ -304,7 +330,7 @@ def _cluster(address: str | None) -> Iterator[Any]:
         ray.shutdown()
 
 
-def _require_servers(settings: Settings, nodes: int) -> None:
+def require_servers(settings: Settings, nodes: int) -> None:
     """Refuse files as stores where several machines have to see them.
 
     Raises:
@@ -322,9 +348,3 @@ def _require_servers(settings: Settings, nodes: int) -> None:
             received=f"{nodes} nodes",
             remedy="docs/scale.md says how; docker-compose.yml has both servers",
         )
-
-
-def forwarded_environment() -> dict[str, str]:
-    """Return what nodes must know to reach the servers; it goes to them with their order."""
-    prefixes = ("MLFLOW_TRACKING_", "PG", "KERAS_BACKEND")
-    return {name: value for name, value in os.environ.items() if name.startswith(prefixes)}

@@ -67,7 +67,7 @@ class RayNode:
         """Work until nothing is left, or it is told to stop; return how it ended, as a message."""
         os.environ.update(self._order.environment)
         try:
-            assignment = self._at_home()
+            assignment = self.at_home()
             self._supervisor = Supervisor([assignment], self._watcher(), self._target)
             if self._is_stopped:
                 return m.Interrupted()
@@ -102,7 +102,7 @@ class RayNode:
             opened=lambda version: self._said.put(m.Ready(version)),
         )
 
-    def _at_home(self) -> Assignment:
+    def at_home(self) -> Assignment:
         """The assignment with the places of this node."""
         order, assignment = self._order, self._order.assignment
         is_driver = socket.gethostname() == order.host
@@ -137,7 +137,7 @@ class RayNode:
         self._said.put(m.Said(f"fetching {what} for {socket.gethostname()}"))
         return fetch(
             listing,
-            lambda names: ray.get(self._source.read.remote(what, list(names))),  # type: ignore[no-any-return]
+            lambda names: ray.get(self._source.read.remote(what, list(names))),
             settings.cache_dir / "fetched" / name,
         )
 

@@ -142,7 +142,11 @@ def _extent_html(table: pd.DataFrame, mistakes: list[Mistake]) -> str:
         if seeds > 1
         else ""
     )
-    unseen = " Each image was scored by models that had not seen it."
+    unseen = (
+        " Each image was scored by models that had not seen it, and goes to its most probable class"
+        " before calibration, as in all out-of-fold scores; a registered model decides by its own"
+        " threshold."
+    )
     if not mistakes:
         return f"<p>{extent}{means}{unseen} There is nothing to show.</p>"
     return (

@@ -170,7 +170,8 @@ def _cell_section(table: pd.DataFrame) -> Section:
         "By tumour type and magnification",
         "Each cell says, from the top: the share of images that are right (the darker, the more), "
         "of patients that are right in three ways, the patient recognition rate, the mean "
-        "probability of the true class, and how many images and patients stand behind them.",
+        "probability of the true class, and how many images and patients stand behind them. A "
+        "patient with tumours of two types counts in both rows, and once in all types.",
         tables=cell_heat_table(cell_table(table)),
     )
 

@@ -174,7 +174,7 @@ def _limits(facts: Facts) -> Iterator[str]:
     if facts.version.forced:
         yield "was made champion against the gate, on purpose (--force)"
     if facts.version.fails_sealed:
-        yield "as champion it did not hold what is asked of one on the sealed test (see Gate)"
+        yield "it did not hold what is asked of a champion on the sealed test (see Gate)"
     alarm = facts.study_tags.get(keys.LEAK_ALARM)
     if alarm:
         yield f"LEAK ALARM: {alarm}"

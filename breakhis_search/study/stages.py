@@ -15,6 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from breakhis_search.config import SpaceValue, StudyConfig
 from breakhis_search.models.space import TRAINABLE, TRAINABLE_PARTS
+from breakhis_search.study.budget import counts_towards_budget
 from breakhis_search.study.context import StudyContext
 from breakhis_search.study.pruning import STAGE
 from breakhis_search.study.ranking import best_configurations
@@ -82,7 +83,9 @@ def begin_stage(study: optuna.Study, stage: Stage) -> bool:
     for picked in stage.takes_hand_picked:
         study.enqueue_trial(dict(picked), skip_if_exists=True)
     if stage.name == keys.STAGE_TUNE and stage.config.stages is not None:
-        for trial in best_configurations(study, stage.config.stages.tune_from):
+        counted = sum(map(counts_towards_budget, study.get_trials(deepcopy=False)))
+        count = min(stage.config.stages.tune_from, max(0, stage.until - counted))
+        for trial in best_configurations(study, count):
             _queue(study, trial.params)
     study.set_user_attr(STAGE, stage.name)
     return True

@@ -36,6 +36,7 @@ LEAKY = PREFIX + "leaky"
 DEMO = PREFIX + "demo"
 MAGNIFICATION = PREFIX + "magnification"
 DATA_FOLDER = PREFIX + "data_folder"  # where the images were, on the machine that trained
+WEIGHTS_FOLDER = PREFIX + "weights_folder"  # where pretrained weights were, if in a folder given
 DATA_FINGERPRINT = PREFIX + "data_fingerprint"
 SPLIT_DIGEST = PREFIX + "split_digest"
 SEALED_TEST = PREFIX + "sealed_test"

@@ -138,11 +138,23 @@ def tracking_errors(uri: str) -> Iterator[None]:
         yield
     except (MlflowException, SQLAlchemyError, RequestException, OSError) as error:
         first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
+        if _wants_login(error):
+            raise TrackingError(
+                f"the MLflow server {mask_password(uri)} does not let you in",
+                received=first_line[:200],
+                remedy="set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD",
+            ) from error
         raise TrackingError(
             f"MLflow at {mask_password(uri)} refused ({first_line[:300]})",
             remedy="check the server or the disk, then run the same command again;"
             " records wait in mlruns/journal",
         ) from error
+
+
+def _wants_login(error: Exception) -> bool:
+    """Whether a server asked for a user and a password, or for others than were given."""
+    code = getattr(error, "error_code", "")
+    return code in ("UNAUTHENTICATED", "PERMISSION_DENIED") or "error code 401" in str(error)
 
 
 def ensure_experiment(client: Any, name: str, settings: Settings) -> str:

@@ -61,6 +61,17 @@ def choose_data(
     return DataChoice(default, is_demo(default), "./data")
 
 
+def is_data_at_hand(given: Path | None, settings: Settings) -> bool:
+    """Tell whether :func:`choose_data` would find data, without drawing the demo."""
+    if given is not None or settings.data_root is not None:
+        return True
+    try:
+        find_dataset_root(settings.home / "data")
+    except DatasetNotFoundError:
+        return False
+    return True
+
+
 def open_catalog(given: Path | None, settings: Settings) -> tuple[Catalog, DataChoice]:
     """Return the catalog of the data in use, and how that was found."""
     choice = choose_data(given, settings)

@@ -113,8 +113,11 @@ def _disk(settings: Settings) -> Finding:
 
 
 def _data(settings: Settings, data: Path | None) -> Finding:
-    from breakhis_search.workflow.dataset import open_catalog
+    from breakhis_search.workflow.dataset import is_data_at_hand, open_catalog
 
+    if not is_data_at_hand(data, settings):
+        detail = "no BreaKHis was given: a run would draw the SYNTHETIC demo; to do: --data DIR"
+        return Finding("data", "note", detail)
     catalog, choice = open_catalog(data, settings)
     errors = sum(p.severity == "error" for p in catalog.problems)
     text = f"{len(catalog.table)} images in {catalog.root} ({choice.source})"

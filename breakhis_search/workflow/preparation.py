@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -96,6 +96,7 @@ def prepare_run(
     watcher: Watcher,
     *,
     version: StudyVersion | None = None,
+    replayed: str | None = None,
 ) -> PreparedRun:
     """Check study file, data, split, weights and stores, in this order, and find the study.
 
@@ -104,6 +105,8 @@ def prepare_run(
         settings: Where things are.
         watcher: Told what is found.
         version: The study to join, where another process has found it; nothing is said then.
+        replayed: Architecture of the one trial that is trained again: no other is needed, and no
+            study is looked for.
 
     Raises:
         BreakhisSearchError: The first thing that is wrong, with its remedy.
@@ -121,12 +124,17 @@ def prepare_run(
     split = split_catalog(catalog, config, folder=resolved.data.folder)
     for note in split.notes:
         watcher.say(note)
-    weights = _weights(resolved, request, settings)
+    needed = architectures_of(config) if replayed is None else (replayed,)
+    weights = _weights(needed, resolved, request, settings)
     client = open_store(settings)
     storage = open_storage(settings.studies_uri)
-    found = _find_study(storage, resolved, catalog, split, weights, version, fresh=request.new)
+    found = (
+        _find_study(storage, resolved, catalog, split, weights, version, fresh=request.new)
+        if replayed is None
+        else StudyVersion(resolved.study_name, "", is_new=False, earlier=())
+    )
     run = PreparedRun(request, resolved, settings, catalog, split, weights, client, storage, found)
-    if not joins:
+    if not joins and replayed is None:
         _announce(run, watcher)
     return run
 
@@ -141,7 +149,7 @@ def _catalog(resolved: ResolvedRequest, settings: Settings, watcher: Watcher) ->
 
 
 def _weights(
-    resolved: ResolvedRequest, request: RunRequest, settings: Settings
+    architectures: Sequence[str], resolved: ResolvedRequest, request: RunRequest, settings: Settings
 ) -> dict[str, ResolvedWeights]:
     source = resolved.config.model.weights
     if request.weights_dir is not None:
@@ -150,7 +158,7 @@ def _weights(
         name: resolve_weights(
             name, source=source, weights_dir=request.weights_dir, keras_home=settings.keras_home
         )
-        for name in architectures_of(resolved.config)
+        for name in architectures
     }
 
 

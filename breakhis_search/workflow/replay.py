@@ -115,7 +115,7 @@ def replay(
         settings: Where things are.
         watcher: Told what is being done.
         data: Its images; by default where its study had them.
-        weights_dir: Folder with pretrained weights.
+        weights_dir: Folder with pretrained weights; by default where its study had them.
 
     Raises:
         ReplayError: The run is no complete trial of a search.
@@ -128,10 +128,11 @@ def replay(
         request = RunRequest(
             study=study_file,
             data=data or Path(recorded.tags[keys.DATA_FOLDER]),
-            weights_dir=weights_dir,
+            weights_dir=weights_dir or _weights_folder(recorded),
             accepts_leakage=True,
         )
-        prepared = prepare_run(request, settings, watcher)
+        architecture = recorded.tags[keys.ARCHITECTURE]
+        prepared = prepare_run(request, settings, watcher, replayed=architecture)
     with closing(_context(prepared, watcher)) as context:
         now, is_deterministic = _train(recorded, context.study, watcher)
         ingredients = _ingredients(recorded, context.study)
@@ -144,6 +145,12 @@ def replay(
         metrics={name: (then[name], value) for name, value in now.items() if name in then},
         is_deterministic=is_deterministic,
     )
+
+
+def _weights_folder(recorded: Recorded) -> Path | None:
+    """Where the study had its weights, if this machine has that place."""
+    folder = recorded.tags.get(keys.WEIGHTS_FOLDER)
+    return Path(folder) if folder and Path(folder).is_dir() else None
 
 
 def _read(client: Any, run_id: str) -> Recorded:

@@ -180,6 +180,7 @@ def _tags(run: PreparedRun, device: Device) -> dict[str, str]:
         keys.DEMO: str(run.resolved.data.is_demo).lower(),
         keys.MAGNIFICATION: str(config.data.magnification),
         keys.DATA_FOLDER: str(run.resolved.data.folder),
+        **_weights_folder(run),
         keys.DATA_FINGERPRINT: run.catalog.fingerprint,
         keys.SPLIT_DIGEST: run.split.digest,
         **_sealed_digest(run),
@@ -188,6 +189,12 @@ def _tags(run: PreparedRun, device: Device) -> dict[str, str]:
         keys.DEVICE: f"{device.kind}: {device.name}",
         keys.PRECISION: device.precision,
     }
+
+
+def _weights_folder(run: PreparedRun) -> dict[str, str]:
+    """Where pretrained weights are, as a tag; nothing where Keras fetched them."""
+    folder = run.request.weights_dir
+    return {keys.WEIGHTS_FOLDER: str(folder.resolve())} if folder else {}
 
 
 def _sealed_digest(run: PreparedRun) -> dict[str, str]:

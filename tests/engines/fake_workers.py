@@ -155,3 +155,13 @@ def never_finds_the_storage(pipe: Connection, assignment: Assignment) -> None:
     """Find no database from the beginning."""
     supervisor, _ = _begin(pipe, assignment)
     supervisor.end(m.Failed(StorageLostError("the study storage cannot be used")))
+
+
+def ends_at_the_second_start(pipe: Connection, assignment: Assignment) -> None:
+    """Work for ever, until what started it has been killed and started it again."""
+    supervisor, count = _begin(pipe, assignment)
+    supervisor.send(m.Ready(VERSION))
+    if count == 1:
+        Path(assignment.settings.home, f"working-{assignment.number}").touch()
+        _wait_for_the_end(supervisor)
+    _end(supervisor, assignment)

@@ -116,21 +116,28 @@ def doomed(pipe: Connection, assignment: Assignment) -> None:
     work(pipe, assignment)
 
 
-def search(home: Path, data: Path, trials: int, workers: int) -> None:
-    """Run the search under supervision, as the command does, with doomed workers."""
+def request_of(data: Path, trials: int) -> RunRequest:
+    """The search that every campaign makes."""
+    return RunRequest(
+        "binary", data=data, profile="demo", trials=trials, overrides=OVERRIDES, device="cpu"
+    )
+
+
+def search(
+    home: Path, data: Path, trials: int, workers: int, target: Callable[..., None] = doomed
+) -> None:
+    """Run the search under supervision, as the command does, with workers that fail."""
     from breakhis_search.engines import local
 
     local.DEATHS_THAT_STOP = 10**9
     local.FIRST_PAUSE_S = local.LONGEST_PAUSE_S = 0.05
     local._COURIER_STARTS = 10**9
     settings = read_settings(home=home)
-    request = RunRequest(
-        "binary", data=data, profile="demo", trials=trials, overrides=OVERRIDES, device="cpu"
-    )
+    request = request_of(data, trials)
     first = Assignment(0, request, settings, settings.log_dir, asks_before_hours=False)
     shares = share_out(workers, [], cores=os.cpu_count() or 1)
     crew = assignments(first, shares, lambda i: settings.log_dir / f"worker-{i}.log")
-    supervisor = Supervisor(crew, Watcher(say=print), doomed)
+    supervisor = Supervisor(crew, Watcher(say=print), target)
     threading.Thread(target=_kill_couriers, args=(supervisor, home), daemon=True).start()
     print(supervisor.run(), flush=True)
 

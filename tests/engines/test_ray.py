@@ -1,0 +1,185 @@
+"""Workers as actors of a real Ray cluster on this machine; the workers load no Keras."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from breakhis_search.engines.assignment import Assignment
+from breakhis_search.engines.ray_cluster import RayEngine, Source, require_servers
+from breakhis_search.engines.ray_node import NodeOrder, RayNode
+from breakhis_search.engines.shipping import Shelf, fetch
+from breakhis_search.errors import EngineError, StudyError
+from breakhis_search.settings import Settings, read_settings
+from breakhis_search.workflow.preparation import Watcher
+from breakhis_search.workflow.request import RunRequest
+from tests.engines import fake_workers
+
+ray = pytest.importorskip("ray", reason="the extra ray is not installed")
+
+# Ray's own threads and sockets outlive its shutdown by a moment.
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::FutureWarning")
+
+
+class FakeNode(RayNode):
+    """A node whose worker process does as a file in its home says."""
+
+    def __init__(self, order: NodeOrder, source: Any) -> None:
+        home = order.assignment.settings.home
+        (home / f"actor-{order.assignment.number}").write_text(str(os.getpid()))
+        super().__init__(order, source, getattr(fake_workers, (home / "behaviour").read_text()))
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Any:
+    """One cluster for all tests: starting one takes seconds."""
+    patch = pytest.MonkeyPatch()
+    patch.setenv("PYTHONPATH", str(Path(__file__).resolve().parents[2]))  # for the actors
+    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, configure_logging=False)
+    yield ray
+    ray.shutdown()
+    patch.undo()
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    (tmp_path / "study.yaml").write_text("name: binary\n")
+    return read_settings({}, home=tmp_path)
+
+
+@pytest.fixture
+def engine(cluster: Any, settings: Settings) -> Callable[..., tuple[RayEngine, list[str]]]:
+    def make(behaviour: str, workers: int) -> tuple[RayEngine, list[str]]:
+        (settings.home / "behaviour").write_text(behaviour)
+        said: list[str] = []
+        log = settings.log_dir / "binary-worker.log"
+        return RayEngine(
+            Assignment(0, RunRequest("binary"), settings, log),
+            study=settings.home / "study.yaml",
+            data=None,
+            watcher=Watcher(say=said.append),
+            address=None,
+            workers=workers,
+            node=FakeNode,
+        ), said
+
+    return make
+
+
+def when_there(*files: Path, do: Callable[[], None]) -> None:
+    """Do something as soon as some files are there, beside the test."""
+
+    def wait() -> None:
+        until = time.monotonic() + 60
+        while not all(file.exists() for file in files) and time.monotonic() < until:
+            time.sleep(0.05)
+        do()
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def test_one_worker_finds_the_study_and_the_others_join_it(engine) -> None:
+    runs, said = engine("obedient", workers=3)
+    assert runs.run() == fake_workers.OUTCOME
+    assert said[0] == "Ray: 3 workers on 1 node"
+    assert said[1] == "worker 0: at its own, leads: True"
+    assert sorted(said[2:]) == [f"worker {i}: at binary@v1, leads: False" for i in (1, 2)]
+
+
+def test_what_a_worker_cannot_go_on_for_ends_the_run(engine, settings) -> None:
+    runs, _ = engine("refuses", workers=2)
+    with pytest.raises(StudyError, match="all trials failed"):
+        runs.run()
+
+
+def test_ctrl_c_lets_every_worker_give_back_its_work(engine, settings) -> None:
+    runs, _ = engine("works_for_ever", workers=2)
+    working = [settings.home / f"working-{i}" for i in range(2)]
+    when_there(*working, do=lambda: os.kill(os.getpid(), signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        runs.run()
+    assert all((settings.home / f"gave-back-{i}").exists() for i in range(2))
+
+
+def test_worker_whose_actor_is_killed_comes_back(engine, settings) -> None:
+    runs, _ = engine("ends_at_the_second_start", workers=1)
+    home = settings.home
+    when_there(
+        home / "working-0",
+        do=lambda: os.kill(int((home / "actor-0").read_text()), signal.SIGKILL),
+    )
+    assert runs.run() == fake_workers.OUTCOME
+    assert (home / "starts-0").read_text() == "2"
+
+
+def test_files_as_stores_are_refused_for_several_machines(settings) -> None:
+    require_servers(settings, nodes=1)
+    with pytest.raises(
+        EngineError, match="servers in BREAKHIS_STUDIES_URI and MLFLOW_TRACKING_URI.*2 nodes"
+    ):
+        require_servers(settings, nodes=2)
+    served = replace(
+        settings, studies_uri="postgresql+psycopg2://db/studies", tracking_uri="http://mlflow:5000"
+    )
+    require_servers(served, nodes=2)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Images and weights on the driver's machine, and a file that is nobody's business."""
+    data = tmp_path / "data"
+    (data / "BreaKHis_v1").mkdir(parents=True)
+    for number in range(5):
+        (data / "BreaKHis_v1" / f"{number}.png").write_bytes(bytes([number]) * 1000)
+    (data / "secret.env").write_text("PASSWORD=1")
+    return data
+
+
+def test_node_without_the_data_fetches_it_from_the_driver(
+    cluster, folder, settings, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.setenv("BREAKHIS_CACHE", str(tmp_path / "cache of the node"))
+    monkeypatch.delenv("BREAKHIS_ROOT", raising=False)
+    source = ray.remote(Source).options(num_cpus=0).remote({"data": Shelf(folder)})
+    absent = Path("/on/the/driver/only")
+    assignment = Assignment(0, RunRequest("binary"), settings, settings.log_dir / "w.log")
+    order = NodeOrder(assignment, "name: binary\n", absent, "the driver", {})
+    here = RayNode(order, source).at_home()
+    copied = sorted(here.request.data.rglob("*.*"))
+    assert [f.name for f in copied if f.name != ".complete"] == [f"{n}.png" for n in range(5)]
+    assert (here.request.data / "BreaKHis_v1" / "3.png").read_bytes() == bytes([3]) * 1000
+    assert here.settings.state_dir.parent.name == "nodes"
+    assert Path(here.request.study).read_text() == "name: binary\n"
+
+
+def test_fetch_that_was_cut_off_goes_on(folder, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("breakhis_search.engines.shipping.CHUNK_BYTES", 2000)
+    shelf, asked = Shelf(folder), []
+
+    def reads(names: Any) -> dict[str, bytes]:
+        asked.append(list(names))
+        if len(asked) == 2:
+            raise ConnectionError
+        return shelf.read(names)
+
+    target = tmp_path / "copy"
+    with pytest.raises(ConnectionError):
+        fetch(shelf.listing(), reads, target)
+    fetch(shelf.listing(), reads, target)
+    assert [len(names) for names in asked] == [2, 2, 2, 1]
+    assert fetch(shelf.listing(), reads, target) == target
+    assert len(asked) == 4, "what is complete is not asked for again"
+
+
+def test_shelf_gives_nothing_else(folder) -> None:
+    for name in ("secret.env", "../data/secret.env", "/etc/passwd"):
+        with pytest.raises(EngineError, match="not to be had"):
+            Shelf(folder).read([name])
