@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -138,7 +139,7 @@ def _alone(context: StudyContext) -> AbstractContextManager[None]:
 
 def _wait_for_others(study: optuna.Study) -> bool:
     """Wait a moment for trials that are not this process's; ``False`` where there is no such."""
-    if not _running(study):
+    if not study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         return False
     time.sleep(_LOOK_EVERY_S)
     return True
@@ -189,8 +190,8 @@ def _used(study: optuna.Study) -> int:
     return sum(map(counts_towards_budget, study.get_trials(deepcopy=False)))
 
 
-def _running(study: optuna.Study) -> list[FrozenTrial]:
-    return study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+def _in_state(trials: Sequence[FrozenTrial], state: TrialState) -> list[FrozenTrial]:
+    return [trial for trial in trials if trial.state == state]
 
 
 @dataclass(frozen=True)
@@ -215,13 +216,17 @@ class TakenTrial:
     def next(cls, study: optuna.Study, context: StudyContext, stage: Stage) -> TakenTrial | None:
         """Take over a trial that was left, or else ask for a new one if the stage has room."""
         with _alone(context):
-            running = _running(study)
-            left = set(cut_off_trials(running, context.leases))
-            for trial in running:
-                taken = cls._take_over(study, context, trial) if trial.number in left else None
+            trials = study.get_trials(deepcopy=False)  # once: others wait for their turn
+            left = set(cut_off_trials(_in_state(trials, TrialState.RUNNING), context.leases))
+            for trial in (t for t in trials if t.number in left):
+                taken = cls._take_over(study, context, trial)
                 if taken is not None:
                     return taken
-            if _used(study) + len(running) >= stage.until or why_stopped(study, context):
+            if left:
+                trials = study.get_trials(deepcopy=False)
+            begun = len(_in_state(trials, TrialState.RUNNING))
+            used = sum(map(counts_towards_budget, trials))
+            if used + begun >= stage.until or reason_to_stop(trials, context.config.search):
                 return None
             return cls.ask(study, context)
 
