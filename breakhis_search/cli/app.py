@@ -260,18 +260,66 @@ def card(
     card_command(_without_version(study), version=version, demo=demo, out=out, as_json=as_json)
 
 
+@app.command(epilog="Example: python -m breakhis_search report --study binary")
+def report(
+    study: Annotated[str, typer.Option("--study", "-s", help="Study, or study@vN.")],
+    out: Annotated[
+        Path | None, typer.Option(help="HTML file (default: mlruns/reports/STUDY.html).")
+    ] = None,
+) -> None:
+    """Write one page about a study that works offline, and the same in Markdown."""
+    from breakhis_search.cli.report import report_command
+
+    report_command(study, out=out)
+
+
 @app.command(epilog="Example: python -m breakhis_search predict --study binary slide.png")
 def predict(
     study: Study,
     images: Annotated[list[Path], typer.Argument(help="Image files or folders.")],
     version: Annotated[str | None, typer.Option(help="Version (default: the champion).")] = None,
     demo: Annotated[bool, typer.Option("--demo", help="The demo's registered model.")] = False,
+    out: Annotated[Path | None, typer.Option(help="CSV file to write all answers to.")] = None,
+    explain: Annotated[
+        bool,
+        typer.Option("--explain", help="Write each image with a map of the reasons (Grad-CAM)."),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Score images with the registered model."""
+    """Score images with the registered model; exit 3 where some could not be scored."""
     from breakhis_search.cli.models import predict_command
 
-    predict_command(_without_version(study), images, version=version, demo=demo, as_json=as_json)
+    predict_command(
+        _without_version(study),
+        images,
+        version=version,
+        demo=demo,
+        as_json=as_json,
+        out=out,
+        explains=explain,
+    )
+
+
+@app.command(epilog="Example: python -m breakhis_search serve --study binary --port 5001")
+def serve(
+    study: Study,
+    version: Annotated[str | None, typer.Option(help="Version (default: the champion).")] = None,
+    alias: Annotated[
+        str | None, typer.Option(help="Alias, such as challenger (default: champion).")
+    ] = None,
+    demo: Annotated[bool, typer.Option("--demo", help="The demo's registered model.")] = False,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; anyone who reaches it may ask.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port on this machine.")] = 5001,
+) -> None:
+    """Answer images over HTTP with the registered model (MLflow's scoring server)."""
+    from breakhis_search.cli.models import serve_command
+    from breakhis_search.workflow.serving import ServeRequest
+
+    if version is not None and alias is not None:
+        raise typer.BadParameter("--version and --alias both pin one: give one of them")
+    serve_command(ServeRequest(_without_version(study), version, alias, demo, host, port))
 
 
 @app.command(epilog="Example: python -m breakhis_search status --json")

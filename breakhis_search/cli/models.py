@@ -7,15 +7,22 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import typer
+
 from breakhis_search.cli import console
+from breakhis_search.errors import DataError
 from breakhis_search.settings import read_settings
 
 if TYPE_CHECKING:
     from breakhis_search.workflow.prediction import Answer
     from breakhis_search.workflow.promotion import PromotionRequest
+    from breakhis_search.workflow.serving import ServeRequest
 
 _PROBABILITY = "probability_"
-_NO_CLASS = ("image", "label")
+_NO_CLASS = ("image", "label", "explanation")
+_SHOWN = 20
+
+EXIT_SOME_NOT_SCORED = 3
 _LABEL_NOTE = (
     "label: decided as the model was scored out-of-fold (by the threshold named above, or before"
     " calibration), so it need not be the most probable class"
@@ -107,18 +114,62 @@ def history_command(studies: Sequence[str], *, as_json: bool) -> None:
 
 
 def predict_command(
-    study: str, images: Sequence[Path], *, version: str | None, demo: bool, as_json: bool
+    study: str,
+    images: Sequence[Path],
+    *,
+    version: str | None,
+    demo: bool,
+    as_json: bool,
+    out: Path | None,
+    explains: bool,
 ) -> None:
-    """Score images; bad ones are named and make the exit code 1, the others are scored."""
-    from breakhis_search.workflow.prediction import not_scored, predict_images
+    """Score images; bad ones are named and make the exit code 3, the others are scored."""
+    from breakhis_search.workflow.prediction import predict_images
 
-    answer = predict_images(study, images, read_settings(), version=version, demo=demo)
+    with console.progress_bar("scoring images", quiet=as_json) as progress:
+        answer = predict_images(
+            study,
+            images,
+            read_settings(),
+            version=version,
+            demo=demo,
+            explain_in=_explained(out) if explains else None,
+            progress=progress,
+        )
+    if out is not None:
+        _write_table(answer, out)
     if as_json:
         console.print_json(_answer_as_json(answer))
     else:
-        _print_answer(answer)
+        _print_answer(answer, out=out)
+        if answer.unexplained:
+            console.warn(f"no maps: {answer.unexplained}")
+        for path, why in answer.bad.items():
+            console.warn(f"not scored: {path} ({why})")
     if answer.bad:
-        raise not_scored(answer.bad, of=len(answer.bad) + len(answer.table))
+        raise typer.Exit(EXIT_SOME_NOT_SCORED)
+
+
+def _explained(out: Path | None) -> Path:
+    """The folder of the maps: beside the table, or here."""
+    return Path("explained") if out is None else out.with_name(f"{out.stem}_explained")
+
+
+def _write_table(answer: Answer, out: Path) -> None:
+    """Write all answers as CSV, with what is doubted of each and what was not scored."""
+    import pandas as pd
+
+    doubts = ["; ".join(answer.doubts.get(path, ())) for path in answer.table["image"]]
+    model = f"{answer.model.name} version {answer.model.version}"
+    scored = answer.table.assign(model=model, doubts=doubts, not_scored="")
+    bad = pd.DataFrame({"image": list(answer.bad), "not_scored": list(answer.bad.values())})
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        pd.concat([scored, bad], ignore_index=True).to_csv(out, index=False)
+    except OSError as error:
+        raise DataError(
+            f"{out} cannot be written ({error.strerror})", remedy="name another file with --out"
+        ) from error
 
 
 def _answer_as_json(answer: Answer) -> dict[str, object]:
@@ -132,10 +183,11 @@ def _answer_as_json(answer: Answer) -> dict[str, object]:
             for record in answer.table.to_dict("records")
         ],
         "bad": answer.bad,
+        "unexplained": answer.unexplained,
     }
 
 
-def _print_answer(answer: Answer) -> None:
+def _print_answer(answer: Answer, *, out: Path | None) -> None:
     if answer.model.demo:
         console.print_demo_banner()
     names = [str(c).removeprefix(_PROBABILITY) for c in answer.table if str(c) not in _NO_CLASS]
@@ -152,11 +204,17 @@ def _print_answer(answer: Answer) -> None:
         ]
     files = _short_names(answer.table["image"].tolist())
     rows = [[f, label, *c] for f, label, c in zip(files, labels, cells, strict=True)]
+    hidden = max(0, len(rows) - _SHOWN) if out is not None else 0
+    if hidden:
+        rows = rows[:_SHOWN]
     right = names if columns is names else ()
     notes = [_LABEL_NOTE] if labels != [names[k] for k in chances.argmax(axis=1)] else []
     console.print_table(
         answer.model.in_words(), ["image", "label", *columns], rows, right=right, notes=notes
     )
+    if out is not None:
+        more = f", {hidden} more than here" if hidden else ""
+        console.tell(f"{len(files)} answers in {out}{more}")
     for doubt, paths in _by_doubt(answer.doubts).items():
         few = f"{paths[0]} and {len(paths) - 1} more" if len(paths) > 1 else paths[0]
         console.warn(f"{few}: {doubt}")
@@ -175,6 +233,15 @@ def _by_doubt(doubts: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
         for reason in reasons:
             found.setdefault(reason, []).append(Path(path).name)
     return found
+
+
+def serve_command(request: ServeRequest) -> None:
+    """Serve a version over HTTP until Ctrl-C."""
+    from breakhis_search.workflow.serving import serve_model
+
+    if request.demo:
+        console.print_demo_banner()
+    serve_model(request, read_settings(), console.tell)
 
 
 def ui_command(port: int) -> None:

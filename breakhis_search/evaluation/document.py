@@ -16,27 +16,31 @@ from plotly.offline import get_plotlyjs
 from breakhis_search.evaluation.style import FONT_FAMILY, REFERENCE_COLOR, TEXT_COLOR
 
 _STYLE = f"""
-:root {{ color-scheme: light; }}
+:root {{ color-scheme: light dark; --paper: #fff; --ink: {TEXT_COLOR}; --faint: #595959;
+  --rule: #ddd; --line: #e5e5e5; }}
+@media (prefers-color-scheme: dark) {{ :root {{ --paper: #16181c; --ink: #e4e4e4; --faint: #a8a8a8;
+  --rule: #444; --line: #33363c; }} }}
 * {{ box-sizing: border-box; }}
-body {{ margin: 0 auto; max-width: 1240px; padding: 16px; background: #fff; color: {TEXT_COLOR};
+body {{ margin: 0 auto; max-width: 1240px; padding: 16px; background: var(--paper);
+  color: var(--ink);
   font: 15px/1.5 {FONT_FAMILY}; }}
 h1 {{ font-size: 1.5rem; line-height: 1.25; margin: .5rem 0; overflow-wrap: anywhere; }}
-h2 {{ font-size: 1.15rem; margin: 2.2rem 0 .3rem; border-top: 1px solid #ddd; padding-top: 1rem; }}
+h2 {{ font-size: 1.15rem; margin: 2.2rem 0 .3rem; border-top: 1px solid var(--rule); padding-top: 1rem; }}
 p {{ margin: .3rem 0 .8rem; max-width: 75ch; }}
-.note {{ color: #595959; }}
+.note {{ color: var(--faint); }}
 .absent {{ border-left: 3px solid {REFERENCE_COLOR}; padding-left: .7rem; }}
 .table {{ overflow-x: auto; margin: .5rem 0 1rem; }}
 table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; }}
-th, td {{ padding: .25rem .9rem .25rem 0; border-bottom: 1px solid #e5e5e5; text-align: right;
+th, td {{ padding: .25rem .9rem .25rem 0; border-bottom: 1px solid var(--line); text-align: right;
   vertical-align: top; }}
 th:first-child, .facts td {{ text-align: left; }}
 thead th {{ vertical-align: bottom; }}
 tbody th {{ font-weight: 400; }}
-.facts th {{ color: #595959; white-space: nowrap; }}
+.facts th {{ color: var(--faint); white-space: nowrap; }}
 .facts td {{ overflow-wrap: anywhere; }}
 code {{ overflow-wrap: anywhere; font-size: .85em; }}
-.interval {{ color: #595959; white-space: nowrap; font-size: .85em; }}
-.level {{ font-weight: 400; color: #595959; }}
+.interval {{ color: var(--faint); white-space: nowrap; font-size: .85em; }}
+.level {{ font-weight: 400; color: var(--faint); }}
 .levels {{ display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1rem; max-width: 105ch;
   margin: .5rem 0 1rem; }}
 .levels dt {{ font-family: ui-monospace, monospace; font-size: .85em; line-height: 1.8; }}
@@ -45,22 +49,25 @@ code {{ overflow-wrap: anywhere; font-size: .85em; }}
 .scores th, .scores td {{ text-align: left; }}
 .after-2-counts :is(th, td):is(:nth-child(2), :nth-child(3)) {{ text-align: right; }}
 sup {{ line-height: 0; }}
-:is(.scores, .heat) th:first-child {{ position: sticky; left: 0; background: #fff; }}
-.heat td {{ padding: .3rem .7rem; border: 2px solid #fff; min-width: 7rem; }}
+:is(.scores, .heat) th:first-child {{ position: sticky; left: 0; background: var(--paper); }}
+.heat td {{ padding: .3rem .7rem; border: 2px solid var(--paper); min-width: 7rem; }}
 .heat thead th {{ padding-right: .7rem; }}
 .heat b {{ display: block; font-weight: 600; line-height: 1.5rem; }}
 .heat i {{ display: block; font-style: normal; font-size: .85rem; line-height: 1.15rem; }}
-.heat small {{ display: block; color: #333; white-space: nowrap; font-size: .75rem;
+.heat small {{ display: block; color: var(--ink); white-space: nowrap; font-size: .75rem;
   line-height: 1rem; }}
 .heat tbody th {{ padding: .3rem .3rem .3rem 0; border: 0; }}
 .heat tbody th div {{ display: flex; justify-content: space-between; gap: 1.5rem; }}
-.heat .legend {{ text-align: right; white-space: nowrap; color: #595959; font-size: .85rem; }}
+.heat .legend {{ text-align: right; white-space: nowrap; color: var(--faint); font-size: .85rem; }}
 .heat .legend b {{ font-weight: 400; }}
 @media (max-width: 640px) {{ .heat .legend {{ display: none; }} }}
 .figures {{ display: grid; gap: 16px 24px;
   grid-template-columns: repeat(auto-fill, minmax(min(100%, 480px), 1fr)); }}
 .figures.single {{ grid-template-columns: 100%; }}
-.figures > div {{ min-width: 0; }}
+.figures > div {{ min-width: 0; background: #fff; border-radius: 6px; }}
+pre {{ white-space: pre-wrap; overflow-wrap: anywhere; font-size: .85em; }}
+@media print {{ body {{ max-width: none; padding: 0; }} h2 {{ break-after: avoid; }}
+  .figures > div, tr {{ break-inside: avoid; }} .modebar {{ display: none !important; }} }}
 """
 
 _POLICY = (
@@ -68,6 +75,7 @@ _POLICY = (
 )
 
 
+# The figures are drawn on white whatever the page is: their colours were chosen on it.
 # The scroll bar may appear after the first figures were drawn, and takes some of their width.
 _RESIZE = (
     "addEventListener('load', () => document.querySelectorAll('.plotly-graph-div')"

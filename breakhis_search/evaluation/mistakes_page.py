@@ -45,10 +45,10 @@ _STYLE = f"""
 .case .pair {{ display: grid; grid-template-columns: 1fr 1fr; gap: 6px; }}
 .case svg {{ display: block; width: 100%; height: auto; background: #eee; }}
 .case .unmapped {{ display: flex; align-items: center; padding: 0 1rem; background: #f3f3f3;
-  color: #595959; font-size: .85rem; }}
+  color: var(--faint); font-size: .85rem; }}
 .case figcaption {{ margin-top: .35rem; font-size: .9rem; line-height: 1.4;
   overflow-wrap: anywhere; }}
-.case code {{ color: #595959; }}
+.case code {{ color: var(--faint); }}
 .scale {{ display: flex; align-items: center; gap: .6rem; font-size: .85rem; margin: .6rem 0;
   flex-wrap: wrap; }}
 .scale span.bar {{ width: 120px; height: 14px; border: 1px solid {REFERENCE_COLOR}; }}
@@ -112,19 +112,31 @@ def build_mistakes_page(
     Raises:
         DataError: The trials did not score the same images.
     """
-    mistakes = most_confident_mistakes(table)
+    gallery = build_gallery(table, image_of=image_of, explanations=explanations)
     body = "".join(
         [
-            f"<style>{_STYLE}</style><h1>{escape(title)}</h1>",
+            f"<h1>{escape(title)}</h1>",
             facts_table(subtitle_facts),
-            f"<h2>The most confident mistakes</h2>{_extent_html(table, mistakes)}",
-            _gallery_html(table, mistakes, image_of, explanations) if mistakes else "",
+            f"<h2>The most confident mistakes</h2>{gallery}",
             f"<h2>What is taken for what</h2>{_pairs_html(table)}",
             f"<h2>Patients that are always wrong</h2>{_hard_html(table, tables_of_trials)}",
             f"<h2>Patient by patient</h2>{_strips_html(table)}",
         ]
     )
     return document(escape(title), body)
+
+
+def build_gallery(table: pd.DataFrame, *, image_of: ImageOf, explanations: Explanations) -> str:
+    """Return the most confident mistakes as a part of a page, with its style.
+
+    Args:
+        table: As for :func:`build_mistakes_page`.
+        image_of: As there.
+        explanations: As there.
+    """
+    mistakes = most_confident_mistakes(table)
+    pictures = _gallery_html(table, mistakes, image_of, explanations) if mistakes else ""
+    return f"<style>{_STYLE}</style>{_extent_html(table, mistakes)}{pictures}"
 
 
 def _extent_html(table: pd.DataFrame, mistakes: list[Mistake]) -> str:

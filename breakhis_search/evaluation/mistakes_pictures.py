@@ -66,6 +66,21 @@ def map_uri(places: FloatArray) -> str:
     return _uri("image/png", _encode(".png", _colour(small)))
 
 
+def blend(image: ByteArray, places: FloatArray) -> ByteArray:
+    """Return an image with a map over it, uint8 [h, w, 3] RGB, of the image's own size.
+
+    Args:
+        image: uint8 [h, w, 3] RGB.
+        places: float32 [h', w'] in [0, 1], of the whole image at any size.
+    """
+    height, width = image.shape[:2]
+    grown = cv2.resize(places.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
+    colour = _colour(grown).astype(np.float32)
+    opacity = colour[..., 3:] / 255
+    mixed = opacity * colour[..., :3] + (1 - opacity) * image
+    return np.rint(mixed).astype(np.uint8)
+
+
 def _colour(values: FloatArray) -> ByteArray:
     """Return colour and opacity of values in [0, 1], uint8 [..., 4] RGBA.
 

@@ -48,7 +48,7 @@ class BreastHistologyClassifier(PythonModel):  # type: ignore[misc]  # mlflow ha
         import keras
 
         config = context.model_config
-        self._classes: list[str] = list(config["class_names"])
+        self.classes: list[str] = list(config["class_names"])
         self._size_px = (int(config["height_px"]), int(config["width_px"]))
         self._correction = np.array(config["prior_correction"], dtype=np.float64)
         self._temperature = float(config["temperature"])
@@ -58,7 +58,7 @@ class BreastHistologyClassifier(PythonModel):  # type: ignore[misc]  # mlflow ha
         if config["stain"] is not None:
             self._stain = importlib.import_module(f"{config['package']}.stain")
             self._reference = self._stain.StainReference.from_dict(config["stain"])
-        self._model = keras.models.load_model(
+        self.network = keras.models.load_model(
             context.artifacts["model"], compile=False, safe_mode=True
         )
 
@@ -76,15 +76,15 @@ class BreastHistologyClassifier(PythonModel):  # type: ignore[misc]  # mlflow ha
             decided = self._decide("patient", means, _mean_by(patients, _softmax(logits)))
             parts.append(self._answer("patient_", means, decided))
         if params and params.get("logits"):
-            parts.append(pd.DataFrame(logits, columns=[f"logit_{c}" for c in self._classes]))
+            parts.append(pd.DataFrame(logits, columns=[f"logit_{c}" for c in self.classes]))
         return pd.concat(parts, axis=1)
 
     def _score(self, images: list[Any]) -> Any:
         """Logits of up to ``BATCH_SIZE`` images, float64 [n, K]."""
-        batch = np.stack([self._prepare(image) for image in images]).astype(np.float32)
-        return np.asarray(self._model.predict_on_batch(batch), dtype=np.float64)
+        batch = np.stack([self.prepare(image) for image in images]).astype(np.float32)
+        return np.asarray(self.network.predict_on_batch(batch), dtype=np.float64)
 
-    def _prepare(self, image: Any) -> Any:
+    def prepare(self, image: Any) -> Any:
         """Pixels of an image as the model was trained on them, [height, width, 3] in 0-255."""
         pixels = self._images.prepare(_bytes_of(image), *self._size_px)
         return self._stain.normalize_stain(pixels, self._reference) if self._stain else pixels
@@ -93,14 +93,14 @@ class BreastHistologyClassifier(PythonModel):  # type: ignore[misc]  # mlflow ha
         """Class index of every row, int [n], at level ``image`` or ``patient``."""
         if self._decision["rule"] == "argmax":
             return uncalibrated.argmax(axis=1)
-        positive = self._classes.index(self._decision["class"])
+        positive = self.classes.index(self._decision["class"])
         is_positive = calibrated[:, positive] >= float(self._decision[level])
         return np.where(is_positive, positive, 1 - positive)
 
     def _answer(self, prefix: str, probabilities: Any, decided: Any) -> pd.DataFrame:
-        columns = [f"{prefix}probability_{c}" for c in self._classes]
+        columns = [f"{prefix}probability_{c}" for c in self.classes]
         answer = pd.DataFrame(probabilities, columns=columns)
-        answer.insert(0, f"{prefix}label", [self._classes[i] for i in decided])
+        answer.insert(0, f"{prefix}label", [self.classes[i] for i in decided])
         return answer
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,7 @@ import yaml
 from breakhis_search.data.images import ImageDecodeError, read_rgb
 from breakhis_search.evaluation.document import Section
 from breakhis_search.evaluation.intervals import Intervals
-from breakhis_search.evaluation.mistakes_page import build_mistakes_page
+from breakhis_search.evaluation.mistakes_page import build_gallery, build_mistakes_page
 from breakhis_search.evaluation.page import build_trial_page, trial_data_files
 from breakhis_search.evaluation.predictions import write_parquet
 from breakhis_search.tracking import keys
@@ -75,14 +75,13 @@ def write_findings(
     """The page on the mistakes of a finalist, and the tables of its analysis."""
     paths = context.split.table["path"]
     row_of = dict(zip(paths, range(len(paths)), strict=True))
-    page = build_mistakes_page(
-        table,
-        title=f"{title}: mistakes",
-        subtitle_facts=facts,
-        image_of=lambda path: _picture(context, path, row_of[path]),
-        explanations=findings.explanations,
-    )
+    shown: dict[str, Any] = {
+        "image_of": lambda path: _picture(context, path, row_of[path]),
+        "explanations": findings.explanations,
+    }
+    page = build_mistakes_page(table, title=f"{title}: mistakes", subtitle_facts=facts, **shown)
     _write(folder / keys.ARTIFACT_MISTAKES, page)
+    _write(folder / keys.ARTIFACT_GALLERY, build_gallery(table, **shown))
     for name, frame in findings.frames.items():
         _write_frame(folder / name, frame)
 

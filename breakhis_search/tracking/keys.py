@@ -80,6 +80,9 @@ EPOCH = "epoch/"
 
 ARTIFACT_PAGE = "figures/trial.html"
 ARTIFACT_MISTAKES = "figures/mistakes.html"
+ARTIFACT_GALLERY = "figures/mistakes_gallery.html"  # a part of that page, for the report
+ARTIFACT_HISTORY = "figures/history.csv"
+ARTIFACT_REPORT = "report"
 ARTIFACT_PREDICTIONS = "predictions/predictions.parquet"
 ARTIFACT_SEALED = "sealed_test"
 ARTIFACT_CONFIG = "study.yaml"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,8 @@ from breakhis_search.tracking import keys
 from breakhis_search.tracking.store import open_store, tracking_errors
 from breakhis_search.workflow.loading import load_verified
 
+Progress = Callable[[int, int], None]
+
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"}
 _BATCH = 64
 _PERHAPS_SEALED = (
@@ -39,12 +41,14 @@ class Answer:
         table: ``image``, ``label`` and ``probability_<class>`` of every image that was scored.
         doubts: By path, why a scored image may be none that the model is made for.
         bad: Why, by path, for every image that was not scored.
+        unexplained: Why there are no maps although they were asked for, in words.
     """
 
     model: VersionFacts
     table: pd.DataFrame
     doubts: dict[str, tuple[str, ...]]
     bad: dict[str, str]
+    unexplained: str = ""
 
 
 def model_name_of(study: str, settings: Settings, *, demo: bool) -> str:
@@ -60,10 +64,21 @@ def predict_images(
     *,
     version: str | None = None,
     demo: bool = False,
+    explain_in: Path | None = None,
+    progress: Progress = lambda *_: None,
 ) -> Answer:
     """Score image files, and all images in folders, with the champion (or a named version).
 
     Whatever can be wrong with the files or the version is found before Keras is loaded.
+
+    Args:
+        study: Whose model.
+        places: Image files and folders.
+        settings: Where things are.
+        version: Number of a version; by default the champion.
+        demo: Whether the demo's model is meant.
+        explain_in: Folder for pictures of where the model found reasons for its label.
+        progress: Called with (images scored, images in all).
 
     Raises:
         RegistryError: There is no such model or version.
@@ -78,12 +93,13 @@ def predict_images(
         raise not_scored(bad, of=len(files))
     client = open_store(settings)
     with tracking_errors(settings.tracking_uri):
-        found = _find(client, name, version, study)
+        found = find_registered(client, name, study, version=version)
         facts = read_facts(client, found, client.get_registered_model(name).aliases)
         learned = _patients_learned_from(client, found)
     doubts = {str(f): (*_doubts(f, facts), *_acquaintance(f, learned)) for f in good}
-    table = _score(good, found, settings)
-    return Answer(facts, table, {path: d for path, d in doubts.items() if d}, bad)
+    table, unexplained = _score(good, found, settings, explain_in, progress)
+    told = {path: reasons for path, reasons in doubts.items() if reasons}
+    return Answer(facts, table, told, bad, unexplained)
 
 
 def not_scored(bad: Mapping[str, str], *, of: int) -> DataError:
@@ -147,37 +163,61 @@ def _acquaintance(file: Path, learned: frozenset[str]) -> tuple[str, ...]:
     return (_PERHAPS_SEALED,)
 
 
-def _score(files: Sequence[Path], version: Any, settings: Settings) -> pd.DataFrame:
+def _score(
+    files: Sequence[Path],
+    version: Any,
+    settings: Settings,
+    explain_in: Path | None,
+    progress: Progress,
+) -> tuple[pd.DataFrame, str]:
+    """Answers for all files, and why there are no maps, if there are none."""
     with tracking_errors(settings.tracking_uri):
         model = load_verified(version)
-    batches = (files[i : i + _BATCH] for i in range(0, len(files), _BATCH))
-    parts: list[pd.DataFrame] = [
-        model.predict(pd.DataFrame({"image": [f.read_bytes() for f in batch]})) for batch in batches
-    ]
+    parts: list[pd.DataFrame] = []
+    unexplained = ""
+    for start in range(0, len(files), _BATCH):
+        batch = files[start : start + _BATCH]
+        part = model.predict(pd.DataFrame({"image": [f.read_bytes() for f in batch]}))
+        if explain_in is not None:
+            from breakhis_search.serving.explanation import explain
+
+            classifier = model.unwrap_python_model()
+            pictures, unexplained = explain(classifier, batch, list(part["label"]), explain_in)
+            part = part.assign(explanation=pictures)
+        parts.append(part)
+        progress(min(start + _BATCH, len(files)), len(files))
     table = pd.concat(parts, ignore_index=True)
     table.insert(0, "image", [str(f) for f in files])
-    return table
+    return table, unexplained
 
 
-def _find(client: Any, name: str, version: str | None, study: str) -> Any:
-    """The version that was asked for, or the champion."""
+def find_registered(
+    client: Any, name: str, study: str, *, version: str | None = None, alias: str | None = None
+) -> Any:
+    """Return the version that was asked for by number or alias; by default the champion.
+
+    Raises:
+        RegistryError: There is no such version; what there is instead is named.
+        TrackingError: MLflow refuses.
+    """
     from mlflow.exceptions import MlflowException
 
     try:
         return (
             client.get_model_version(name, version)
             if version
-            else client.get_model_version_by_alias(name, CHAMPION)
+            else client.get_model_version_by_alias(name, alias or CHAMPION)
         )
     except MlflowException as error:
         if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             raise TrackingError(f"MLflow refused ({str(error).splitlines()[0]})") from error
-        raise _no_such_version(client, name, version, study) from error
+        wanted = f"version {version}" if version else alias or CHAMPION
+        raise _no_such_version(client, name, wanted, study) from error
 
 
-def _no_such_version(client: Any, name: str, version: str | None, study: str) -> RegistryError:
+def _no_such_version(client: Any, name: str, wanted: str, study: str) -> RegistryError:
     """The error that names what there is instead."""
-    what = f"{name} has no {'version ' + version if version else 'champion'}"
+    what = f"{name} has no {wanted}"
     known = sorted(
         (str(v.version) for v in client.search_model_versions(f"name = '{name}'")), key=int
     )
@@ -194,7 +234,7 @@ def _no_such_version(client: Any, name: str, version: str | None, study: str) ->
     return RegistryError(
         what,
         expected=f"one of its versions: {', '.join(known)}",
-        received=f"version {chosen}, which is {role}" if version is None else None,
+        received=f"version {chosen}, which is {role}" if wanted == CHAMPION else None,
         remedy=f"add --version {chosen}, or ask `promote` to make it champion",
     )
 

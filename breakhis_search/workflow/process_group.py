@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import tempfile
 import time
+import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import IO
@@ -68,6 +70,33 @@ def serve_group(
             raise _failure(code, log, start_timeout_s)
 
 
+def answers(url: str) -> bool:
+    """Tell whether a server of this machine answers at an address."""
+    try:
+        with urllib.request.urlopen(url, timeout=1):  # noqa: S310 - http on loopback
+            return True
+    except OSError:
+        return False
+
+
+def require_free(host: str, port: int) -> None:
+    """Raise unless a server can be started there.
+
+    Raises:
+        TrackingError: The port is taken, or this user may not use it.
+    """
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise TrackingError(
+                f"port {port} cannot be used ({error.strerror})",
+                expected="a free port",
+                remedy=f"try --port {port + 1 if port < 65535 else 5000}",
+            ) from error
+
+
 @contextmanager
 def _stops_noted() -> Iterator[list[int]]:
     """Collect the signals that ask this process to end, instead of ending by them.
@@ -109,9 +138,9 @@ def _failure(code: int | None, log: IO[bytes], start_timeout_s: float) -> Tracki
     log.seek(0)
     words = log.read().decode(errors="replace").strip()[-_LAST_CHARACTERS:]
     what = (
-        f"the MLflow server did not answer within {start_timeout_s:.0f} s"
+        f"the server did not answer within {start_timeout_s:.0f} s"
         if code is None
-        else f"the MLflow server ended with exit code {code}"
+        else f"the server ended with exit code {code}"
     )
     return TrackingError(
         what,

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import os
-import socket
 import sys
-import urllib.request
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from breakhis_search.errors import TrackingError
 from breakhis_search.settings import Settings, mask_password
 from breakhis_search.tracking.store import open_store, tracking_errors
-from breakhis_search.workflow.process_group import serve_group
+from breakhis_search.workflow.process_group import answers, require_free, serve_group
 
 HOST = "127.0.0.1"
 
@@ -33,13 +30,13 @@ def serve_ui(settings: Settings, *, port: int, say: Callable[[str], None]) -> No
     if not settings.has_local_store:
         say(f"Runs are kept by a server: open {mask_password(settings.tracking_uri)}")
         return
-    _require_free(port)
+    require_free(HOST, port)
     say("starting MLflow …")
     address = f"http://{HOST}:{port}"
     serve_group(
         _command(settings, port),
         _environment(settings),
-        is_up=lambda: _answers(f"{address}/health"),
+        is_up=lambda: answers(f"{address}/health"),
         when_up=lambda: say("\n".join(_where_to_look(address, experiment))),
         start_timeout_s=_START_TIMEOUT_S,
     )
@@ -69,14 +66,6 @@ def _environment(settings: Settings) -> dict[str, str]:
     }
 
 
-def _answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=1):  # noqa: S310 - http on loopback
-            return True
-    except OSError:
-        return False
-
-
 def _where_to_look(address: str, experiment: Any | None) -> Iterator[str]:
     yield f"MLflow UI on {address} (Ctrl-C ends it)"
     if experiment is not None:
@@ -84,16 +73,3 @@ def _where_to_look(address: str, experiment: Any | None) -> Iterator[str]:
         yield f"  runs of {experiment.name}: {runs}"
     yield f"  registered models: {address}/#/models{_MODEL_TRAINING}"
     yield 'On any other page choose "Model training" at the top left, not "GenAI".'
-
-
-def _require_free(port: int) -> None:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, port))
-        except OSError as error:
-            raise TrackingError(
-                f"port {port} cannot be used ({error.strerror})",
-                expected="a free port",
-                remedy=f"try --port {port + 1 if port < 65535 else 5000}",
-            ) from error

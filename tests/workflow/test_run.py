@@ -298,10 +298,31 @@ def test_predict_names_a_bad_image_and_scores_the_others(searched, capsys, tmp_p
     good, bad = next(searched.demo.rglob("*.png")), tmp_path / "bad.png"
     bad.write_text("not an image")
     code = searched.run("predict", "--study", "binary", "--demo", str(good), str(bad), "--json")
-    out = capsys.readouterr()
-    assert code == 1
-    assert len(json.loads(out.out)["predictions"]) == 1
-    assert "bad.png" in out.err
+    answer = json.loads(capsys.readouterr().out)
+    assert code == 3
+    assert len(answer["predictions"]) == 1
+    assert list(answer["bad"]) == [str(bad)]
+
+
+def test_predict_writes_a_table_and_maps_of_the_reasons(searched, capsys, tmp_path):
+    images = sorted(searched.demo.rglob("*.png"))[:3]
+    bad = tmp_path / "bad.png"
+    bad.write_text("not an image")
+    out = tmp_path / "answers.csv"
+    given = [str(image) for image in (*images, bad)]
+    arguments = ("predict", "--study", "binary", "--demo", *given, "--out", str(out), "--explain")
+    assert searched.run(*arguments) == 3
+    told = capsys.readouterr().out
+    assert f"3 answers in {out}" in told
+    assert f"not scored: {bad}" in told
+    table = pd.read_csv(out)
+    assert table["image"].tolist() == given
+    assert table["not_scored"].notna().tolist() == [False, False, False, True]
+    assert set(table["label"].dropna()) <= {"benign", "malignant"}
+    for image, file in zip(images, table["explanation"], strict=False):
+        assert Path(file).parent == tmp_path / "answers_explained"
+        overlay, original = cv2.imread(file), cv2.imread(str(image))
+        assert overlay.shape == original.shape
 
 
 def test_status_shows_studies_and_models(searched, capsys):

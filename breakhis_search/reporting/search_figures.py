@@ -1,0 +1,242 @@
+"""Figures of a whole search: how it went, what mattered, what was tried."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import optuna
+import pandas as pd
+import plotly.graph_objects as go
+from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.trial import FrozenTrial, TrialState
+
+from breakhis_search.evaluation.style import (
+    OKABE_ITO,
+    RATE_COLORSCALE,
+    REFERENCE_COLOR,
+    build_template,
+    label_of,
+    series_color,
+)
+
+HEIGHT_PX = 420
+BAR_PX = 26
+SLICES = 8
+"""So many hyperparameters, the most important ones, have a figure of their own."""
+
+_ENOUGH = 4
+"""Complete trials without which importance says nothing."""
+
+
+def history_figure(trials: Sequence[FrozenTrial], title: str) -> go.Figure | None:
+    """Return the score of every trial in order, with the best so far; pruned and failed as marks.
+
+    Args:
+        trials: All trials of a study.
+        title: Of the objective, such as ``AUROC``.
+    """
+    complete = _complete(trials)
+    if not complete:
+        return None
+    figure = _figure(f"{label_of(title)} of every trial", HEIGHT_PX)
+    numbers, values = [t.number for t in complete], [float(t.value or 0.0) for t in complete]
+    _add_marks(figure, "complete", numbers, values, OKABE_ITO["blue"], "circle")
+    floor = min(values)
+    for state, name, color, symbol in (
+        (TrialState.PRUNED, "pruned (best epoch)", OKABE_ITO["orange"], "x-thin-open"),
+        (TrialState.FAIL, "failed (at the foot)", OKABE_ITO["vermillion"], "triangle-up"),
+    ):
+        ended = [t for t in trials if t.state == state]
+        if ended:
+            heights = [_best_step(t, floor) for t in ended]
+            _add_marks(figure, name, [t.number for t in ended], heights, color, symbol)
+    figure.add_scatter(
+        x=numbers,
+        y=np.maximum.accumulate(values).tolist(),
+        name="best so far",
+        mode="lines",
+        line={"color": OKABE_ITO["black"], "width": 2, "shape": "hv"},
+        hovertemplate="after trial %{x}: %{y:.4f}<extra></extra>",
+    )
+    figure.update_xaxes(title="trial")
+    figure.update_yaxes(title=label_of(title))
+    return figure
+
+
+def _best_step(trial: FrozenTrial, floor: float) -> float:
+    known = [v for v in trial.intermediate_values.values() if math.isfinite(v)]
+    return max(known) if trial.state == TrialState.PRUNED and known else floor
+
+
+def _add_marks(
+    figure: go.Figure, name: str, x: list[int], y: list[float], color: str, symbol: str
+) -> None:
+    figure.add_scatter(
+        x=x,
+        y=y,
+        name=f"{name}, {len(x)}",
+        mode="markers",
+        marker={"color": color, "symbol": symbol, "size": 8, "line": {"width": 1.5}},
+        hovertemplate=f"trial %{{x}}, {name}<br>%{{y:.4f}}<extra></extra>",
+    )
+
+
+def importances(trials: Sequence[FrozenTrial]) -> dict[str, float]:
+    """Return how much of the difference between good trials and others each hyperparameter tells.
+
+    PED-ANOVA (S. Watanabe, A. Bansal, F. Hutter, IJCAI 2023), as Optuna has it, over the
+    hyperparameters that every complete trial has; empty where too few trials say nothing.
+    """
+    complete = _complete(trials)
+    names = [n for n in common_parameters(complete) if len({t.params[n] for t in complete}) > 1]
+    if len(complete) < _ENOUGH or not names:
+        return {}
+    study = optuna.create_study(direction="maximize")
+    study.add_trials(complete)
+    evaluator = optuna.importance.PedAnovaImportanceEvaluator()
+    try:
+        found = optuna.importance.get_param_importances(study, evaluator=evaluator, params=names)
+    except (ValueError, RuntimeError):  # all scores are equal
+        return {}
+    known = {name: value for name, value in found.items() if math.isfinite(value)}
+    return dict(sorted(known.items(), key=lambda item: -item[1]))
+
+
+def importance_figure(found: Mapping[str, float]) -> go.Figure | None:
+    """Return the importances as bars, the largest on top."""
+    if not found:
+        return None
+    names = list(found)[::-1]
+    figure = _figure("What told good trials from others", 130 + BAR_PX * len(names))
+    figure.add_bar(
+        x=[found[name] for name in names],
+        y=[label_of(name) for name in names],
+        orientation="h",
+        marker_color=OKABE_ITO["blue"],
+        text=[f"{found[name]:.2f}" for name in names],
+        textposition="outside",
+        cliponaxis=False,
+        hovertemplate="%{y}: %{x:.3f}<extra></extra>",
+    )
+    figure.update_xaxes(title="share (PED-ANOVA)", rangemode="tozero")
+    return figure
+
+
+def parallel_figure(trials: Sequence[FrozenTrial], title: str) -> go.Figure | None:
+    """Return one line per complete trial through its hyperparameters, coloured by its score."""
+    complete = _complete(trials)
+    names = [n for n in common_parameters(complete) if len({t.params[n] for t in complete}) > 1]
+    if len(complete) < 2 or not names:
+        return None
+    scores = [float(t.value or 0.0) for t in complete]
+    dimensions = [{"label": label_of(title), "values": scores}]
+    dimensions += [_dimension(name, complete) for name in names]
+    figure = _figure("Every trial, a line", HEIGHT_PX + 60)
+    line = {"color": scores, "colorscale": RATE_COLORSCALE, "showscale": True, "cmin": min(scores)}
+    figure.add_parcoords(dimensions=dimensions, line=line, labelangle=-18, labelside="top")
+    figure.update_layout(margin={"l": 90, "r": 60, "t": 130, "b": 30})
+    return figure
+
+
+def _dimension(name: str, trials: Sequence[FrozenTrial]) -> dict[str, Any]:
+    kind, label = trials[0].distributions[name], label_of(name.rpartition("/")[2])
+    values = [t.params[name] for t in trials]
+    if isinstance(kind, CategoricalDistribution):
+        choices = list(dict.fromkeys(kind.choices))
+        return {
+            "label": label,
+            "values": [choices.index(v) for v in values],
+            "tickvals": list(range(len(choices))),
+            "ticktext": [label_of(str(c)) for c in choices],
+        }
+    if _is_log(kind):
+        exponents = [math.log10(float(v)) for v in values]
+        low, high = math.floor(min(exponents)), math.ceil(max(exponents))
+        ticks = list(range(low, high + 1))
+        return {
+            "label": label,
+            "values": exponents,
+            "tickvals": ticks,
+            "ticktext": [f"1e{tick}" for tick in ticks],
+        }
+    return {"label": label, "values": [float(v) for v in values]}
+
+
+def slice_figures(
+    trials: Sequence[FrozenTrial], names: Sequence[str], title: str
+) -> list[go.Figure]:
+    """Return the score against one hyperparameter each, for the first :data:`SLICES` names."""
+    return [_slice(_complete(trials), name, title) for name in list(names)[:SLICES]]
+
+
+def _slice(trials: Sequence[FrozenTrial], name: str, title: str) -> go.Figure:
+    having = [t for t in trials if name in t.params]
+    kind = having[0].distributions[name]
+    is_choice = isinstance(kind, CategoricalDistribution)
+    figure = _figure(label_of(name), HEIGHT_PX - 80)
+    figure.add_scatter(
+        x=[label_of(str(t.params[name])) if is_choice else t.params[name] for t in having],
+        y=[t.value for t in having],
+        mode="markers",
+        marker={"color": OKABE_ITO["blue"], "size": 8, "opacity": 0.7},
+        customdata=[t.number for t in having],
+        hovertemplate="trial %{customdata}<br>%{x}: %{y:.4f}<extra></extra>",
+        showlegend=False,
+    )
+    figure.update_xaxes(
+        title=label_of(name), type="category" if is_choice else "log" if _is_log(kind) else "linear"
+    )
+    figure.update_yaxes(title=label_of(title))
+    return figure
+
+
+def groups_figure(trials: pd.DataFrame, column: str, title: str) -> go.Figure | None:
+    """Return the scores of the complete trials by architecture or sampling strategy.
+
+    Args:
+        trials: Rows of the leaderboard.
+        column: ``architecture`` or ``sampling``.
+        title: Of the objective.
+    """
+    scored = trials[trials["score"].notna()]
+    groups = scored.groupby(column, sort=True)["score"]
+    if len(groups) < 2:
+        return None
+    figure = _figure(f"{label_of(title)} by {column}", HEIGHT_PX - 40)
+    for number, (name, scores) in enumerate(groups):
+        figure.add_box(
+            y=scores.tolist(),
+            name=f"{label_of(str(name))} ({len(scores)})",
+            boxpoints="all",
+            jitter=0.4,
+            pointpos=0,
+            marker={"color": series_color(number), "size": 6},
+            line={"color": REFERENCE_COLOR, "width": 1.2},
+            fillcolor="rgba(0,0,0,0)",
+        )
+    figure.update_layout(showlegend=False)
+    figure.update_yaxes(title=label_of(title))
+    return figure
+
+
+def common_parameters(trials: Sequence[FrozenTrial]) -> list[str]:
+    """Return the hyperparameters that every one of these trials has, by name."""
+    if not trials:
+        return []
+    shared = set.intersection(*(set(trial.params) for trial in trials))
+    return sorted(shared)
+
+
+def _complete(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    return [t for t in trials if t.state == TrialState.COMPLETE and t.value is not None]
+
+
+def _is_log(kind: BaseDistribution) -> bool:
+    return bool(getattr(kind, "log", False))
+
+
+def _figure(title: str, height_px: int) -> go.Figure:
+    return go.Figure(layout={"template": build_template(), "title": title, "height": height_px})

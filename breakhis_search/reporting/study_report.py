@@ -1,0 +1,352 @@
+"""The report of a study: one HTML page that works offline, and the same in Markdown.
+
+From top to bottom: the answer, how the search went and why it ended, what mattered, the finalists
+and who is tied, the winner's scores and mistakes, what it cost, what was decided, how to do it
+again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from itertools import count
+from typing import Any
+
+import pandas as pd
+from optuna.trial import FrozenTrial
+
+from breakhis_search.evaluation.document import Section, document, section_html
+from breakhis_search.evaluation.figures import (
+    confusion_figure,
+    magnification_figure,
+    pr_figure,
+    roc_figure,
+)
+from breakhis_search.evaluation.intervals import Intervals
+from breakhis_search.evaluation.learning_curves import loss_figure, score_figure
+from breakhis_search.evaluation.metrics import OBJECTIVE_TITLES, Objective
+from breakhis_search.evaluation.page_tables import class_table, facts_table, headline_table
+from breakhis_search.evaluation.patient_strips import patient_strips
+from breakhis_search.evaluation.predictions import class_names_of, is_binary
+from breakhis_search.evaluation.samples import DRAWN_LEVELS
+from breakhis_search.reporting import markdown as md
+from breakhis_search.reporting.search_cost import Cost
+from breakhis_search.reporting.search_figures import (
+    groups_figure,
+    history_figure,
+    importance_figure,
+    importances,
+    parallel_figure,
+    slice_figures,
+)
+
+DEMO_BANNER = "SYNTHETIC DEMO: drawn pictures. It shows the way and means nothing for tissue."
+
+
+@dataclass(frozen=True)
+class StudyFacts:
+    """All that a report is made from.
+
+    Attributes:
+        name: Full study name.
+        objective: What was maximised.
+        is_demo: Whether it is about synthetic images.
+        facts: What to know of the study, by name, as plain text.
+        trials: Of Optuna, all of them.
+        board: The leaderboard's rows of its search trials.
+        finalists: The judged finalists, best first: trial, architecture, sampling, score,
+            patient_score, difference, low, high, p_holm, tied, selected, parameters.
+        why_ended: Why the search ended, in words.
+        why_selected: Which finalist is selected and why, in words.
+        notes: What else must be known to read it: optimism, hard patients, alarms.
+        winner: Out-of-fold predictions of the selected finalist; ``None`` without one.
+        intervals: Of its scores.
+        winner_sections: Calibration and thresholds of the winner.
+        gallery: Its most confident mistakes, as HTML; empty where they were not kept.
+        histories: Epochs of the best trials, by what they are called.
+        cost: What it cost.
+        decisions: The decision log of the registered version, in Markdown; empty without one.
+        reproduce: How to do it again, one command or fact a line.
+    """
+
+    name: str
+    objective: Objective
+    is_demo: bool
+    facts: Mapping[str, str]
+    trials: Sequence[FrozenTrial]
+    board: pd.DataFrame
+    finalists: pd.DataFrame
+    why_ended: str
+    why_selected: str
+    notes: Sequence[str]
+    winner: pd.DataFrame | None
+    intervals: Intervals | None
+    winner_sections: Sequence[Section]
+    gallery: str
+    histories: Mapping[str, pd.DataFrame]
+    cost: Cost
+    decisions: str
+    reproduce: Sequence[str]
+
+    @property
+    def title(self) -> str:
+        """The objective as people read it."""
+        return OBJECTIVE_TITLES[self.objective]
+
+
+def report_html(study: StudyFacts) -> str:
+    """Return the page."""
+    numbers = count(1)
+    banner = f'<p class="absent"><b>{DEMO_BANNER}</b></p>' if study.is_demo else ""
+    parts = [
+        f"<h1>{escape(study.name)}: report</h1>{banner}",
+        facts_table(study.facts),
+        *(section_html(section, numbers) for section in _sections(study)),
+        _gallery(study),
+        *(section_html(section, numbers) for section in _ending(study)),
+    ]
+    return document(f"{escape(study.name)}: report", "".join(parts))
+
+
+def _sections(study: StudyFacts) -> Iterator[Section]:
+    yield _answer(study)
+    yield _history(study)
+    yield from _what_mattered(study)
+    yield _side_by_side(study)
+    yield from _learning(study)
+    yield from _winner(study)
+
+
+def _answer(study: StudyFacts) -> Section:
+    sentences = [study.why_selected, *study.notes]
+    return Section(
+        "The answer",
+        "".join(f"{escape(sentence)}<br>" for sentence in sentences if sentence)
+        + "Finalists are trained on several seeds for epochs fixed beforehand, and only they are"
+        " ranked; <em>tied</em> is who is not shown to be worse than the best and within the"
+        " study's margin of it.",
+        tables=_html_table(*_finalist_rows(study)),
+    )
+
+
+def _finalist_rows(study: StudyFacts) -> tuple[list[str], list[list[str]]]:
+    head = ["trial", "architecture", "sampling", f"{study.title}, images", "patients"]
+    head += ["to the best", "p (Holm)", "tied", "parameters"]
+    rows = [
+        [
+            str(int(row["trial"])),
+            str(row["architecture"]),
+            str(row["sampling"]),
+            _number(row["score"]),
+            _number(row["patient_score"]),
+            _difference(row),
+            _number(row.get("p_holm"), 3),
+            "selected" if row.get("selected") else "tied" if row.get("tied") else "no",
+            f"{row['parameters'] / 1e6:.2f} M" if row["parameters"] == row["parameters"] else "",
+        ]
+        for row in study.finalists.to_dict("records")
+    ]
+    return head, rows
+
+
+def _difference(row: Mapping[Any, Any]) -> str:
+    difference, low, high = (row.get(name) for name in ("difference", "low", "high"))
+    if difference is None or difference != difference or difference == 0:  # noqa: PLR0124 - NaN
+        return ""
+    told = f"{difference:+.3f}"
+    return told if low is None or low != low else f"{told} [{low:+.3f}, {high:+.3f}]"  # noqa: PLR0124
+
+
+def _number(value: Any, digits: int = 4) -> str:
+    return "" if value is None or value != value else f"{value:.{digits}f}"  # noqa: PLR0124 - NaN
+
+
+def _history(study: StudyFacts) -> Section:
+    figure = history_figure(study.trials, study.title)
+    return Section(
+        "How the search went",
+        f"{escape(study.why_ended)} A point is a trial, scored out-of-fold by one seed; the line is"
+        " the best so far, which rises by luck as well as by merit.",
+        [figure],
+        [] if figure else ["No trial is complete."],
+        tables=_html_table(*_state_rows(study)),
+    )
+
+
+def _state_rows(study: StudyFacts) -> tuple[list[str], list[list[str]]]:
+    states = study.board.groupby(["stage", "state"]).size()
+    return ["stage", "state", "trials"], [
+        [str(stage), str(state), str(number)] for (stage, state), number in states.items()
+    ]
+
+
+def _what_mattered(study: StudyFacts) -> Iterator[Section]:
+    found = importances(study.trials)
+    yield Section(
+        "What mattered",
+        "How much each hyperparameter tells the better half of the trials from the rest. It speaks"
+        " of the values that were tried, and of nothing where few were.",
+        [importance_figure(found)],
+        [] if found else ["Too few trials differ for an importance."],
+    )
+    parallel = parallel_figure(study.trials, study.title)
+    if parallel is not None:
+        yield Section(
+            "What was tried",
+            "Drag along an axis to keep the lines that pass there.",
+            [parallel],
+        )
+    if found:
+        yield Section(
+            "One hyperparameter at a time",
+            "The score against each of the most important ones; what else a trial had differs.",
+            slice_figures(study.trials, list(found), study.title),
+        )
+
+
+def _side_by_side(study: StudyFacts) -> Section:
+    figures = [
+        groups_figure(study.board, column, study.title) for column in ("architecture", "sampling")
+    ]
+    return Section(
+        "Architectures and sampling strategies side by side",
+        "Every point is a trial of the search. Who was tried more often has had more luck.",
+        figures,
+        [] if any(figures) else ["Only one architecture and one sampling strategy were tried."],
+    )
+
+
+def _learning(study: StudyFacts) -> Iterator[Section]:
+    for name, history in study.histories.items():
+        figures = [loss_figure(history), score_figure(history)]
+        if any(figures):
+            yield Section(f"Learning curves of {escape(name)}", "One colour per fold.", figures)
+
+
+def _winner(study: StudyFacts) -> Iterator[Section]:
+    table, intervals = study.winner, study.intervals
+    if table is None or intervals is None:
+        return
+    yield Section(
+        "The winner: scores",
+        "Pooled out-of-fold, mean of the seeds; in brackets 95 % intervals over patients.",
+        tables=headline_table(intervals) + class_table(table, intervals),
+    )
+    binary = is_binary(class_names_of(table))
+    known = intervals.known if binary else None
+    curves = [roc_figure(table, level, intervals=known) for level in DRAWN_LEVELS]
+    curves += [pr_figure(table, level) for level in DRAWN_LEVELS]
+    yield Section("The winner: curves", "Left by image, right by patient.", curves)
+    yield Section(
+        "The winner: confusion",
+        "A row is a true class and says what it was taken for.",
+        [confusion_figure(table, level, "count") for level in DRAWN_LEVELS],
+    )
+    chance = 0.5 if binary else 1 / max(1, int(table["y_true"].nunique()))
+    yield Section(
+        "The winner: by magnification",
+        "Each pair of bars scores the images taken at one magnification alone.",
+        [
+            magnification_figure(
+                intervals.values,
+                study.objective,
+                label=study.title,
+                chance=chance,
+                intervals=intervals.known,
+            )
+        ],
+    )
+    yield from study.winner_sections
+    yield Section(
+        "The winner: patient by patient",
+        "A row is a patient, a mark one of the patient's images.",
+        [patient_strips(table)],
+    )
+
+
+def _gallery(study: StudyFacts) -> str:
+    if not study.gallery:
+        return ""
+    return f"<h2>The winner: most confident mistakes</h2>{study.gallery}"
+
+
+def _ending(study: StudyFacts) -> Iterator[Section]:
+    items = "".join(f"<li>{escape(line)}</li>" for line in study.cost.in_words())
+    yield Section("What it cost", "Seconds of the devices.", tables=f"<ul>{items}</ul>")
+    if study.decisions:
+        yield Section(
+            "What was decided",
+            "Moves of the champion, openings of the sealed test, answers of the gate.",
+            tables=f"<pre>{escape(study.decisions)}</pre>",
+        )
+    lines = escape("\n".join(study.reproduce))
+    yield Section("How to do it again", "In the folder of the study.", tables=f"<pre>{lines}</pre>")
+
+
+def _html_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    cells = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in head)
+    body = "".join(
+        "<tr>"
+        + "".join(
+            f'<th scope="row">{escape(cell)}</th>' if not i else f"<td>{escape(cell)}</td>"
+            for i, cell in enumerate(row)
+        )
+        + "</tr>"
+        for row in rows
+    )
+    return (
+        f'<div class="table"><table><thead><tr>{cells}</tr></thead><tbody>{body}</tbody></table>'
+        "</div>"
+    )
+
+
+# --- the same in Markdown -------------------------------------------------------------------------
+
+
+def report_markdown(study: StudyFacts) -> str:
+    """Return the report without its figures, for a terminal, a repository or a search."""
+    found = importances(study.trials)
+    parts = [
+        f"# {md.escape(study.name)}: report",
+        f"**{DEMO_BANNER}**" if study.is_demo else "",
+        md.table(["", ""], [[md.escape(k), md.escape(v)] for k, v in study.facts.items()]),
+        "## The answer",
+        md.escape(study.why_selected),
+        md.bullets([md.escape(note) for note in study.notes]),
+        _md_table(*_finalist_rows(study)) if not study.finalists.empty else "",
+        "## How the search went",
+        md.escape(study.why_ended),
+        _md_table(*_state_rows(study)),
+        "## What mattered",
+        md.bullets([f"{md.code(name)} {value:.2f}" for name, value in found.items()])
+        or "Too few trials differ for an importance.",
+        *_winner_in_markdown(study),
+        "## What it cost",
+        md.bullets([md.escape(line) for line in study.cost.in_words()]),
+        "## How to do it again",
+        "```\n" + "\n".join(study.reproduce) + "\n```",
+        study.decisions,
+    ]
+    return md.paragraphs(*parts) + "\n"
+
+
+def _winner_in_markdown(study: StudyFacts) -> Iterator[str]:
+    if study.intervals is None:
+        return
+    yield "## The winner: scores"
+    rows = [
+        [md.code(name), f"{value:.3f}", _interval(study.intervals, name)]
+        for name, value in study.intervals.values.items()
+        if name.count("/") == 1 and name.partition("/")[0] in ("image", "patient")
+    ]
+    yield md.table(["metric", "value", "95 % interval"], rows)
+
+
+def _interval(intervals: Intervals, name: str) -> str:
+    interval = intervals.known.get(name)
+    return md.escape(interval) if interval else md.NOTHING
+
+
+def _md_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    return md.table(head, [[md.escape(cell) or md.NOTHING for cell in row] for row in rows])

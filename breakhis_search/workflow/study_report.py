@@ -1,0 +1,259 @@
+"""``report``: everything a study found, gathered from both stores into one page."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+from mlflow.exceptions import MlflowException
+from optuna.trial import FrozenTrial
+
+from breakhis_search.comparison.evidence import read_predictions
+from breakhis_search.comparison.leaderboard import list_studies, resolve_studies, search_trials_of
+from breakhis_search.comparison.profile import read_profile
+from breakhis_search.config import SearchConfig
+from breakhis_search.errors import TrackingError
+from breakhis_search.evaluation.calibration import Calibration, calibrate_table
+from breakhis_search.evaluation.document import Section
+from breakhis_search.evaluation.intervals import Intervals, bootstrap_intervals
+from breakhis_search.evaluation.reliability import calibration_section, threshold_section
+from breakhis_search.evaluation.thresholds import Thresholds
+from breakhis_search.reporting.search_cost import cost_of
+from breakhis_search.reporting.study_report import StudyFacts, report_html, report_markdown
+from breakhis_search.settings import Settings
+from breakhis_search.study.budget import budget_in_words, reason_to_stop
+from breakhis_search.study.storage import open_storage, storage_errors
+from breakhis_search.tracking import keys
+from breakhis_search.tracking.store import open_store, tracking_errors
+from breakhis_search.workflow.comparison import JudgedStudy, compare_studies
+
+Say = Callable[[str], None]
+
+_CURVES = 3
+"""So many of the best trials have learning curves in the report."""
+
+_FACTS = {
+    "Task": keys.TASK,
+    "Protocol": keys.PROTOCOL,
+    "Formulation": keys.FORMULATION,
+    "Magnification": keys.MAGNIFICATION,
+    "Sealed test": keys.SEALED_TEST,
+    "Data": keys.DATA_FINGERPRINT,
+    "Split": keys.SPLIT_DIGEST,
+    "Profile": keys.PROFILE,
+    "Device": keys.DEVICE,
+    "Precision": keys.PRECISION,
+    "Commit": keys.GIT_COMMIT,
+}
+
+
+@dataclass(frozen=True)
+class Report:
+    """A report that was written.
+
+    Attributes:
+        study: Full study name.
+        page: The HTML file.
+        text: The Markdown file beside it.
+        is_demo: Whether it is about synthetic images.
+    """
+
+    study: str
+    page: Path
+    text: Path
+    is_demo: bool
+
+
+def write_report(study: str, settings: Settings, *, out: Path | None, say: Say) -> Report:
+    """Write the report of a study, and keep it with the study's own run in MLflow.
+
+    Args:
+        study: Name, with or without its version.
+        settings: Where things are.
+        out: The HTML file; by default in ``mlruns/reports``.
+        say: Told what is done, and what could not be.
+
+    Raises:
+        TrackingError: There is no such study, or a file cannot be written.
+    """
+    client = open_store(settings)
+    with tracking_errors(settings.tracking_uri):
+        [name] = resolve_studies(client, [study])
+        known = {s["study"]: s for s in reversed(list_studies(client).to_dict("records"))}[name]
+        say(f"gathering {name}")
+        facts = _gather(client, settings, name, known)
+    page = out or settings.state_dir / "reports" / f"{name}.html"
+    text = page.with_suffix(".md")
+    try:
+        page.parent.mkdir(parents=True, exist_ok=True)
+        page.write_text(report_html(facts), encoding="utf-8")
+        text.write_text(report_markdown(facts), encoding="utf-8")
+    except OSError as error:
+        raise TrackingError(
+            f"{page} cannot be written ({error.strerror})", remedy="name another file with --out"
+        ) from error
+    with tracking_errors(settings.tracking_uri):
+        for file in (page, text):
+            client.log_artifact(known["run_id"], str(file), keys.ARTIFACT_REPORT)
+    return Report(name, page, text, facts.is_demo)
+
+
+def _gather(client: Any, settings: Settings, name: str, known: Mapping[Any, Any]) -> StudyFacts:
+    judged = compare_studies(client, [name]).studies[0]
+    run = client.get_run(known["run_id"])
+    trials = _trials_of_optuna(settings, name, known["study_uid"])
+    best = search_trials_of(judged.trials)
+    config = _config(client, best)
+    winner, intervals, sections, gallery = _winner(client, judged)
+    profile = read_profile(client, name, known["study_uid"])
+    return StudyFacts(
+        name=name,
+        objective=judged.objective,
+        is_demo=judged.is_demo,
+        facts=_facts(run.data.tags, judged),
+        trials=trials,
+        board=judged.trials,
+        finalists=judged.finalists,
+        why_ended=_why_ended(trials, config),
+        why_selected=judged.why,
+        notes=_notes(judged),
+        winner=winner,
+        intervals=intervals,
+        winner_sections=sections,
+        gallery=gallery,
+        histories={
+            f"trial {int(row['trial'])} ({row['architecture']})": _history(client, row["run_id"])
+            for row in best.head(_CURVES).to_dict("records")
+        },
+        cost=cost_of(trials, profile),
+        decisions=_decisions(client, judged),
+        reproduce=_reproduce(name, run.data.tags, judged),
+    )
+
+
+def _trials_of_optuna(settings: Settings, name: str, uid: str) -> Sequence[FrozenTrial]:
+    """The study's trials; none where its storage is another one."""
+    with storage_errors(settings.studies_uri):
+        storage = open_storage(settings.studies_uri)
+        for study in storage.get_all_studies():
+            if study.study_name == name and study.user_attrs.get("uid") == uid:
+                return storage.get_all_trials(study._study_id, deepcopy=False)  # noqa: SLF001
+    return ()
+
+
+def _config(client: Any, best: pd.DataFrame) -> Mapping[str, Any]:
+    """The study file as it was run; empty where no trial kept it."""
+    for run_id in best["run_id"].head(1):
+        loaded: Mapping[str, Any] = yaml.safe_load(
+            _artifact(client, run_id, keys.ARTIFACT_CONFIG) or "{}"
+        )
+        return loaded
+    return {}
+
+
+def _facts(tags: Mapping[str, str], judged: JudgedStudy) -> dict[str, str]:
+    found = {label: tags[key] for label, key in _FACTS.items() if tags.get(key)}
+    notes = json.loads(tags.get(keys.SPLIT_NOTES, "[]"))
+    versions = [version.in_words() for version in judged.registered]
+    return {
+        **found,
+        **({"Split notes": "; ".join(notes)} if notes else {}),
+        **({"Registered": " | ".join(versions)} if versions else {}),
+    }
+
+
+def _why_ended(trials: Sequence[FrozenTrial], config: Mapping[str, Any]) -> str:
+    if not trials:
+        return "Its trials are in another study storage (BREAKHIS_STUDIES_URI)."
+    search = SearchConfig(**config.get("search", {}))
+    done = budget_in_words(trials, budget=search.trials)
+    reason = reason_to_stop(trials, search)
+    return f"{done}; the search ended because {reason}." if reason else f"{done}."
+
+
+def _notes(judged: JudgedStudy) -> list[str]:
+    found = [
+        f"Best of the search by one seed: {judged.optimism}." if judged.optimism else "",
+        f"Patients: {judged.hard_patients}" if judged.hard_patients else "",
+        f"LEAK ALARM: {judged.leak_alarm}" if judged.leak_alarm else "",
+    ]
+    remarks = [remark for version in judged.registered for remark in version.remarks]
+    return [note for note in (*found, *remarks) if note]
+
+
+def _winner(
+    client: Any, judged: JudgedStudy
+) -> tuple[pd.DataFrame | None, Intervals | None, list[Section], str]:
+    """Predictions of the selected finalist, their intervals, its calibration, its mistakes."""
+    if judged.selection is None:
+        return None, None, [], ""
+    chosen = judged.finalists.loc[judged.finalists["selected"], "run_id"]
+    run_id = str(chosen.iloc[0])
+    table = read_predictions(client, run_id)
+    sections = _calibration_sections(client, run_id, table)
+    gallery = _artifact(client, run_id, keys.ARTIFACT_GALLERY)
+    return table, bootstrap_intervals(table), sections, gallery
+
+
+def _calibration_sections(client: Any, run_id: str, table: pd.DataFrame) -> list[Section]:
+    """As the registered version was calibrated; nothing where none came of this finalist."""
+    versions = client.search_model_versions(f"tags.`{keys.EVIDENCE_RUN}` = '{run_id}'")
+    if not versions or keys.CALIBRATION not in versions[0].tags:
+        return []
+    tags = versions[0].tags
+    calibrated = calibrate_table(table, Calibration.from_dict(json.loads(tags[keys.CALIBRATION])))
+    sections = [calibration_section(table, calibrated)]
+    if keys.THRESHOLDS in tags:
+        thresholds = Thresholds.from_dict(json.loads(tags[keys.THRESHOLDS]))
+        sections.append(threshold_section(calibrated, thresholds))
+    return sections
+
+
+def _history(client: Any, run_id: str) -> pd.DataFrame:
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            return pd.read_csv(client.download_artifacts(run_id, keys.ARTIFACT_HISTORY, folder))
+        except (MlflowException, OSError, ValueError):
+            return pd.DataFrame()
+
+
+def _decisions(client: Any, judged: JudgedStudy) -> str:
+    """The decision log of the newest version that came of the study."""
+    if not judged.registered:
+        return ""
+    newest = judged.registered[-1]
+    version = client.get_model_version(newest.name, newest.version)
+    return _artifact(client, version.run_id, keys.ARTIFACT_DECISIONS)
+
+
+def _reproduce(name: str, tags: Mapping[str, str], judged: JudgedStudy) -> list[str]:
+    lines = [
+        f"# code: commit {tags.get(keys.GIT_COMMIT, 'not recorded')}",
+        f"# data: fingerprint {tags.get(keys.DATA_FINGERPRINT, '?')}",
+        f"# split: digest {tags.get(keys.SPLIT_DIGEST, '?')}",
+        "# study.yaml: an artifact of every trial's run in MLflow",
+        "python -m breakhis_search run --study study.yaml --data DIR",
+        f"python -m breakhis_search compare --study {name}",
+    ]
+    if not judged.finalists.empty:
+        best = search_trials_of(judged.trials)
+        lines += [
+            f"python -m breakhis_search replay {run_id}   # the best trial of the search again"
+            for run_id in best["run_id"].head(1)
+        ]
+    return lines
+
+
+def _artifact(client: Any, run_id: str, name: str) -> str:
+    """Text of an artifact; empty where the run has none."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            return Path(client.download_artifacts(run_id, name, folder)).read_text("utf-8")
+        except (MlflowException, OSError):
+            return ""
