@@ -25,7 +25,8 @@ body {{ margin: 0 auto; max-width: 1240px; padding: 16px; background: var(--pape
   color: var(--ink);
   font: 15px/1.5 {FONT_FAMILY}; }}
 h1 {{ font-size: 1.5rem; line-height: 1.25; margin: .5rem 0; overflow-wrap: anywhere; }}
-h2 {{ font-size: 1.15rem; margin: 2.2rem 0 .3rem; border-top: 1px solid var(--rule); padding-top: 1rem; }}
+h2 {{ font-size: 1.15rem; margin: 2.2rem 0 .3rem; border-top: 1px solid var(--rule);
+  padding-top: 1rem; }}
 p {{ margin: .3rem 0 .8rem; max-width: 75ch; }}
 .note {{ color: var(--faint); }}
 .absent {{ border-left: 3px solid {REFERENCE_COLOR}; padding-left: .7rem; }}

@@ -1,0 +1,281 @@
+"""A study from Python: tables are DataFrames, figures are Plotly's.
+
+    from breakhis_search.api import open_study
+
+    study = open_study("binary")
+    study.leaderboard()
+    study.best.roc()
+    study.trial(7).learning_curves()
+    study.champion()
+
+Nothing is trained and nothing is changed; Keras is loaded by :meth:`Champion.load` alone.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass, field
+from functools import cached_property
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from breakhis_search.comparison.contest import Pair, compare_pair
+from breakhis_search.comparison.evidence import read_predictions
+from breakhis_search.comparison.history import champion_of, read_history
+from breakhis_search.comparison.leaderboard import list_studies, read_leaderboard, resolve_studies
+from breakhis_search.comparison.profile import read_profile
+from breakhis_search.comparison.version_facts import VersionFacts, read_facts
+from breakhis_search.errors import ComparisonError, RegistryError
+from breakhis_search.evaluation.figures import confusion_figure, pr_figure, roc_figure
+from breakhis_search.evaluation.intervals import bootstrap_intervals
+from breakhis_search.evaluation.learning_curves import loss_figure, score_figure
+from breakhis_search.evaluation.metrics import Objective
+from breakhis_search.evaluation.patient_strips import patient_strips
+from breakhis_search.evaluation.samples import DrawnLevel
+from breakhis_search.settings import Settings, read_settings
+from breakhis_search.tracking import keys
+from breakhis_search.tracking.store import open_store, tracking_errors
+from breakhis_search.workflow.loading import load_verified
+
+_SHORT = ["rank", "trial", "stage", "state", "architecture", "sampling", "score", "patient_score"]
+
+
+def open_study(name: str, *, home: Path | str | None = None) -> Study:
+    """Return a study of the store in use.
+
+    Args:
+        name: Such as ``binary``, ``multiclass-demo`` or ``binary@v2``; without a version, the
+            newest.
+        home: The folder it was searched in; by default the current one. A server named by
+            ``MLFLOW_TRACKING_URI`` goes before its ``mlruns/``.
+
+    Raises:
+        TrackingError: The store cannot be opened, or has no such study.
+    """
+    settings = read_settings(home=None if home is None else Path(home))
+    client = open_store(settings)
+    with tracking_errors(settings.tracking_uri):
+        [full] = resolve_studies(client, [name])
+        known = {s["study"]: s for s in reversed(list_studies(client).to_dict("records"))}[full]
+    return Study(full, known["objective"], known["study_uid"], known["task"], client, settings)
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study, read from MLflow.
+
+    Attributes:
+        name: Full name, such as ``binary@v1``.
+        objective: What was maximised.
+        uid: Its identity.
+        task: ``binary`` or ``multiclass``.
+        client: The MLflow client in use.
+        settings: Where things are.
+    """
+
+    name: str
+    objective: Objective
+    uid: str
+    task: str
+    client: Any = field(repr=False)
+    settings: Settings = field(repr=False)
+
+    def leaderboard(self) -> pd.DataFrame:
+        """Return finalists, ranked, and below them the trials of the search, best first.
+
+        Columns: :data:`breakhis_search.comparison.leaderboard.COLUMNS`; ``score`` is the pooled
+        out-of-fold objective of images, ``patient_score`` that of patients.
+        """
+        return read_leaderboard(self.client, [self.name], study_uid=self.uid)
+
+    @property
+    def best(self) -> Trial:
+        """The first of the leaderboard: the best finalist, or the best trial without finalists.
+
+        Raises:
+            ComparisonError: No trial is complete.
+        """
+        board = self.leaderboard()
+        scored = board[board["score"].notna()]
+        if scored.empty:
+            raise ComparisonError(f"no trial of {self.name} is complete", remedy="run the study")
+        return self._trial(scored.iloc[0])
+
+    def trial(self, number: int) -> Trial:
+        """Return a trial of the search by its number.
+
+        Raises:
+            ComparisonError: There is none; the known ones are named.
+        """
+        return self._find(number, keys.SEARCH_STAGES)
+
+    def finalist(self, number: int) -> Trial:
+        """Return a finalist by the number of its trial.
+
+        Raises:
+            ComparisonError: There is none; the known ones are named.
+        """
+        return self._find(number, (keys.STAGE_FINALISTS,))
+
+    def predictions(self) -> pd.DataFrame:
+        """Return the out-of-fold predictions of :attr:`best`: one row per image and seed."""
+        return self.best.predictions()
+
+    def compare(self, first: Trial, second: Trial) -> Pair:
+        """Return how two trials compare: swap test, interval of the difference, verdict.
+
+        Raises:
+            ComparisonError: They were not scored on the same images.
+        """
+        names = ((first.name, first.run_id), (second.name, second.run_id))
+        return compare_pair(self.client, *names, self.objective)
+
+    def profile(self) -> pd.DataFrame:
+        """Return the seconds of every run by phase."""
+        return read_profile(self.client, self.name, self.uid)
+
+    def champion(self) -> Champion:
+        """Return the champion of this study's task.
+
+        Raises:
+            RegistryError: There is none yet.
+        """
+        registered = keys.registered_name(self.task, demo="-demo@" in self.name)  # type: ignore[arg-type]
+        version = champion_of(self.client, registered)
+        if version is None:
+            raise RegistryError(
+                f"{registered} has no champion", remedy="ask `promote` to make a version champion"
+            )
+        aliases = self.client.get_registered_model(registered).aliases
+        return Champion(read_facts(self.client, version, aliases), version, self.client)
+
+    def _find(self, number: int, stages: tuple[str, ...]) -> Trial:
+        board = self.leaderboard()
+        rows = board[board["stage"].isin(stages)]
+        found = rows[rows["trial"] == number]
+        if found.empty:
+            known = ", ".join(str(n) for n in sorted(set(rows["trial"].astype(int))))
+            raise ComparisonError(
+                f"{self.name} has no trial {number} there", expected=f"one of {known or 'none yet'}"
+            )
+        return self._trial(found.iloc[0])
+
+    def _trial(self, row: pd.Series) -> Trial:
+        kind = "finalist" if row["stage"] == keys.STAGE_FINALISTS else "trial"
+        name = f"{self.name} {kind} {int(row['trial'])}"
+        return Trial(name, int(row["trial"]), str(row["run_id"]), str(row["state"]), self.client)
+
+    def _repr_html_(self) -> str:
+        board = self.leaderboard()[_SHORT].head(20)
+        return f"<b>{escape(self.name)}</b>{board.to_html(index=False, na_rep='')}"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A trial of a search, or a finalist.
+
+    Attributes:
+        name: Such as ``binary@v1 trial 7``.
+        number: Of the trial.
+        run_id: Its MLflow run.
+        state: Such as ``complete`` or ``pruned``.
+        client: The MLflow client in use.
+    """
+
+    name: str
+    number: int
+    run_id: str
+    state: str
+    client: Any = field(repr=False)
+
+    @cached_property
+    def _run(self) -> Any:
+        return self.client.get_run(self.run_id)
+
+    @property
+    def params(self) -> dict[str, str]:
+        """Its hyperparameters and settings, as MLflow keeps them."""
+        return dict(self._run.data.params)
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Its scores by name, such as ``patient/auroc``."""
+        return dict(self._run.data.metrics)
+
+    def predictions(self) -> pd.DataFrame:
+        """Return its out-of-fold predictions: one row per image and seed.
+
+        Raises:
+            RegistryError: It has none, because it did not complete.
+        """
+        return read_predictions(self.client, self.run_id)
+
+    def intervals(self) -> pd.DataFrame:
+        """Return every score with its 95 % interval over patients, or the reason for none."""
+        return bootstrap_intervals(self.predictions()).to_frame()
+
+    def roc(self, level: DrawnLevel = "image") -> go.Figure | None:
+        """Return its ROC curves, by ``image`` or by ``patient``."""
+        return roc_figure(self.predictions(), level)
+
+    def precision_recall(self, level: DrawnLevel = "image") -> go.Figure | None:
+        """Return its precision-recall curves, by ``image`` or by ``patient``."""
+        return pr_figure(self.predictions(), level)
+
+    def confusion(self, level: DrawnLevel = "image") -> go.Figure:
+        """Return its confusion matrix in counts, by ``image`` or by ``patient``."""
+        return confusion_figure(self.predictions(), level, "count")
+
+    def patients(self) -> go.Figure:
+        """Return a row for every patient with a mark for every image."""
+        return patient_strips(self.predictions())
+
+    def history(self) -> pd.DataFrame:
+        """Return its epochs: fold, epoch, losses, score, learning rate."""
+        with tempfile.TemporaryDirectory() as folder:
+            file = self.client.download_artifacts(self.run_id, keys.ARTIFACT_HISTORY, folder)
+            return pd.read_csv(file)
+
+    def learning_curves(self) -> list[go.Figure]:
+        """Return its losses and its scores by epoch."""
+        found = [loss_figure(self.history()), score_figure(self.history())]
+        return [figure for figure in found if figure is not None]
+
+    def _repr_html_(self) -> str:
+        scores = {k: f"{v:.4f}" for k, v in self.metrics.items() if k.startswith("objective/")}
+        told = ", ".join(f"{k} {v}" for k, v in scores.items()) or self.state
+        return f"<b>{escape(self.name)}</b>: {escape(told)}"
+
+
+@dataclass(frozen=True)
+class Champion:
+    """The registered version that ``predict`` uses.
+
+    Attributes:
+        facts: What it is, and what speaks against it.
+        version: MLflow's model version.
+        client: The MLflow client in use.
+    """
+
+    facts: VersionFacts
+    version: Any = field(repr=False)
+    client: Any = field(repr=False)
+
+    def load(self) -> Any:
+        """Return its MLflow pyfunc, after checking that it is the artifact that was registered.
+
+        Raises:
+            RegistryError: It is not.
+        """
+        return load_verified(self.version)
+
+    def history(self) -> pd.DataFrame:
+        """Return who was champion when, and why: one row per move of the alias."""
+        return pd.DataFrame(read_history(self.client, self.facts.name))
+
+    def _repr_html_(self) -> str:
+        return escape(self.facts.in_words())

@@ -1,0 +1,65 @@
+"""``report``: one page about a study, made from what its search left in both stores."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from breakhis_search.tracking import keys
+
+
+@pytest.fixture(scope="module")
+def written(searched, tmp_path_factory):
+    out = tmp_path_factory.mktemp("report") / "study.html"
+    assert searched.run("report", "--study", "binary-demo", "--out", str(out)) == 0
+    return out.read_text(), out.with_suffix(".md").read_text()
+
+
+def test_report_has_every_section_and_asks_the_network_for_nothing(written) -> None:
+    page, _ = written
+    headings = re.findall(r"<h2>(.*?)</h2>", page)
+    for wanted in (
+        "The answer",
+        "How the search went",
+        "What mattered",
+        "Architectures and sampling strategies side by side",
+        "The winner: scores",
+        "The winner: curves",
+        "The winner: confusion",
+        "The winner: patient by patient",
+        "The winner: most confident mistakes",
+        "What it cost",
+        "What was decided",
+        "How to do it again",
+    ):
+        assert wanted in headings
+    own = page.split("</script>", 1)[1]
+    assert not re.search(r'(?:src|href)\s*=\s*"https?:', own)
+    assert "default-src 'none'" in page
+    assert len(page.encode()) < 15_000_000
+    assert page.count("SYNTHETIC DEMO") >= 1
+
+
+def test_report_says_what_compare_says(written, searched, capsys) -> None:
+    page, text = written
+    assert searched.run("compare", "--study", "binary-demo") == 0
+    assert "is the only finalist" in capsys.readouterr().out
+    for told in (page, text):
+        assert "is the only finalist" in told
+        assert "3 of 3 trials done" in told
+        assert "device hours in all" in told
+    assert "replay " in text
+
+
+def test_report_is_kept_with_the_study_in_mlflow(written, searched) -> None:
+    client = searched.client
+    [experiment] = client.search_experiments(filter_string="name = 'breakhis-binary-demo'")
+    [study] = client.search_runs([experiment.experiment_id], f"tags.`{keys.ROLE}` = 'study'")
+    kept = {a.path for a in client.list_artifacts(study.info.run_id, keys.ARTIFACT_REPORT)}
+    assert kept == {"report/study.html", "report/study.md"}
+
+
+def test_report_of_an_unknown_study_names_the_known_ones(searched, capsys) -> None:
+    assert searched.run("report", "--study", "binray") == 1
+    assert "expected one of binary-demo@v1" in capsys.readouterr().err
