@@ -200,6 +200,11 @@ class RayEngine:
                 getattr(observer, event)(*positional, **named)
             case m.Failed(error):
                 raise error
+            case m.Broken(what):
+                raise EngineError(
+                    f"worker {number} ran into a defect: {what}",
+                    remedy="see the traceback in the log of its actor (`ray logs`)",
+                )
             case m.Interrupted():
                 raise KeyboardInterrupt
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import queue
 import socket
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -76,6 +77,9 @@ class RayNode:
             return m.Interrupted()
         except (BreakhisSearchError, OSError) as error:
             return m.Failed(error)
+        except Exception as error:  # noqa: BLE001 - in full in Ray's log, in one line on the screen
+            traceback.print_exc()
+            return m.Broken(f"{type(error).__name__}: {error}")
 
     def hear(self) -> list[Any]:
         """Return what was said since the last call, waiting a moment for something."""

@@ -173,16 +173,17 @@ class Leases:
             }
 
     @contextmanager
-    def exclusively(self, name: str, *, patience_s: float = _PATIENCE_S) -> Iterator[None]:
+    def exclusively(self, name: str, *, patience_s: float | None = None) -> Iterator[None]:
         """Let one process after the other through the block.
 
         Args:
             name: Of the block.
-            patience_s: How long to wait for another process that is in it.
+            patience_s: How long to wait for another process that is in it; by default a minute.
 
         Raises:
             StudyError: Another living process has been in it for as long.
         """
+        patience_s = _PATIENCE_S if patience_s is None else patience_s
         until = time.monotonic() + patience_s
         wait_s = 0.005
         while not self.take(name):

@@ -41,10 +41,15 @@ def _native_stderr_kept_back() -> Iterator[None]:
             os.close(stderr)
 
 
+_IMPORTING: dict[str, float] = {}
+
+
 def import_keras() -> Any:
     """Return the keras module, imported without the backend's start-up messages."""
+    start = time.perf_counter()
     with _native_stderr_kept_back():
         import keras
+    _IMPORTING.setdefault("seconds", time.perf_counter() - start)  # later ones find it there
     return keras
 
 
@@ -87,8 +92,8 @@ def prepare_device(
     Raises:
         DeviceError: A GPU was asked for and the backend sees none.
     """
-    start = time.perf_counter()
     keras = import_keras()
+    start = time.perf_counter()
     backend = keras.backend.backend()
     with _native_stderr_kept_back():  # a missing CUDA driver is no news on a CPU
         gpus = _gpus(backend, hide=requested == "cpu")
@@ -109,7 +114,7 @@ def prepare_device(
     precision = gpus[0][1] if gpus and mixed_precision else "float32"
     keras.config.set_dtype_policy(precision)
     name = gpus[0][0] if gpus else platform.processor() or platform.machine()
-    seconds = time.perf_counter() - start
+    seconds = time.perf_counter() - start + _IMPORTING.get("seconds", 0.0)
     return Device(
         "gpu" if gpus else "cpu",
         name,

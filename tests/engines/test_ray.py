@@ -22,20 +22,12 @@ from breakhis_search.settings import Settings, read_settings
 from breakhis_search.workflow.preparation import Watcher
 from breakhis_search.workflow.request import RunRequest
 from tests.engines import fake_workers
+from tests.engines.fake_node import FakeNode
 
 ray = pytest.importorskip("ray", reason="the extra ray is not installed")
 
 # Ray's own threads and sockets outlive its shutdown by a moment.
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::FutureWarning")
-
-
-class FakeNode(RayNode):
-    """A node whose worker process does as a file in its home says."""
-
-    def __init__(self, order: NodeOrder, source: Any) -> None:
-        home = order.assignment.settings.home
-        (home / f"actor-{order.assignment.number}").write_text(str(os.getpid()))
-        super().__init__(order, source, getattr(fake_workers, (home / "behaviour").read_text()))
 
 
 @pytest.fixture(scope="module")

@@ -163,9 +163,15 @@ def test_a_trial_that_another_process_is_at_is_left_to_it(study, context, finish
 def test_a_trial_that_has_just_ended_is_not_taken_over(study, context, finishing, monkeypatch):
     """Its process told Optuna and gave up the lease after this one had looked."""
     trial = cut_off(study, "just-ended")
-    looked = worker._running(study)
-    study.tell(trial, 0.5)
-    monkeypatch.setattr(worker, "_running", lambda _study: looked)
+    look = worker.cut_off_trials
+
+    def look_just_before_it_ends(trials, leases):
+        left = look(trials, leases)
+        if study.trials[0].state == TrialState.RUNNING:
+            study.tell(trial, 0.5)
+        return left
+
+    monkeypatch.setattr(worker, "cut_off_trials", look_just_before_it_ends)
     assert run_one(study, context) == 1
     assert finishing == [1]
     assert study.trials[0].value == 0.5

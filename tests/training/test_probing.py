@@ -85,7 +85,7 @@ def context_of(kind: str, batch_size: int | str, sizes, cache=None) -> SimpleNam
         observer=SilentObserver(),
         batch_sizes=sizes,
         uid="of-a-study",
-        leases=Leases(f"sqlite:///{cache}.db") if kind == "gpu" else None,
+        leases=Leases(f"sqlite:///{cache}.db") if cache else None,
     )
 
 
