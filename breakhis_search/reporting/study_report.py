@@ -175,10 +175,9 @@ def _history(study: StudyFacts) -> Section:
 
 
 def _state_rows(study: StudyFacts) -> tuple[list[str], list[list[str]]]:
-    states = study.board.groupby(["stage", "state"]).size()
-    return ["stage", "state", "trials"], [
-        [str(stage), str(state), str(number)] for (stage, state), number in states.items()
-    ]
+    states = study.board.groupby(["stage", "state"], sort=True).size().reset_index(name="trials")
+    rows = [[str(value) for value in row] for row in states.itertuples(index=False)]
+    return ["stage", "state", "trials"], rows
 
 
 def _what_mattered(study: StudyFacts) -> Iterator[Section]:
