@@ -187,7 +187,7 @@ def _answer_as_json(answer: Answer) -> dict[str, object]:
     }
 
 
-def _print_answer(answer: Answer, *, out: Path | None) -> None:
+def _print_answer(answer: Answer, *, out: Path | None = None) -> None:
     if answer.model.demo:
         console.print_demo_banner()
     names = [str(c).removeprefix(_PROBABILITY) for c in answer.table if str(c) not in _NO_CLASS]

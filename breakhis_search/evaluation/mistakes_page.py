@@ -1,6 +1,6 @@
 """One self-contained HTML page on where a model goes wrong: pictures, pairs, patients.
 
-Every picture is in the page once, as a JPEG of at most 420 px; the overlay draws the same picture
+Every picture is in the page once, as a JPEG of at most 410 px; the overlay draws the same picture
 again under a Grad-CAM map of a few kilobytes. The page asks the network for nothing.
 """
 

@@ -14,8 +14,8 @@ from breakhis_search.data.images import resize_rgb
 FloatArray = npt.NDArray[np.float32]
 ByteArray = npt.NDArray[np.uint8]
 
-PICTURE_WIDTH_PX = 420
-PICTURES_BYTES = 660_000
+PICTURE_WIDTH_PX = 410
+PICTURES_BYTES = 620_000
 """Room for the JPEGs of a page that, with 4.8 MB of plotly.js, is to stay below 6 MB."""
 
 JPEG_QUALITIES = (85, 75, 65, 50, 35)

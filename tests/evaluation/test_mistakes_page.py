@@ -95,7 +95,7 @@ def test_page_asks_the_network_for_nothing(full_page):
 
 def test_every_mistake_has_a_picture_and_an_overlay_of_it(full_page):
     pictures, maps = images_in(full_page, "jpeg"), images_in(full_page, "png")
-    assert {p.shape for p in pictures} == {(276, PICTURE_WIDTH_PX, 3)}
+    assert {p.shape for p in pictures} == {(269, PICTURE_WIDTH_PX, 3)}
     assert len(pictures) == len(maps) == 24
     assert all(m.shape[2] == 4 for m in maps)
     used = re.findall(r'<use href="#(picture-\d+)"/>', full_page)

@@ -59,8 +59,11 @@ def test_served_model_answers_curl_as_predict_does(promoted, real_data: Path, ca
         for name in ("probability_benign", "probability_malignant"):
             assert answer[name] == pytest.approx(expected[name], abs=1e-6)
     finally:
-        server.send_signal(signal.SIGINT)
-        assert server.wait(30) == 0
+        server.send_signal(signal.SIGTERM)
+        code = server.wait(30)
+        if server.stdout:
+            server.stdout.close()
+    assert code == 0
     with socket.socket() as probe:
         assert probe.connect_ex(("127.0.0.1", port)) != 0, "nothing is left listening"
 
