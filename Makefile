@@ -49,7 +49,7 @@ bench: .venv/dev.stamp
 	$(RUN) benchmarks/startup.py
 	$(RUN) benchmarks/training_rate.py --architecture mobilenet --height 160 --width 240 --images 320 --out benchmarks/results/training_rate_cpu.json
 	$(RUN) benchmarks/reference_searches.py r1 --data $(DATA) --weights $(WEIGHTS)
-	$(RUN) benchmarks/reference_searches.py r1 --data $(DATA) --weights $(WEIGHTS) --trials 256 --peer-trials 0
+	$(RUN) benchmarks/reference_searches.py r1 --data $(DATA) --weights $(WEIGHTS) --trials 256 --repetitions 1 --peer-trials 0
 	$(RUN) benchmarks/reference_searches.py r2 --data $(DATA) --weights $(WEIGHTS) --peer-trials 16
 	$(RUN) benchmarks/reference_searches.py r2 --data $(DATA) --weights $(WEIGHTS) --repetitions 1 --peer-trials 0 --server
 	$(RUN) benchmarks/reference_searches.py r2 --data $(DATA) --weights $(WEIGHTS) --repetitions 1 --peer-trials 0 --trials 64
@@ -64,6 +64,8 @@ faults: .venv/dev.stamp
 	$(RUN) -m tests.faults.kill_campaign --kills 25 --trials 10 --workers 3 --seed 5 --out benchmarks/results/faults_kills.json
 	$(RUN) -m tests.faults.kill_campaign --kills 20 --trials 8 --workers 1 --postgres --seed 6 --out benchmarks/results/faults_kills.json
 	$(RUN) -m tests.faults.server_faults --out benchmarks/results/faults_server.json
+	$(RUN) -m tests.faults.machine_faults --out benchmarks/results/faults_machine.json
+	$(RUN) -m tests.faults.long_store --out benchmarks/results/faults_long_store.json
 	$(RUN) -m tests.faults.scale --out benchmarks/results/faults_scale.json
 
 lock:

@@ -48,6 +48,8 @@ def searches() -> Iterator[tuple[str, str, str]]:
             continue
         search, repetitions = name.partition("_")[0].upper(), len(found["ours"])
         for part, what in PARTS.items():
+            if part not in found["ours"][0]:
+                continue  # measured before it was recorded
             each = _median(found["ours"], lambda run, part=part: run[part]) / found["trials"]
             told = [f"{label} {seconds_of(peer) / each:.1f}×" for label, peer in _labelled(peers)]
             yield (

@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -66,6 +66,14 @@ def engine(cluster: Any, settings: Settings) -> Callable[..., tuple[RayEngine, l
     return make
 
 
+@pytest.fixture
+def heeds_sigint() -> Iterator[None]:
+    """What is started in the background of a shell inherits that SIGINT is ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def when_there(*files: Path, do: Callable[[], None]) -> None:
     """Do something as soon as some files are there, beside the test."""
 
@@ -92,7 +100,7 @@ def test_what_a_worker_cannot_go_on_for_ends_the_run(engine, settings) -> None:
         runs.run()
 
 
-def test_ctrl_c_lets_every_worker_give_back_its_work(engine, settings) -> None:
+def test_ctrl_c_lets_every_worker_give_back_its_work(engine, settings, heeds_sigint) -> None:
     runs, _ = engine("works_for_ever", workers=2)
     working = [settings.home / f"working-{i}" for i in range(2)]
     when_there(*working, do=lambda: os.kill(os.getpid(), signal.SIGINT))
