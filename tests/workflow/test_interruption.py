@@ -292,7 +292,7 @@ def test_a_model_below_its_floors_is_only_a_challenger(home, capsys):
         in capsys.readouterr().out
     )
     assert home.run("promote", "--study", "binary", "--demo") == 1
-    assert "below the configured floors: image/auroc" in capsys.readouterr().err
+    assert "below the configured floors: image/auroc" in capsys.readouterr().out
     assert home.run("promote", "--study", "binary", "--demo", "--force") == 0
     version = home.client.get_model_version_by_alias("breakhis-binary-demo", "champion")
     assert str(version.version) == "1"
