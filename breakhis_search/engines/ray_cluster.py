@@ -319,7 +319,9 @@ def _cluster(address: str | None) -> Iterator[Any]:
         yield ray
         return
     options: dict[str, Any] = {"log_to_driver": False, "configure_logging": False}
-    options |= {"include_dashboard": False} if address is None else {"address": address}
+    # Without an address Ray would join whatever cluster it finds on this machine.
+    own = {"address": "local", "include_dashboard": False}
+    options |= own if address is None else {"address": address}
     try:
         ray.init(**options)
     except (ConnectionError, RuntimeError, ValueError) as error:

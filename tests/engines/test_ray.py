@@ -35,7 +35,8 @@ def cluster() -> Any:
     """One cluster for all tests: starting one takes seconds."""
     patch = pytest.MonkeyPatch()
     patch.setenv("PYTHONPATH", str(Path(__file__).resolve().parents[2]))  # for the actors
-    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, configure_logging=False)
+    quiet = {"include_dashboard": False, "log_to_driver": False, "configure_logging": False}
+    ray.init("local", num_cpus=4, **quiet)
     yield ray
     ray.shutdown()
     patch.undo()
