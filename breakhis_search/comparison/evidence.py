@@ -1,4 +1,4 @@
-"""Predictions read back from MLflow: what every comparison rests on."""
+"""What runs keep, read back from MLflow: the predictions that every comparison rests on, texts."""
 
 from __future__ import annotations
 
@@ -52,3 +52,18 @@ def read_predictions(
                 remedy="bring back the file of the artifact store",
             )
         return read_parquet(file)
+
+
+def read_text(client: Any, run_id: str, artifact: str) -> str:
+    """Return a text that a run keeps; empty where it has none.
+
+    Args:
+        client: An MLflow client.
+        run_id: The run.
+        artifact: Where in the run it is.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            return Path(client.download_artifacts(run_id, artifact, folder)).read_text("utf-8")
+        except (MlflowException, OSError):
+            return ""

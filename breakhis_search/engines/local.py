@@ -125,7 +125,7 @@ class Supervisor:
                     self._stop_if_asked()
                     self._start_due()
                     self._hear()
-            except BaseException:
+            except BaseException:  # a Ctrl-C too: no worker outlives its supervisor
                 self._stop()
                 raise
             finally:

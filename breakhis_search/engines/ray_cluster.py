@@ -137,7 +137,7 @@ class RayEngine:
             crew = _Crew(ray, self._orders(fleet), self._source(ray), fleet, self._node)
             try:
                 return self._lead(crew)
-            except BaseException:
+            except BaseException:  # a Ctrl-C too: no actor goes on without its driver
                 crew.drain()
                 raise
 

@@ -7,7 +7,6 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -15,7 +14,7 @@ import yaml
 from mlflow.exceptions import MlflowException
 
 from breakhis_search.comparison.answers import GateAnswer, answers_of
-from breakhis_search.comparison.evidence import read_predictions
+from breakhis_search.comparison.evidence import read_predictions, read_text
 from breakhis_search.comparison.gate import GateRules
 from breakhis_search.comparison.history import ChampionChange, read_history
 from breakhis_search.comparison.leaderboard import read_leaderboard
@@ -190,7 +189,7 @@ def _parameters(evidence: Any) -> int | None:
 
 
 def _config(client: Any, run_id: str) -> Mapping[str, Any]:
-    text = _artifact(client, run_id, keys.ARTIFACT_CONFIG)
+    text = read_text(client, run_id, keys.ARTIFACT_CONFIG)
     loaded: Mapping[str, Any] = yaml.safe_load(text) if text else {}
     return loaded
 
@@ -213,15 +212,6 @@ def _selection(client: Any, version: Any, study: Any | None) -> pd.DataFrame:
             except (MlflowException, OSError):  # an older study: the leaderboard is still there
                 pass
     return pd.DataFrame(columns=["trial", "name", "score", "difference", "low", "high", "p_holm"])
-
-
-def _artifact(client: Any, run_id: str, name: str) -> str:
-    """Text of an artifact; empty where the run has none."""
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            return Path(client.download_artifacts(run_id, name, folder)).read_text("utf-8")
-        except (MlflowException, OSError):
-            return ""
 
 
 def _sealed(

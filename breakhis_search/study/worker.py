@@ -174,7 +174,7 @@ def run_batch(study: optuna.Study, context: StudyContext, stage: Stage, *, at_mo
         run_together([trial.run(study, context) for trial in together])
         if not heads_only:
             run_alone(taken[-1].run(study, context))
-    except BaseException:
+    except BaseException:  # a Ctrl-C too: what was asked for is given back
         for trial in taken:
             trial.give_back(study, context, CutOff())
         raise
@@ -302,7 +302,7 @@ class TakenTrial:
             self._fail(study, reason)
         except LeaseLostError as lost:
             reason = str(lost)  # it has another owner now, who tells its end
-        except BaseException as error:
+        except BaseException as error:  # a Ctrl-C too: the next run goes on with it
             self.give_back(study, context, error)
             raise
         finally:

@@ -94,12 +94,8 @@ def promote(request: PromotionRequest, settings: Settings, say: Say) -> Promotio
             return PromotionOutcome(name, version, decision, None)
         if is_confirmation or not decision.passed:
             vetoed = by_sealed is not None and not by_sealed.passed
-            _record_answer(
-                client, target, rival, decision, is_confirmation=is_confirmation, vetoed=vetoed
-            )
-            for asked_about in (target, rival):  # the rival's sealed test may have been opened too
-                if asked_about is not None:
-                    attach_paper_trail(client, name, str(asked_about.version), say)
+            kind = _kind_of_answer(decision, is_confirmation=is_confirmation)
+            _keep_answer(client, target, rival, decision, kind, vetoed=vetoed, say=say)
         if not decision.passed and not request.force:
             raise _refusal(name, version, decision, is_confirmation=is_confirmation)
         if is_confirmation:
@@ -151,23 +147,30 @@ def _target(client: Any, name: str, request: PromotionRequest, champion: Any) ->
     return find_version(client, name, request.version)
 
 
-def _record_answer(
+def _kind_of_answer(decision: Decision, *, is_confirmation: bool) -> Action:
+    if not is_confirmation:
+        return "refused"
+    return "confirmed" if decision.passed else "not confirmed"
+
+
+def _keep_answer(
     client: Any,
     target: Any,
     rival: Any,
     decision: Decision,
+    action: Action,
     *,
-    is_confirmation: bool,
     vetoed: bool,
+    say: Say,
 ) -> None:
-    """Write down what the gate answered, with the version's run: the registry stays as it is."""
-    action: Action = "refused"
-    if is_confirmation:
-        action = "confirmed" if decision.passed else "not confirmed"
+    """Write down what the gate answered, with the runs of both: the registry stays as it is."""
     against = None if rival is None else str(rival.version)
     record_answer(
         client, target, against=against, action=action, reasons=decision.reasons, vetoed=vetoed
     )
+    for asked_about in (target, rival):  # the rival's sealed test may have been opened too
+        if asked_about is not None:
+            attach_paper_trail(client, target.name, str(asked_about.version), say)
 
 
 def _refusal(

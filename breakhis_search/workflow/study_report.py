@@ -14,7 +14,7 @@ import yaml
 from mlflow.exceptions import MlflowException
 from optuna.trial import FrozenTrial
 
-from breakhis_search.comparison.evidence import read_predictions
+from breakhis_search.comparison.evidence import read_predictions, read_text
 from breakhis_search.comparison.leaderboard import list_studies, resolve_studies, search_trials_of
 from breakhis_search.comparison.profile import read_profile
 from breakhis_search.config import SearchConfig
@@ -151,7 +151,7 @@ def _config(client: Any, best: pd.DataFrame) -> Mapping[str, Any]:
     """The study file as it was run; empty where no trial kept it."""
     for run_id in best["run_id"].head(1):
         loaded: Mapping[str, Any] = yaml.safe_load(
-            _artifact(client, run_id, keys.ARTIFACT_CONFIG) or "{}"
+            read_text(client, run_id, keys.ARTIFACT_CONFIG) or "{}"
         )
         return loaded
     return {}
@@ -197,7 +197,7 @@ def _winner(
     run_id = str(chosen.iloc[0])
     table = read_predictions(client, run_id)
     sections = _calibration_sections(client, run_id, table)
-    gallery = _artifact(client, run_id, keys.ARTIFACT_GALLERY)
+    gallery = read_text(client, run_id, keys.ARTIFACT_GALLERY)
     return table, bootstrap_intervals(table), sections, gallery
 
 
@@ -229,7 +229,7 @@ def _decisions(client: Any, judged: JudgedStudy) -> str:
         return ""
     newest = judged.registered[-1]
     version = client.get_model_version(newest.name, newest.version)
-    return _artifact(client, version.run_id, keys.ARTIFACT_DECISIONS)
+    return read_text(client, version.run_id, keys.ARTIFACT_DECISIONS)
 
 
 def _reproduce(name: str, tags: Mapping[str, str], judged: JudgedStudy) -> list[str]:
@@ -248,12 +248,3 @@ def _reproduce(name: str, tags: Mapping[str, str], judged: JudgedStudy) -> list[
             for run_id in best["run_id"].head(1)
         ]
     return lines
-
-
-def _artifact(client: Any, run_id: str, name: str) -> str:
-    """Text of an artifact; empty where the run has none."""
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            return Path(client.download_artifacts(run_id, name, folder)).read_text("utf-8")
-        except (MlflowException, OSError):
-            return ""
