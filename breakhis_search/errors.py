@@ -18,6 +18,7 @@
     ├── ComparisonError            predictions that cannot be held against each other
     ├── ReplayError                a run cannot be trained again from what MLflow holds
     ├── TrackingError              MLflow cannot be reached or refuses a record
+    │   └── DiskError              the disk under it is full or read-only: waiting does not help
     ├── RegistryError              a model cannot be packaged, verified, registered or promoted
     └── TrialFailure               one trial failed; it is recorded and the study goes on
         └── OutOfMemoryFailure     for want of memory: it is tried again in smaller parts
@@ -118,6 +119,10 @@ class ReplayError(BreakhisSearchError):
 
 class TrackingError(BreakhisSearchError):
     """MLflow cannot be reached or refuses a record."""
+
+
+class DiskError(TrackingError):
+    """The disk that runs are kept on is full or read-only; it does not heal by waiting."""
 
 
 class RegistryError(BreakhisSearchError):

@@ -108,7 +108,9 @@ def storage_errors(uri: str, *others: type[Exception]) -> Iterator[None]:
         raise kind(
             f"the study storage {mask_password(uri)} cannot be used ({first_line[:200]})",
             expected="a database that can be written",
-            remedy="check that it runs and is writable, or correct BREAKHIS_STUDIES_URI",
+            remedy="free space or make it writable, then run the same command again"
+            if kind is StudyError
+            else "check that it runs and lets you in, or correct BREAKHIS_STUDIES_URI",
         ) from error
 
 

@@ -4,7 +4,8 @@ It also makes the pages of trials, and imports no TensorFlow. It knows nothing t
 disk: whatever becomes of it, the journals hold everything, and the next run delivers the rest.
 
 A store that refuses is asked again, at longer and longer intervals, while training goes on; only
-who waits for everything to be there (:meth:`Courier.flush`) is told when that takes too long.
+who waits for everything to be there (:meth:`Courier.flush`) is told when that takes too long, and at
+once where the disk is full.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Protocol
 
-from breakhis_search.errors import TrackingError
+from breakhis_search.errors import DiskError, TrackingError
 from breakhis_search.settings import Settings
 from breakhis_search.tracking.delivery import Delivery, MakeReport
 from breakhis_search.tracking.journal import Journal
@@ -286,7 +287,7 @@ class _Round:
             _answer(self._pipe, Delayed(error.what))
         else:
             self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)
-        if now - self._refused_since >= self._patience_s:
+        if now - self._refused_since >= self._patience_s or isinstance(error, DiskError):
             for _ in range(self._flushes):
                 _answer(self._pipe, Refused(error))
             self._flushes = 0

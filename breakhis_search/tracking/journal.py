@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from breakhis_search.errors import TrackingError
+from breakhis_search.errors import DiskError, TrackingError
 from breakhis_search.tracking import keys
 from breakhis_search.tracking.ownership import FolderLock
 
@@ -105,14 +105,14 @@ class Journal:
 
     @contextmanager
     def disk_errors(self) -> Iterator[None]:
-        """Turn what the disk refuses in the block into one :class:`TrackingError`.
+        """Turn what the disk refuses in the block into one :class:`DiskError`.
 
         Also for those who write artifacts and models into the journal's folders.
         """
         try:
             yield
         except OSError as error:
-            raise TrackingError(
+            raise DiskError(
                 f"the journal {self.folder} cannot be written ({error.strerror or error})",
                 remedy="free space or make the folder writable, then run the same command again;"
                 " nothing recorded so far is lost",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import http.client
 import logging
 import os
@@ -12,12 +13,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from breakhis_search.errors import TrackingError
+from breakhis_search.errors import DiskError, TrackingError
 from breakhis_search.settings import Settings, mask_password
 from breakhis_search.tracking.ownership import one_at_a_time
 
 _REACH_TIMEOUT_S = 5
 _SQLITE = "sqlite:///"
+_OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
+_OF_THE_DISK_IN_SQLITE = ("database or disk is full", "attempt to write a readonly database")
+"""From SQLite's list of result codes: SQLITE_FULL and SQLITE_READONLY."""
 
 
 def open_store(settings: Settings) -> Any:
@@ -129,7 +133,12 @@ def _require_writable(folder: Path) -> None:
 
 @contextmanager
 def tracking_errors(uri: str) -> Iterator[None]:
-    """Turn what MLflow and its database raise into one :class:`TrackingError`."""
+    """Turn what MLflow and its database raise into one :class:`TrackingError`.
+
+    Raises:
+        DiskError: The disk under a local store is full or read-only.
+        TrackingError: Anything else.
+    """
     from mlflow.exceptions import MlflowException
     from requests.exceptions import RequestException
     from sqlalchemy.exc import SQLAlchemyError
@@ -144,7 +153,8 @@ def tracking_errors(uri: str) -> Iterator[None]:
                 received=first_line[:200],
                 remedy="set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD",
             ) from error
-        raise TrackingError(
+        kind = DiskError if _is_of_the_disk(error) else TrackingError
+        raise kind(
             f"MLflow at {mask_password(uri)} refused ({first_line[:300]})",
             remedy="check the server or the disk, then run the same command again;"
             " records wait in mlruns/journal",
@@ -155,6 +165,20 @@ def _wants_login(error: Exception) -> bool:
     """Whether a server asked for a user and a password, or for others than were given."""
     code = getattr(error, "error_code", "")
     return code in ("UNAUTHENTICATED", "PERMISSION_DENIED") or "error code 401" in str(error)
+
+
+def _is_of_the_disk(error: BaseException) -> bool:
+    """Whether a disk of this machine is full or read-only, as the system or SQLite says it.
+
+    MLflow wraps errors of its database in its own, sometimes with their text alone.
+    """
+    causes = [error, error.__cause__, error.__context__]
+    return any(
+        getattr(cause, "errno", None) in _OF_THE_DISK
+        or any(words in str(cause) for words in _OF_THE_DISK_IN_SQLITE)
+        for cause in causes
+        if cause is not None
+    )
 
 
 def ensure_experiment(client: Any, name: str, settings: Settings) -> str:

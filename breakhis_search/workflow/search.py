@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,6 +17,7 @@ from breakhis_search.data.leaks import check_development_only
 from breakhis_search.data.official import leaks_in_words
 from breakhis_search.data.protocol import Split
 from breakhis_search.data.taxonomy import formulation
+from breakhis_search.errors import TrackingError
 from breakhis_search.study.batch_sizes import KeptWithStudy
 from breakhis_search.study.budget import UID
 from breakhis_search.study.checkpoints import CheckpointFiles
@@ -256,7 +257,6 @@ class _Search:
     def _lead(self) -> RunOutcome:
         study, context, run, watcher = self.study, self.context, self.run, self.watcher
         parent = _begin_parent(context)
-        status = "KILLED"
         try:
             context.delivery.deliver(parent)
             context.delivery.flush()
@@ -272,11 +272,15 @@ class _Search:
                 else (None, "no trial is complete")
             )
             self._sweep()
-            status = "FINISHED"
-        finally:
-            parent.finish(status)
-            context.delivery.deliver(parent)
-            context.delivery.flush()
+        except BaseException:  # Ctrl-C too
+            # Nobody waits for a store that may be what failed; the next run delivers the rest.
+            with suppress(TrackingError):  # the reason is on its way already
+                parent.finish("KILLED")
+                context.delivery.deliver(parent)
+            raise
+        parent.finish("FINISHED")
+        context.delivery.deliver(parent)
+        context.delivery.flush()
         return RunOutcome(
             study=context.name,
             objective=context.config.objective,

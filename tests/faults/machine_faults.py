@@ -199,7 +199,8 @@ def _mounted(folder: Path, size_kb: int) -> Any:
     try:
         yield lambda options: mount(f"remount,{options}")
     finally:
-        subprocess.run([shutil.which("umount") or "/bin/umount", str(folder)], check=False)
+        # Lazily: this process still has the databases open in which it looked for soundness.
+        subprocess.run([shutil.which("umount") or "/bin/umount", "-l", str(folder)], check=False)
 
 
 # --- workers that crash by themselves -------------------------------------------------------------
