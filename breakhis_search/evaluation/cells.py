@@ -95,13 +95,17 @@ def _patients_right(table: pd.DataFrame) -> dict[tuple[str, str], dict[Level, fl
     """Return the share of right patients by cell and patient level, the mean over the seeds."""
     shares: dict[tuple[str, str], dict[Level, list[float]]] = {}
     magnification = table["magnification"].astype(str)
-    parts = [(name, table[magnification == name]) for name in magnification.unique()]
-    for name, part in [*parts, (ALL, table)]:
+    names = magnification.unique()
+    parts = [((name,), table[magnification == name]) for name in names]
+    # Of a single magnification the margin is the cell itself.
+    parts = [*parts, ((ALL,), table)] if len(names) > 1 else [((*names, ALL), table)]
+    for margins, part in parts:
         for seed in tables_by_seed(part):
             for level in _PATIENT_LEVELS:
                 for tumor_type, share in _shares_right(seed, level):
-                    cell = shares.setdefault((tumor_type, name), {})
-                    cell.setdefault(level, []).append(share)
+                    for name in margins:
+                        cell = shares.setdefault((tumor_type, name), {})
+                        cell.setdefault(level, []).append(share)
     return {
         cell: {level: float(np.mean(found)) for level, found in levels.items()}
         for cell, levels in shares.items()

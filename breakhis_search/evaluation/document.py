@@ -66,9 +66,12 @@ sup {{ line-height: 0; }}
   grid-template-columns: repeat(auto-fill, minmax(min(100%, 480px), 1fr)); }}
 .figures.single {{ grid-template-columns: 100%; }}
 .figures > div {{ min-width: 0; background: #fff; border-radius: 6px; }}
+.figures.wide {{ overflow-x: auto; }}
+.figures.wide > div {{ min-width: 760px; }}
 pre {{ white-space: pre-wrap; overflow-wrap: anywhere; font-size: .85em; }}
 @media print {{ body {{ max-width: none; padding: 0; }} h2 {{ break-after: avoid; }}
-  .figures > div, tr {{ break-inside: avoid; }} .modebar {{ display: none !important; }} }}
+  .figures > div, tr {{ break-inside: avoid; }} .figures.wide > div {{ min-width: 0; }}
+  .modebar {{ display: none !important; }} }}
 """
 
 _POLICY = (
@@ -93,6 +96,7 @@ class Section(NamedTuple):
         figures: The figures, ``None`` where one cannot be drawn.
         absences: One sentence on each thing that cannot be shown, and why.
         tables: Tables as HTML, to stand above the figures.
+        is_wide: Whether its figures cannot be read on a phone's width, and are scrolled there.
     """
 
     heading: str
@@ -100,6 +104,7 @@ class Section(NamedTuple):
     figures: Sequence[go.Figure | None] = ()
     absences: Sequence[str] = ()
     tables: str = ""
+    is_wide: bool = False
 
 
 def section_html(section: Section, numbers: Iterator[int]) -> str:
@@ -110,6 +115,7 @@ def section_html(section: Section, numbers: Iterator[int]) -> str:
     reading = f"<p>{section.reading}</p>" if figures or section.tables else ""
     absences = "".join(f'<p class="absent">{sentence}</p>' for sentence in section.absences)
     layout = "figures single" if len(figures) == 1 else "figures"
+    layout += " wide" if section.is_wide else ""
     drawings = f'<div class="{layout}">{"".join(figures)}</div>' if figures else ""
     return f"<h2>{section.heading}</h2>{reading}{absences}{section.tables}{drawings}"
 

@@ -108,6 +108,13 @@ def confusion_figure(
         f"{level.capitalize()}s, {'counts' if shown == 'count' else 'percent'} (row = true class)"
         f"{seeds_in_words(table)}",
         MATRIX_HEIGHT_PX if len(names) > 2 else SMALL_MATRIX_HEIGHT_PX,
+        xaxis={
+            "title": "predicted",
+            "showgrid": False,
+            "ticks": "",
+            "tickangle": -45 if len(names) > 2 else 0,
+        },
+        yaxis={"autorange": "reversed", "showgrid": False},
     )
     labels = [label_of(name) for name in names]
     totals = [_with_count(n, k) for n, k in zip(names, counts.sum(axis=1), strict=True)]
@@ -129,9 +136,6 @@ def confusion_figure(
         showscale=False,
         hoverongaps=False,
     )
-    angle = -45 if len(names) > 2 else 0
-    figure.update_xaxes(title="predicted", showgrid=False, ticks="", tickangle=angle)
-    figure.update_yaxes(autorange="reversed", showgrid=False)
     return figure
 
 
@@ -156,7 +160,14 @@ def magnification_figure(
     names = {level: [f"{p}{level}/{metric}" for p in prefixes.values()] for level in DRAWN_LEVELS}
     if not any(name in metrics for level in DRAWN_LEVELS for name in names[level]):
         return None
-    figure = _figure(f"{label[0].upper()}{label[1:]} by magnification", BAR_HEIGHT_PX)
+    figure = _figure(
+        f"{label[0].upper()}{label[1:]} by magnification",
+        BAR_HEIGHT_PX,
+        barmode="group",
+        bargap=0.3,
+        xaxis={"type": "category"},
+        yaxis={"title": label, "range": [0, 1.08], "tickvals": np.linspace(0, 1, 6)},
+    )
     for level in DRAWN_LEVELS:
         values = [metrics.get(name) for name in names[level]]
         whiskers = [(intervals or {}).get(name) for name in names[level]]
@@ -175,9 +186,6 @@ def magnification_figure(
             "<extra></extra>",
         )
     _add_chance(figure, chance)
-    figure.update_layout(barmode="group", bargap=0.3)
-    figure.update_xaxes(type="category")
-    figure.update_yaxes(title=label, range=[0, 1.08], tickvals=np.linspace(0, 1, 6))
     return figure
 
 
@@ -220,18 +228,22 @@ def seeds_in_words(table: pd.DataFrame) -> str:
     return f", mean of {seeds} seeds" if seeds > 1 else ""
 
 
-def _figure(title: str, height_px: int) -> go.Figure:
-    return go.Figure(layout={"template": build_template(), "title": title, "height": height_px})
+def _figure(title: str, height_px: int, **layout: object) -> go.Figure:
+    """Return an empty figure; what is known of its layout is cheaper given here than updated."""
+    own = {"template": build_template(), "title": title, "height": height_px}
+    return go.Figure(layout={**own, **layout})
 
 
 def _unit_square(title: str, *, axes: tuple[str, str], legend: str, lines: int) -> go.Figure:
     """Return an empty figure over the unit square, with room for a legend of so many lines."""
-    figure = _figure(title, CURVE_HEIGHT_PX + LEGEND_ROW_PX * ((lines + 1) // 2))
     ticks = {"tickvals": np.linspace(0, 1, 6), "range": [-0.01, 1.01], "constrain": "domain"}
-    figure.update_xaxes(title=axes[0], **ticks)
-    figure.update_yaxes(title=axes[1], scaleanchor="x", constraintoward="top", **ticks)
-    figure.update_layout(legend_title={"text": legend, "side": "top"})
-    return figure
+    return _figure(
+        title,
+        CURVE_HEIGHT_PX + LEGEND_ROW_PX * ((lines + 1) // 2),
+        xaxis={"title": axes[0], **ticks},
+        yaxis={"title": axes[1], "scaleanchor": "x", "constraintoward": "top", **ticks},
+        legend={"title": {"text": legend, "side": "top"}},
+    )
 
 
 def _drawn_classes(table: pd.DataFrame, points: pd.DataFrame, *, both: bool = False) -> list[str]:

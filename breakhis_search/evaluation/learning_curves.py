@@ -100,13 +100,17 @@ def _has(history: pd.DataFrame, column: str) -> bool:
 
 
 def _epoch_figure(history: pd.DataFrame, title: str, y_title: str) -> go.Figure:
+    # Never a tick at half an epoch.
+    ticks = {"dtick": 1} if history["epoch"].nunique() <= 12 else {}
     figure = go.Figure(
-        layout={"template": build_template(), "title": title, "height": LEARNING_HEIGHT_PX}
+        layout={
+            "template": build_template(),
+            "title": title,
+            "height": LEARNING_HEIGHT_PX,
+            "xaxis": {"title": "epoch", **ticks},
+            "yaxis": {"title": y_title},
+        }
     )
-    figure.update_xaxes(title="epoch")
-    figure.update_yaxes(title=y_title)
-    if history["epoch"].nunique() <= 12:
-        figure.update_xaxes(dtick=1)  # never a tick at half an epoch
     for epoch, phase in _phase_starts(history):
         figure.add_vline(
             x=epoch - 0.5,

@@ -52,6 +52,7 @@ def build_trial_page(
     title: str,
     subtitle_facts: Mapping[str, str],
     intervals: Intervals | None = None,
+    cells: pd.DataFrame | None = None,
     extra_sections: Sequence[Section] = (),
 ) -> str:
     """Return the page of a trial: its facts, numbers and figures, each with how to read it.
@@ -63,6 +64,7 @@ def build_trial_page(
         title: The heading, as plain text.
         subtitle_facts: What to know of the trial, by name, as plain text.
         intervals: What :func:`.intervals.bootstrap_intervals` gave; made here if not given.
+        cells: What :func:`.cells.cell_table` gave; made here if not given.
         extra_sections: Further sections; they stand before the learning curves.
 
     Returns:
@@ -77,7 +79,7 @@ def build_trial_page(
         _score_section(table, scores),
         _class_section(table, scores),
         _recognition_section(scores),
-        _cell_section(table),
+        _cell_section(cell_table(table) if cells is None else cells),
         _roc_section(table, scores),
         _pr_section(table),
         _confusion_section(table),
@@ -97,7 +99,11 @@ def build_trial_page(
 
 
 def trial_data_files(
-    table: pd.DataFrame, history: pd.DataFrame, *, intervals: Intervals | None = None
+    table: pd.DataFrame,
+    history: pd.DataFrame,
+    *,
+    intervals: Intervals | None = None,
+    cells: pd.DataFrame | None = None,
 ) -> dict[str, pd.DataFrame]:
     """Return the points of all figures by file name, ready for ``to_csv(index=False)``.
 
@@ -105,6 +111,7 @@ def trial_data_files(
         table: The pooled predictions of the trial, of any number of seeds.
         history: One row per fold and epoch.
         intervals: What :func:`.intervals.bootstrap_intervals` gave; made here if not given.
+        cells: What :func:`.cells.cell_table` gave; made here if not given.
 
     Returns:
         ``roc.csv``, ``pr.csv`` and ``confusion.csv`` with both drawn levels, ``cells.csv``
@@ -114,7 +121,7 @@ def trial_data_files(
         "roc.csv": _of_both_levels(roc_points, table),
         "pr.csv": _of_both_levels(pr_points, table),
         "confusion.csv": _of_both_levels(confusion_counts, table),
-        "cells.csv": cell_table(table),
+        "cells.csv": cell_table(table) if cells is None else cells,
         "intervals.csv": (intervals or bootstrap_intervals(table)).to_frame(),
         "history.csv": history,
     }
@@ -165,14 +172,14 @@ def _recognition_section(intervals: Intervals) -> Section:
     )
 
 
-def _cell_section(table: pd.DataFrame) -> Section:
+def _cell_section(cells: pd.DataFrame) -> Section:
     return Section(
         "By tumour type and magnification",
         "Each cell says, from the top: the share of images that are right (the darker, the more), "
         "of patients that are right in three ways, the patient recognition rate, the mean "
         "probability of the true class, and how many images and patients stand behind them. A "
         "patient with tumours of two types counts in both rows, and once in all types.",
-        tables=cell_heat_table(cell_table(table)),
+        tables=cell_heat_table(cells),
     )
 
 

@@ -142,6 +142,8 @@ def tables_by_seed(table: pd.DataFrame) -> list[pd.DataFrame]:
     one trained model per fold, which is what gets registered. Averaging the logits instead would
     score an ensemble that nobody ships.
     """
+    if table["seed"].nunique() == 1:
+        return [table]
     return [part for _, part in table.groupby("seed", sort=True)]
 
 

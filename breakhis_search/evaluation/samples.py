@@ -25,8 +25,6 @@ import pandas as pd
 
 from breakhis_search.errors import DataError
 from breakhis_search.evaluation.predictions import (
-    PROBABILITY_PREFIX,
-    by_patient_mean_probability,
     class_names_of,
     logits_of,
     probabilities_of,
@@ -121,13 +119,12 @@ def sample_of(table: pd.DataFrame, level: ScoredLevel) -> Sample:
     if level == "image":
         truth = table["y_true"].to_numpy(np.int64)
         return Sample(truth, probabilities_of(table), names, table["accession"].to_numpy(object))
-    if level == "patient":
-        means = by_patient_mean_probability(table)
-        scores = means[[PROBABILITY_PREFIX + name for name in names]].to_numpy(np.float64)
-        truth, accession = means["y_true"].to_numpy(np.int64), means["accession"].to_numpy(object)
-        return Sample(truth, scores, names, accession)
     patients = _patients_of(table)
-    scores = softmax(patients.mean(logits_of(table).astype(np.float64)))
+    scores = (
+        patients.mean(probabilities_of(table))
+        if level == "patient"
+        else softmax(patients.mean(logits_of(table).astype(np.float64)))
+    )
     return Sample(patients.y_true, scores, names, patients.accession)
 
 
@@ -242,10 +239,8 @@ class _Patients:
 
 
 def _patients_of(table: pd.DataFrame) -> _Patients:
-    groups = table.groupby(["accession", "y_true"], sort=True)
-    patients = groups.size().reset_index()
-    return _Patients(
-        np.asarray(groups.ngroup(), dtype=np.int64),
-        patients["y_true"].to_numpy(np.int64),
-        patients["accession"].to_numpy(object),
-    )
+    truth = table["y_true"].to_numpy(np.int64)
+    codes, accessions = pd.factorize(table["accession"].to_numpy(object), sort=True)
+    classes = truth.max() + 1
+    patients, row = np.unique(codes * classes + truth, return_inverse=True)
+    return _Patients(row, patients % classes, accessions[patients // classes])

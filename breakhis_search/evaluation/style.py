@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from html import escape
 from typing import NamedTuple
 
@@ -109,6 +110,7 @@ def label_of(name: str) -> str:
     return escape(name.replace("_", " "))
 
 
+@cache
 def build_template() -> go.layout.Template:
     """Return the one plotly template; give it to every figure, and set no global default."""
     axis = {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import optuna
@@ -15,7 +14,6 @@ from optuna.trial import FrozenTrial, TrialState
 
 from breakhis_search.evaluation.style import (
     OKABE_ITO,
-    RATE_COLORSCALE,
     REFERENCE_COLOR,
     build_template,
     label_of,
@@ -38,7 +36,7 @@ def history_figure(trials: Sequence[FrozenTrial], title: str) -> go.Figure | Non
         trials: All trials of a study.
         title: Of the objective, such as ``AUROC``.
     """
-    complete = _complete(trials)
+    complete = complete_trials(trials)
     if not complete:
         return None
     figure = _figure(f"{label_of(title)} of every trial", HEIGHT_PX)
@@ -90,7 +88,7 @@ def importances(trials: Sequence[FrozenTrial]) -> dict[str, float]:
     PED-ANOVA (S. Watanabe, A. Bansal, F. Hutter, IJCAI 2023), as Optuna has it, over the
     hyperparameters that every complete trial has; empty where too few trials say nothing.
     """
-    complete = _complete(trials)
+    complete = complete_trials(trials)
     names = [n for n in common_parameters(complete) if len({t.params[n] for t in complete}) > 1]
     if len(complete) < _ENOUGH or not names:
         return {}
@@ -125,51 +123,11 @@ def importance_figure(found: Mapping[str, float]) -> go.Figure | None:
     return figure
 
 
-def parallel_figure(trials: Sequence[FrozenTrial], title: str) -> go.Figure | None:
-    """Return one line per complete trial through its hyperparameters, coloured by its score."""
-    complete = _complete(trials)
-    names = [n for n in common_parameters(complete) if len({t.params[n] for t in complete}) > 1]
-    if len(complete) < 2 or not names:
-        return None
-    scores = [float(t.value or 0.0) for t in complete]
-    dimensions = [{"label": label_of(title), "values": scores}]
-    dimensions += [_dimension(name, complete) for name in names]
-    figure = _figure("Every trial, a line", HEIGHT_PX + 60)
-    line = {"color": scores, "colorscale": RATE_COLORSCALE, "showscale": True, "cmin": min(scores)}
-    figure.add_parcoords(dimensions=dimensions, line=line, labelangle=-18, labelside="top")
-    figure.update_layout(margin={"l": 90, "r": 60, "t": 130, "b": 30})
-    return figure
-
-
-def _dimension(name: str, trials: Sequence[FrozenTrial]) -> dict[str, Any]:
-    kind, label = trials[0].distributions[name], label_of(name.rpartition("/")[2])
-    values = [t.params[name] for t in trials]
-    if isinstance(kind, CategoricalDistribution):
-        choices = list(dict.fromkeys(kind.choices))
-        return {
-            "label": label,
-            "values": [choices.index(v) for v in values],
-            "tickvals": list(range(len(choices))),
-            "ticktext": [label_of(str(c)) for c in choices],
-        }
-    if _is_log(kind):
-        exponents = [math.log10(float(v)) for v in values]
-        low, high = math.floor(min(exponents)), math.ceil(max(exponents))
-        ticks = list(range(low, high + 1))
-        return {
-            "label": label,
-            "values": exponents,
-            "tickvals": ticks,
-            "ticktext": [f"1e{tick}" for tick in ticks],
-        }
-    return {"label": label, "values": [float(v) for v in values]}
-
-
 def slice_figures(
     trials: Sequence[FrozenTrial], names: Sequence[str], title: str
 ) -> list[go.Figure]:
     """Return the score against one hyperparameter each, for the first :data:`SLICES` names."""
-    return [_slice(_complete(trials), name, title) for name in list(names)[:SLICES]]
+    return [_slice(complete_trials(trials), name, title) for name in list(names)[:SLICES]]
 
 
 def _slice(trials: Sequence[FrozenTrial], name: str, title: str) -> go.Figure:
@@ -187,7 +145,7 @@ def _slice(trials: Sequence[FrozenTrial], name: str, title: str) -> go.Figure:
         showlegend=False,
     )
     figure.update_xaxes(
-        title=label_of(name), type="category" if is_choice else "log" if _is_log(kind) else "linear"
+        title=label_of(name), type="category" if is_choice else "log" if is_log(kind) else "linear"
     )
     figure.update_yaxes(title=label_of(title))
     return figure
@@ -230,11 +188,13 @@ def common_parameters(trials: Sequence[FrozenTrial]) -> list[str]:
     return sorted(shared)
 
 
-def _complete(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+def complete_trials(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """Return those of the trials that have a score."""
     return [t for t in trials if t.state == TrialState.COMPLETE and t.value is not None]
 
 
-def _is_log(kind: BaseDistribution) -> bool:
+def is_log(kind: BaseDistribution) -> bool:
+    """Return whether a hyperparameter is searched on a logarithmic scale."""
     return bool(getattr(kind, "log", False))
 
 

@@ -31,13 +31,13 @@ from breakhis_search.evaluation.patient_strips import patient_strips
 from breakhis_search.evaluation.predictions import class_names_of, is_binary
 from breakhis_search.evaluation.samples import DRAWN_LEVELS
 from breakhis_search.reporting import markdown as md
+from breakhis_search.reporting.parallel_figure import parallel_figure
 from breakhis_search.reporting.search_cost import Cost
 from breakhis_search.reporting.search_figures import (
     groups_figure,
     history_figure,
     importance_figure,
     importances,
-    parallel_figure,
     slice_figures,
 )
 
@@ -193,8 +193,9 @@ def _what_mattered(study: StudyFacts) -> Iterator[Section]:
     if parallel is not None:
         yield Section(
             "What was tried",
-            "Drag along an axis to keep the lines that pass there.",
+            "Each line is a complete trial, the bluer the better; the best lie on top.",
             [parallel],
+            is_wide=True,
         )
     if found:
         yield Section(

@@ -12,6 +12,7 @@ import pandas as pd
 import yaml
 
 from breakhis_search.data.images import ImageDecodeError, read_rgb
+from breakhis_search.evaluation.cells import cell_table
 from breakhis_search.evaluation.document import Section
 from breakhis_search.evaluation.intervals import Intervals
 from breakhis_search.evaluation.mistakes_page import build_gallery, build_mistakes_page
@@ -47,16 +48,19 @@ def write_artifacts(
         intervals: Of its scores.
         sections: Further sections of the page.
     """
+    cells = cell_table(table)
     page = build_trial_page(
         table,
         history,
         title=title,
         subtitle_facts=facts,
         intervals=intervals,
+        cells=cells,
         extra_sections=sections,
     )
     _write(folder / keys.ARTIFACT_PAGE, page)
-    for name, frame in trial_data_files(table, history, intervals=intervals).items():
+    files = trial_data_files(table, history, intervals=intervals, cells=cells)
+    for name, frame in files.items():
         _write_frame(folder / "figures" / name, frame)
     (folder / keys.ARTIFACT_PREDICTIONS).parent.mkdir(parents=True, exist_ok=True)
     write_parquet(table, folder / keys.ARTIFACT_PREDICTIONS)

@@ -4,8 +4,8 @@ It also makes the pages of trials, and imports no TensorFlow. It knows nothing t
 disk: whatever becomes of it, the journals hold everything, and the next run delivers the rest.
 
 A store that refuses is asked again, at longer and longer intervals, while training goes on; only
-who waits for everything to be there (:meth:`Courier.flush`) is told when that takes too long, and at
-once where the disk is full.
+who waits for everything to be there (:meth:`Courier.flush`) is told when that takes too long, and
+at once where the disk is full.
 """
 
 from __future__ import annotations
