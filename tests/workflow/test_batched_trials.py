@@ -8,11 +8,13 @@ from optuna.trial import TrialState
 from breakhis_search.study.storage import open_storage
 from breakhis_search.tracking import keys
 
+TRIALS = 6
 FROZEN = [
     "--set=space.model/architecture=[mobilenet, small_cnn]",
     "--set=space.transfer/trainable=frozen",
     "--set=training.max_epochs=3",
     "--set=search.pruner=none",
+    "--set=finalists={count: 1, seeds: 1}",
 ]
 
 
@@ -54,15 +56,15 @@ def test_a_batch_is_interrupted_as_one_and_goes_on(home, real_weights, monkeypat
     with monkeypatch.context() as patch:
         name = "breakhis_search.cli.progress.TerminalObserver.epoch_finished"
         patch.setattr(name, stop)
-        assert home.search("binary", 10, *FROZEN, weights) == 130
+        assert home.search("binary", TRIALS, *FROZEN, weights) == 130
     states = [t.state for t in study_of(home).trials]
     assert states.count(TrialState.RUNNING) > 1
     assert TrialState.FAIL not in states
 
-    assert home.search("binary", 10, *FROZEN, weights) == 0
+    assert home.search("binary", TRIALS, *FROZEN, weights) == 0
     trials = study_of(home).trials
     complete = [t for t in trials if t.state == TrialState.COMPLETE]
-    assert len(complete) == len(trials) == 10
+    assert len(complete) == len(trials) == TRIALS
     assert {t.params["model/architecture"] for t in complete} == {"mobilenet", "small_cnn"}
     runs = {int(r.data.tags[keys.TRIAL_NUMBER]): r for r in runs_of(home)}
     assert not [r for r in runs.values() if r.info.status == "RUNNING"]

@@ -4,6 +4,12 @@ from __future__ import annotations
 
 import optuna
 
+DETERMINISTIC = (
+    "--set=training.deterministic=true",
+    "--set=training.max_epochs=3",
+    "--set=finalists={count: 1, seeds: 1}",
+)
+
 
 def outcome(home) -> list[tuple[dict, float, dict]]:
     study = optuna.load_study(study_name="binary-demo@v1", storage=home.settings.studies_uri)
@@ -14,8 +20,7 @@ def test_two_runs_with_the_same_seed_are_equal(tmp_path, make_home):
     results = []
     for name in ("first", "second"):
         home = make_home(tmp_path / name)
-        deterministic = "--set=training.deterministic=true"
-        assert home.search("binary", 2, "--device", "cpu", deterministic) == 0
+        assert home.search("binary", 2, "--device", "cpu", *DETERMINISTIC) == 0
         results.append(outcome(home))
     assert len(results[0]) == 2
     assert results[0] == results[1]

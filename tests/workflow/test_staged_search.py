@@ -20,7 +20,7 @@ STAGED = [
     "--set=training.max_epochs=2",
     "--set=training.head_epochs=1",
     "--set=stages={probe_share: 0.67, tune_from: 1}",
-    "--set=finalists={count: 2, seeds: 1}",
+    "--set=finalists={count: 1, seeds: 1}",
 ]
 
 
@@ -67,9 +67,8 @@ def test_probes_come_first_and_the_best_of_them_is_fine_tuned(home, real_weights
         "frozen",
         "last_block",
     ]
-    finalists = [r for r in runs if r.data.tags[keys.ROLE] == keys.ROLE_FINALIST]
-    assert len(finalists) == 2
-    study_file = client.download_artifacts(finalists[0].info.run_id, keys.ARTIFACT_CONFIG)
+    [finalist] = [r for r in runs if r.data.tags[keys.ROLE] == keys.ROLE_FINALIST]
+    study_file = client.download_artifacts(finalist.info.run_id, keys.ARTIFACT_CONFIG)
     space = yaml.safe_load(Path(study_file).read_text())["space"]
     assert space["transfer/trainable"] == ["frozen", "last_block"], "the study's, not a stage's"
 
