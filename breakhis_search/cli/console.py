@@ -20,6 +20,7 @@ from rich.progress import (
 from rich.table import Table
 
 _WIDTH_OF_A_FILE = 132
+_WIDTH_OF_A_SENTENCE = 36
 
 out = Console(highlight=False)
 if not out.is_terminal:  # rich takes 80 columns there, which breaks tables and commands to copy
@@ -94,15 +95,17 @@ def print_table(
     right: Sequence[str] = (),
     notes: Sequence[str] = (),
     spare: Sequence[str] = (),
+    wrapped: Sequence[str] = (),
 ) -> None:
     """Print a table; columns named in ``right`` are aligned to the right.
 
     Those in ``spare`` are left out, in this order, where the terminal has no room for all: words
-    that are broken in the middle can't be read.
+    that are broken in the middle can't be read. Those in ``wrapped`` hold sentences, which may take
+    several lines.
     """
     out.print(f"[bold]{escape(title)}[/]", soft_wrap=True)  # rich would wrap it to the columns
     cells = [[_text(cell) for cell in row] for row in rows]
-    kept = _columns_with_room(columns, cells, spare)
+    kept = _columns_with_room(columns, cells, spare, wrapped)
     left_out = [column for i, column in enumerate(columns) if i not in kept and column]
     if left_out:
         notes = [*notes, f"no room in this terminal for: {', '.join(left_out)}"]
@@ -123,14 +126,22 @@ def print_table(
 
 
 def _columns_with_room(
-    columns: Sequence[str], cells: Sequence[Sequence[str]], spare: Sequence[str]
+    columns: Sequence[str],
+    cells: Sequence[Sequence[str]],
+    spare: Sequence[str],
+    wrapped: Sequence[str] = (),
 ) -> list[int]:
     """Positions of the columns that fit beside each other, spare ones left out from the first on.
 
     >>> _columns_with_room(["a", "b"], [["x" * 500, "y"]], spare=["a"])
     [1]
+    >>> _columns_with_room(["a", "b"], [["x", "y " * 500]], spare=["a"], wrapped=["b"])
+    [0, 1]
     """
     widths = [max(len(name), *(len(row[i]) for row in cells), 0) for i, name in enumerate(columns)]
+    for i, name in enumerate(columns):
+        if name in wrapped:
+            widths[i] = min(widths[i], _WIDTH_OF_A_SENTENCE)
     kept = list(range(len(columns)))
     for name in spare:
         if sum(widths[i] + 2 for i in kept) <= out.width:

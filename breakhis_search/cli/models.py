@@ -108,7 +108,8 @@ def history_command(studies: Sequence[str], *, as_json: bool) -> None:
         title = f"Champions of {name}, and what the gate answered without moving one"
         rows.sort(key=lambda row: str(row[0]))
         if rows:
-            console.print_table(title, columns, rows, spare=("scores", "before"))
+            told = {"spare": ("scores", "before"), "wrapped": ("why", "scores")}
+            console.print_table(title, columns, rows, **told)
         if not changes:
             console.out.print(f"{name} never had a champion.")
 

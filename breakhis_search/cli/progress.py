@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -24,7 +25,8 @@ class TerminalObserver:
 
     def __init__(self) -> None:
         self._status: Status | None = None
-        self._trials = self._folds = self._epochs = 0
+        self._trials = self._folds = self._epochs = self._repetitions = 0
+        self._complete_s: list[float] = []
         self._finished = 0
         self._finished_here = 0
         self._states: Counter[str] = Counter()
@@ -40,7 +42,14 @@ class TerminalObserver:
         self._worker = number
 
     def search_started(
-        self, *, trials: int, finished: int, folds: int, epochs: int, best: float | None
+        self,
+        *,
+        trials: int,
+        finished: int,
+        folds: int,
+        epochs: int,
+        best: float | None,
+        repetitions: int,
     ) -> None:
         """Remember the size of the search; workers that join it later know nothing new."""
         if self._search_started is not None:
@@ -48,6 +57,7 @@ class TerminalObserver:
         self._best = best
         self._search_started = time.monotonic()
         self._trials, self._folds, self._epochs, self._finished = trials, folds, epochs, finished
+        self._repetitions = repetitions
         if out.is_terminal:
             self._status = out.status("searching …")
             self._status.start()
@@ -90,6 +100,8 @@ class TerminalObserver:
         if summary.state != "interrupted":
             self._finished += 1
             self._finished_here += 1
+        if summary.state == "complete":
+            self._complete_s.append(summary.seconds)
         if summary.score is not None and (self._best is None or summary.score > self._best):
             self._best = summary.score
         result = f"{summary.score:.4f}" if summary.score is not None else summary.state
@@ -136,8 +148,14 @@ class TerminalObserver:
         return f" · best {self._best:.4f}" if self._best is not None else ""
 
     def _time_left(self) -> str:
+        """Return when all is likely to be trained: trials as fast as so far, pruned ones included.
+
+        A finalist trains like a complete trial, once for each of its seeds.
+        """
         left = self._trials - self._finished
         if not self._finished_here or left <= 0 or self._search_started is None:
             return ""
         seconds = left * (time.monotonic() - self._search_started) / self._finished_here
-        return f" · about {max(1, round(seconds / 60))} min left"
+        if self._complete_s:
+            seconds += self._repetitions * statistics.median(self._complete_s)
+        return f" · about {max(1, round(seconds / 60))} min left, finalists included"

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import base64
 import importlib
-from collections.abc import Iterable
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -22,8 +24,10 @@ BATCH_SIZE = 32
 class BreastHistologyClassifier(PythonModel):  # type: ignore[misc]  # mlflow has no types
     """Answers a table of images with a label and the probability of every class.
 
-    Columns asked for: ``image`` (the bytes of an image file, or their base64, as over HTTP) and, if
-    wanted, ``patient`` (text, for all rows or none).
+    Columns asked for: ``image`` and, if wanted, ``patient`` (text, for all rows or none). An image
+    is the bytes of a file, or their base64 as text, as over HTTP; in Python also a ``pathlib.Path``
+    (not a text: nobody may have a server read its own files) or pixels, uint8 [height, width, 3]
+    RGB of any size. What is no 8-bit RGB image is an error that names its row.
 
     Columns answered, one row per image:
 
@@ -68,7 +72,8 @@ class BreastHistologyClassifier(PythonModel):  # type: ignore[misc]  # mlflow ha
         """Return one row per image; the class describes the columns."""
         del context
         patients = _patients_of(model_input)
-        logits = np.concatenate([self._score(b) for b in _batches(list(model_input["image"]))])
+        prepared = self._prepared(list(model_input["image"]))
+        logits = np.concatenate([self._score(batch) for batch in prepared])
         calibrated = _softmax((logits + self._correction) / self._temperature)
         parts = [self._answer("", calibrated, self._decide("image", calibrated, logits))]
         if patients is not None:
@@ -79,15 +84,53 @@ class BreastHistologyClassifier(PythonModel):  # type: ignore[misc]  # mlflow ha
             parts.append(pd.DataFrame(logits, columns=[f"logit_{c}" for c in self.classes]))
         return pd.concat(parts, axis=1)
 
-    def _score(self, images: list[Any]) -> Any:
+    def _prepared(self, images: list[Any]) -> Iterator[Any]:
+        """Yield batches, float32 [n, height, width, 3]; the next one is decoded meanwhile."""
+        if not images:
+            message = "no image was sent: the column 'image' is empty"
+            raise ValueError(message)
+        starts = range(0, len(images), BATCH_SIZE)
+        if len(starts) == 1:  # no thread for a few images: it would only cost time
+            yield self._batch(images, 0)
+            return
+        with ThreadPoolExecutor(max_workers=1) as ahead:
+            coming = ahead.submit(self._batch, images, 0)
+            for start in starts[1:]:
+                ready = coming.result()
+                coming = ahead.submit(self._batch, images, start)
+                yield ready
+            yield coming.result()
+
+    def _batch(self, images: list[Any], start: int) -> Any:
+        batch = []
+        for row, image in enumerate(images[start : start + BATCH_SIZE], start):
+            try:
+                batch.append(self.prepare(image))
+            except (ValueError, OSError) as error:
+                message = f"row {row} of column 'image': {error}"
+                raise ValueError(message) from error
+        return np.stack(batch).astype(np.float32)
+
+    def _score(self, batch: Any) -> Any:
         """Logits of up to ``BATCH_SIZE`` images, float64 [n, K]."""
-        batch = np.stack([self.prepare(image) for image in images]).astype(np.float32)
         return np.asarray(self.network.predict_on_batch(batch), dtype=np.float64)
 
     def prepare(self, image: Any) -> Any:
-        """Pixels of an image as the model was trained on them, [height, width, 3] in 0-255."""
-        pixels = self._images.prepare(_bytes_of(image), *self._size_px)
+        """Pixels of an image as the model was trained on them, [height, width, 3] in 0-255.
+
+        Raises:
+            ValueError: It is no 8-bit RGB image.
+            OSError: A path cannot be read.
+        """
+        pixels = self._images.resize_rgb(self._pixels_of(image), *self._size_px)
         return self._stain.normalize_stain(pixels, self._reference) if self._stain else pixels
+
+    def _pixels_of(self, image: Any) -> Any:
+        if isinstance(image, np.ndarray):
+            return image  # its type and shape are checked where it is resized
+        if isinstance(image, os.PathLike):
+            return self._images.read_rgb(image)
+        return self._images.decode_rgb(_bytes_of(image))
 
     def _decide(self, level: str, calibrated: Any, uncalibrated: Any) -> Any:
         """Class index of every row, int [n], at level ``image`` or ``patient``."""
@@ -127,13 +170,6 @@ def _mean_by(patients: Any, values: Any) -> Any:
     return (sums / np.bincount(patients)[:, None])[patients]
 
 
-def _batches(images: list[Any]) -> Iterable[list[Any]]:
-    if not images:
-        message = "no image was sent: the column 'image' is empty"
-        raise ValueError(message)
-    return (images[i : i + BATCH_SIZE] for i in range(0, len(images), BATCH_SIZE))
-
-
 def _bytes_of(image: Any) -> bytes:
     """Bytes of an image given as bytes or as base64 text."""
     if isinstance(image, (bytes, bytearray, memoryview)):
@@ -142,9 +178,12 @@ def _bytes_of(image: Any) -> bytes:
         try:
             return base64.b64decode(image, validate=True)
         except ValueError as error:
-            message = "a text in column 'image' must be the base64 of an image file"
+            message = "a text must be the base64 of an image file (a path: give a pathlib.Path)"
             raise ValueError(message) from error
-    message = f"column 'image' must hold bytes or base64 text, received {type(image).__name__}"
+    message = (
+        "expected bytes, base64 text, a pathlib.Path or pixels (uint8 [height, width, 3]), received"
+        f" {type(image).__name__}"
+    )
     raise ValueError(message)
 
 

@@ -57,7 +57,10 @@ class Leases:
     def __init__(self, uri: str) -> None:
         # A transaction of ours is one statement or two: a minute is far more than enough.
         waits = {"timeout": _PATIENCE_S} if uri.startswith("sqlite") else {}
-        self._engine = sa.create_engine(uri, connect_args=waits, pool_pre_ping=True)
+        # One connection for both threads: a server has so many, and many workers share them.
+        self._engine = sa.create_engine(
+            uri, connect_args=waits, pool_pre_ping=True, pool_size=1, max_overflow=0
+        )
         self._now: sa.ColumnElement[float] = sa.literal_column(
             _NOW.get(self._engine.dialect.name, _NOW_SQLITE)
         )

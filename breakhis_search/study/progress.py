@@ -33,9 +33,25 @@ class SearchObserver(Protocol):
         """What follows is told by this worker, where there are several."""
 
     def search_started(
-        self, *, trials: int, finished: int, folds: int, epochs: int, best: float | None
+        self,
+        *,
+        trials: int,
+        finished: int,
+        folds: int,
+        epochs: int,
+        best: float | None,
+        repetitions: int,
     ) -> None:
-        """A search begins: budget, trials and best score it already has, folds, most epochs."""
+        """A search begins.
+
+        Args:
+            trials: Its budget.
+            finished: So many of them are done.
+            folds: Of every trial.
+            epochs: The most of a fold.
+            best: The best score so far.
+            repetitions: How often trials are trained again as finalists.
+        """
 
     def stage_started(self, name: str, *, until: int) -> None:
         """A stage of the search begins or goes on; it ends with so many trials of the study."""
@@ -68,7 +84,14 @@ class SilentObserver:
         """Do nothing."""
 
     def search_started(
-        self, *, trials: int, finished: int, folds: int, epochs: int, best: float | None
+        self,
+        *,
+        trials: int,
+        finished: int,
+        folds: int,
+        epochs: int,
+        best: float | None,
+        repetitions: int,
     ) -> None:
         """Do nothing."""
 

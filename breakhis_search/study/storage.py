@@ -46,8 +46,10 @@ def open_storage(uri: str) -> optuna.storages.BaseStorage:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     if not uri.startswith("sqlite:///"):
         with storage_errors(uri, ImportError):  # the driver of the database is not installed
-            # A connection that the server has dropped meanwhile is replaced, not an error.
-            return optuna.storages.RDBStorage(uri, engine_kwargs={"pool_pre_ping": True})
+            # A connection that the server has dropped meanwhile is replaced, not an error; and a
+            # worker keeps one, because a server has a hundred (max_connections) for all of them.
+            connections = {"pool_pre_ping": True, "pool_size": 1, "max_overflow": 2}
+            return optuna.storages.RDBStorage(uri, engine_kwargs=connections)
     folder = Path(uri.removeprefix("sqlite:///")).parent
     _require_local_folder(folder)
     # Two processes that start at once would create the same tables.

@@ -103,6 +103,7 @@ def run_search(
         folds=len(context.split.folds),
         epochs=config.training.max_epochs,
         best=_best_score(study),
+        repetitions=config.finalists.count * config.finalists.seeds,
     )
     finished = 0
     for stage in stages_of(config):

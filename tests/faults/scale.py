@@ -1,12 +1,14 @@
 """Many workers on one PostgreSQL: how much of their time goes into trials, how little around them.
 
-    python -m tests.faults.scale [--workers 32] [--trials 640] [--sleep 5] [--out FILE]
+    python -m tests.faults.scale [--workers 32] [--trials 2000] [--sleep 5] [--out FILE]
+    python -m tests.faults.scale --workers 4 --trials 40 --sleep 0.2 --parameters 8 --reports 30
 
 Every worker runs the real loop (leases, asking, telling, checkpoints, journal) of trials that do
-nothing but sleep. Workers are threads here, each with connections of its own: for the database
-there is no difference, and 32 processes would only measure this machine's memory. Prints, and
-writes, the share of the workers' time that was spent in trials, the overhead of a trial by its
-number, and how many transactions of the database a trial costs.
+nothing but draw hyperparameters, report epochs, and sleep. Workers are threads here, each with
+connections of its own: for the database there is no difference, and 32 processes would only measure
+this machine's memory. Prints, and writes, the share of the workers' time that was spent in trials,
+the overhead of a trial by its number, how many transactions of the database a trial costs, and the
+most connections that were open at once.
 """
 
 from __future__ import annotations
@@ -35,8 +37,6 @@ from breakhis_search.study.strategy import build_pruner, build_sampler
 from breakhis_search.tracking.journal import Journal
 from tests.postgres_home import local_postgres
 
-SPACE = ("optimizer/learning_rate", "optimizer/weight_decay", "head/dropout_rate", "strength")
-
 
 class NoDelivery:
     """Brings nothing anywhere."""
@@ -49,25 +49,32 @@ def main() -> None:
     """Measure."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--workers", type=int, default=32)
-    parser.add_argument("--trials", type=int, default=640)
+    parser.add_argument("--trials", type=int, default=2000)
     parser.add_argument("--sleep", type=float, default=5.0)
+    parser.add_argument("--parameters", type=int, default=4, help="hyperparameters of a trial")
+    parser.add_argument("--reports", type=int, default=0, help="epochs, over all folds, of a trial")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     with local_postgres() as server, tempfile.TemporaryDirectory() as folder:
-        result = measure(server.uri, Path(folder), options.workers, options.trials, options.sleep)
+        result = measure(server.uri, Path(folder), options)
     print(json.dumps(result, indent=1))
     if options.out:
         options.out.write_text(json.dumps(result, indent=1) + "\n")
 
 
-def measure(uri: str, folder: Path, workers: int, trials: int, sleep_s: float) -> dict[str, Any]:
+def measure(uri: str, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Run one study; return its figures."""
+    workers, trials, sleep_s = options.workers, options.trials, options.sleep
+    space = [f"hyperparameter_{number}" for number in range(options.parameters)]
+    most = 0  # connections that were open at once
     spent: dict[int, tuple[float, float]] = {}  # trial → (began, ended) without its overhead
     turns: list[tuple[int, float]] = []  # overhead before each trial, by trial
 
     def sleep_for(trial: Any, *_args: Any, **_options: Any) -> Any:
-        for name in SPACE:
+        for name in space:
             trial.suggest_float(name, 1e-5, 1e-1, log=True)
+        for step in range(options.reports):
+            trial.report(trial.params[space[0]], step)
         began = time.monotonic()
         ended = last_end.get(threading.get_ident())
         if ended is not None:
@@ -76,7 +83,7 @@ def measure(uri: str, folder: Path, workers: int, trials: int, sleep_s: float) -
         time.sleep(sleep_s)
         last_end[threading.get_ident()] = time.monotonic()
         spent[trial.number] = (began, last_end[threading.get_ident()])
-        return trial.params["strength"]
+        return trial.params[space[0]]
 
     last_end: dict[int, float] = {}
     first_ask: dict[int, float] = {}
@@ -124,7 +131,9 @@ def measure(uri: str, folder: Path, workers: int, trials: int, sleep_s: float) -
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join()
+        while thread.is_alive():
+            thread.join(5)
+            most = max(most, connections(uri))
     elapsed = max(end for _, end in spent.values()) - start
     found = optuna.load_study(study_name="scale", storage=storage).get_trials(deepcopy=False)
     assert len(found) == trials, "the budget is met exactly"
@@ -134,11 +143,14 @@ def measure(uri: str, folder: Path, workers: int, trials: int, sleep_s: float) -
         "workers": workers,
         "trials": trials,
         "sleep_s": sleep_s,
+        "parameters": options.parameters,
+        "reports": options.reports,
         "seconds": round(elapsed, 1),
         "share_in_trials": round(trials * sleep_s / sum(of_workers), 4),
         "overhead_s": round(statistics.median(t for _, t in turns), 3),
         "overhead_by_trial_s": by_number(turns, trials),
         "transactions_per_trial": round((transactions(uri) - before) / trials, 1),
+        "connections": most,
     }
 
 
@@ -155,14 +167,21 @@ def by_number(turns: list[tuple[int, float]], trials: int) -> dict[str, float]:
 
 def transactions(uri: str) -> int:
     """Transactions that the database has committed."""
-    engine = sa.create_engine(uri)
+    return _ask(uri, "select sum(xact_commit) from pg_stat_database")
+
+
+def connections(uri: str) -> int:
+    """Connections that are open, without the one that asks."""
+    return (
+        _ask(uri, "select count(*) from pg_stat_activity where backend_type = 'client backend'") - 1
+    )
+
+
+def _ask(uri: str, query: str) -> int:
+    engine = sa.create_engine(uri, poolclass=sa.NullPool)
     with engine.connect() as connection:
-        query = sa.text("select pg_stat_clear_snapshot(); ")
-        connection.execute(query)
-        total = connection.execute(sa.text("select sum(xact_commit) from pg_stat_database"))
-        count = int(total.scalar_one())
-    engine.dispose()
-    return count
+        connection.execute(sa.text("select pg_stat_clear_snapshot()"))
+        return int(connection.execute(sa.text(query)).scalar_one())
 
 
 if __name__ == "__main__":

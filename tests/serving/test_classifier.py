@@ -168,3 +168,40 @@ def test_an_answer_without_the_calibration_is_noticed_in_a_fresh_process(binary_
     uncalibrated = softmax(logits_of(255))[0]  # 0.731 for malignant; the packed model says 0.5
     with pytest.raises(RegistryError, match=r"differently in a fresh .* difference of 0\.23"):
         verify_in_fresh_process(binary_folder, image, uncalibrated, workdir=tmp_path)
+
+
+def test_paths_and_pixels_are_answered_as_their_bytes(binary, tmp_path):
+    file = tmp_path / "image.png"
+    file.write_bytes(grey_image(80))
+    pixels = np.full((8, 12, 3), 80, dtype=np.uint8)
+    answer = binary.predict(pd.DataFrame({"image": [file.read_bytes(), file, pixels]}))
+    assert len(answer) == 3
+    np.testing.assert_allclose(probability(answer)[1:], probability(answer)[[0, 0]], atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("image", "told"),
+    [
+        (np.zeros((8, 12), np.uint8), "row 1 .*received 8-bit grayscale"),
+        (np.zeros((8, 12, 4), np.uint8), "row 1 .*RGB with alpha"),
+        (np.zeros((8, 12, 3), np.float32), "row 1 .*received 32-bit RGB"),
+        ("/etc/hostname", "row 1 .*give a pathlib.Path"),
+        (7, "row 1 .*received int"),
+        (b"", "row 1 .*the file is empty"),
+    ],
+)
+def test_what_is_no_rgb_image_is_refused_with_its_row(binary, image, told):
+    with pytest.raises(ValueError, match=told):
+        binary.predict(pd.DataFrame({"image": [grey_image(80), image]}))
+
+
+def test_a_missing_file_is_refused_with_its_row(binary, tmp_path):
+    with pytest.raises(ValueError, match="row 0 .*No such file"):
+        binary.predict(pd.DataFrame({"image": [tmp_path / "nothing.png"]}))
+
+
+def test_many_images_are_answered_in_their_order(binary):
+    brightness = [value % 256 for value in range(0, 70 * 7, 7)]  # three batches, the last a part
+    answer = binary.predict(images_of(*brightness), params={"logits": True})
+    expected = logits_of(*brightness)
+    np.testing.assert_allclose(answer[["logit_benign", "logit_malignant"]], expected, atol=1e-5)
