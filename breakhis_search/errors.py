@@ -18,7 +18,9 @@
     ├── ComparisonError            predictions that cannot be held against each other
     ├── ReplayError                a run cannot be trained again from what MLflow holds
     ├── TrackingError              MLflow cannot be reached or refuses a record
-    │   └── DiskError              the disk under it is full or read-only: waiting does not help
+    │   ├── DiskError              the disk under it is full or read-only: waiting does not help
+    │   ├── NotDeliveredError      it has refused for longer than a run waits at its end
+    │   └── JournalError           one run's records cannot be delivered, whatever MLflow does
     ├── RegistryError              a model cannot be packaged, verified, registered or promoted
     └── TrialFailure               one trial failed; it is recorded and the study goes on
         └── OutOfMemoryFailure     for want of memory: it is tried again in smaller parts
@@ -123,6 +125,14 @@ class TrackingError(BreakhisSearchError):
 
 class DiskError(TrackingError):
     """The disk that runs are kept on is full or read-only; it does not heal by waiting."""
+
+
+class NotDeliveredError(TrackingError):
+    """MLflow has refused for so long that who waits for all to be there waits no longer."""
+
+
+class JournalError(TrackingError):
+    """The records of one run cannot be brought to MLflow; those of others can."""
 
 
 class RegistryError(BreakhisSearchError):

@@ -63,6 +63,11 @@ class Settings:
         return not self.tracking_uri.startswith(("http://", "https://"))
 
     @property
+    def shares_runs(self) -> bool:
+        """Whether other machines may write to the same MLflow store."""
+        return not self.tracking_uri.startswith("sqlite:")
+
+    @property
     def is_unused(self) -> bool:
         """Whether runs and studies are to be kept in ``mlruns/`` and nothing was ever kept there.
 

@@ -6,7 +6,7 @@ import os
 import shlex
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import typer
@@ -123,12 +123,13 @@ def _run_supervised(request: RunRequest, watcher: Watcher, crew: Crew) -> RunOut
             workers=crew.workers,
             per_gpu=crew.per_gpu,
         ).run()
-    from breakhis_search.engines.assignment import share_out, visible_gpus
+    from breakhis_search.engines.assignment import memory_share_gb, share_out, visible_gpus
     from breakhis_search.engines.local import Supervisor, assignments
 
     gpus = [] if request.device == "cpu" else visible_gpus()
     workers = crew.workers or max(1, len(gpus) * crew.per_gpu)
     shares = share_out(workers, gpus, cores=os.cpu_count() or 1)
+    first = replace(first, memory_gb=memory_share_gb(workers))
     return Supervisor(
         assignments(first, shares, lambda i: logs / f"{name}-worker-{i}.log"), watcher
     ).run()

@@ -40,6 +40,10 @@ def status_command(*, as_json: bool) -> None:
 
 
 def _print_waiting(overview: Overview) -> None:
+    for uid, why in overview.set_aside.items():
+        console.warn(
+            f"the records of run {uid} are set aside: {why}; `status --deliver` tries again"
+        )
     if not overview.undelivered:
         console.out.print("everything is delivered to MLflow")
         return
@@ -59,14 +63,18 @@ def deliver_command() -> None:
     """Bring to MLflow what interrupted runs left behind."""
     from breakhis_search.study.report import make_report
     from breakhis_search.tracking.delivery import Delivery
-    from breakhis_search.tracking.journal import open_journals
+    from breakhis_search.tracking.journal import open_journals, take_up_set_aside
     from breakhis_search.tracking.store import open_store
 
     settings = read_settings()
     if settings.is_unused:
         console.tell("Nothing was searched here yet.")
         return
-    runs = Delivery(open_store(settings), settings, make_report).deliver_all(settings.journal_dir)
+    delivery = Delivery(open_store(settings), settings, make_report)
+    take_up_set_aside(settings.journal_dir)
+    runs = delivery.deliver_all(settings.journal_dir)
+    for complaint in delivery.complaints:
+        console.warn(complaint)
     left = len(open_journals(settings.journal_dir))
     console.tell(
         f"{runs} runs delivered"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -31,6 +32,8 @@ class Assignment:
         leads: Whether it may select and register; others end when nothing is left to train.
         trials: After so many it makes room for a fresh process.
         memory_gb: It does so, too, when it takes more than that.
+        began: When the run began, in seconds since 1970: its time is counted from there, whichever
+            process takes the place of which.
     """
 
     number: int
@@ -43,6 +46,7 @@ class Assignment:
     leads: bool = True
     trials: int = 200
     memory_gb: float = 64.0
+    began: float = field(default_factory=time.time)
 
     def joining(self, version: StudyVersion) -> Assignment:
         """Return the same for a study that exists."""
@@ -91,6 +95,15 @@ def share_out(workers: int, gpus: list[str], *, cores: int) -> list[dict[str, st
         share = gpu_memory_share(-(-workers // len(gpus)))
         return [{_CUDA: gpus[i % len(gpus)], **share} for i in range(workers)]
     return [{}] if workers == 1 else [cpu_threads(cores // workers) for _ in range(workers)]
+
+
+def memory_share_gb(workers: int) -> float:
+    """Return above how much memory a worker makes room for a fresh process, in GB.
+
+    Its share of most of this machine's, before the system kills for want of it; 64 at most.
+    """
+    of_machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+    return min(64.0, 0.8 * of_machine / workers)
 
 
 def gpu_memory_share(each: int) -> dict[str, str]:

@@ -22,7 +22,14 @@ from typing import Any
 from breakhis_search.engines import messages as m
 from breakhis_search.engines.assignment import Assignment
 from breakhis_search.engines.worker_process import work
-from breakhis_search.errors import EngineError, StorageLostError, TrackingError
+from breakhis_search.errors import (
+    BreakhisSearchError,
+    DiskError,
+    EngineError,
+    NotDeliveredError,
+    StorageLostError,
+    TrackingError,
+)
 from breakhis_search.study.report import make_report
 from breakhis_search.tracking.courier import Courier, Flushed, Refused, in_words
 from breakhis_search.tracking.journal import open_journals
@@ -33,8 +40,9 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
 DEATHS_THAT_STOP = 5
 """So many deaths of a worker in a row, with no trial finished in between, end the run."""
 
-STORAGE_PAUSE_S, STORAGE_PATIENCE_S = 10.0, 600.0
-"""A database server that went away is tried again this often, and waited for this long."""
+STORE_PAUSE_S, STORE_PATIENCE_S = 10.0, 600.0
+"""A database or an MLflow server that went away is tried again this often, and waited for this
+long."""
 
 _STOP_WITHIN_S = 60.0
 _COURIER_STARTS = 3
@@ -102,7 +110,7 @@ class Supervisor:
         self._courier: Courier | None = None
         self._courier_starts = 0
         self._is_open = False
-        self._storage_answered = time.monotonic()
+        self._lost_since: float | None = None
         self._is_to_stop = threading.Event()
 
     def ask_to_stop(self) -> None:
@@ -193,10 +201,10 @@ class Supervisor:
         return text if len(self._crew.workers) == 1 else f"{worker.name}: {text}"
 
     def _observe(self, worker: _Worker, seen: m.Observed) -> None:
+        self._lost_since = None  # it goes on
         observer = self._watcher.search
         observer.of_worker(worker.assignment.number)
         getattr(observer, seen.event)(*seen.positional, **seen.named)
-        self._storage_answered = time.monotonic()
         if seen.event == "trial_finished":
             worker.deaths = 0
 
@@ -223,8 +231,8 @@ class Supervisor:
                 worker.not_before = 0.0
             case m.Interrupted():
                 raise KeyboardInterrupt
-            case m.Failed(StorageLostError() as error) if self._is_open:
-                self._lost_storage(worker, error)
+            case m.Failed(BreakhisSearchError() as error) if self._is_open and _may_heal(error):
+                self._lost_store(worker, error)
             case m.Failed(error):
                 raise error
             case m.Broken(what):
@@ -235,13 +243,15 @@ class Supervisor:
             case _:
                 self._died(worker, code)
 
-    def _lost_storage(self, worker: _Worker, error: StorageLostError) -> None:
-        """The database of the studies went away: its trial waits at its last epoch meanwhile."""
+    def _lost_store(self, worker: _Worker, error: BreakhisSearchError) -> None:
+        """A database or MLflow went away: the trial waits at its last epoch meanwhile."""
         now = time.monotonic()
-        if now - self._storage_answered > STORAGE_PATIENCE_S:
+        if self._lost_since is None:
+            self._lost_since = now
+        if now - self._lost_since > STORE_PATIENCE_S:
             raise error
-        worker.not_before = now + STORAGE_PAUSE_S
-        self._watcher.say(f"{error.what}; {worker.name} tries again in {STORAGE_PAUSE_S:.0f} s")
+        worker.not_before = now + STORE_PAUSE_S
+        self._watcher.say(f"{error.what}; {worker.name} tries again in {STORE_PAUSE_S:.0f} s")
 
     def _died(self, worker: _Worker, code: int | None) -> None:
         how = in_words_of_exit(code)
@@ -260,6 +270,7 @@ class Supervisor:
         )
 
     def _deliver(self, _: _Worker, deliver: m.Deliver) -> None:
+        self._lost_since = None  # it goes on
         with suppress(TrackingError):  # it has ended, which its connection says next
             self._carries().ask_for(deliver.uid)
 
@@ -334,6 +345,13 @@ class Supervisor:
             elif isinstance(message, m.Flush):
                 # The next run delivers the rest: who stops does not wait for a server.
                 _reply(worker.pipe, m.Flushed())
+
+
+def _may_heal(error: Exception) -> bool:
+    """Whether a store is away that may come back while a worker waits."""
+    if isinstance(error, DiskError | NotDeliveredError):
+        return False  # waiting does not help, or was long enough
+    return isinstance(error, StorageLostError | TrackingError)
 
 
 @contextmanager

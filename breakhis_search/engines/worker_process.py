@@ -83,7 +83,7 @@ def _run(assignment: Assignment, supervisor: Supervisor) -> m.Ended | m.Tired:
     from breakhis_search.workflow.search import search_and_register
 
     carrier = RemoteCarrier(supervisor, prepared)
-    limits = WorkerLimits(assignment.trials, assignment.memory_gb)
+    limits = WorkerLimits(assignment.trials, assignment.memory_gb, assignment.began)
     try:
         outcome = search_and_register(
             prepared, watcher, carrier, leads=assignment.leads, limits=limits

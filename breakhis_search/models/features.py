@@ -23,6 +23,7 @@ def feature_computer(
     policy: ViewPolicy,
     *,
     batch_size: int,
+    is_out_of_memory: Callable[[BaseException], bool] = lambda _: False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Callable[[IntArray], Iterator[FloatArray]]:
     """Return a function that gives the features of images, some at a time.
@@ -34,24 +35,37 @@ def feature_computer(
         sha256: Content digest of each.
         policy: Which views of each image.
         batch_size: Images per step; the last batch is filled up, because a partial one retraces.
+        is_out_of_memory: Tells whether an error is want of memory: then half as many are taken.
         progress: Called with (images done, images in all).
 
     Returns:
         Row positions → parts of float32 [any, views, d] in their order, features as vectors.
     """
 
+    def all_views(batch: IntArray, size: int) -> FloatArray:
+        filled = np.resize(batch, size)
+        pixels = np.asarray(images[filled])
+        views = [
+            _features(extractor, pixels, [sha256[int(row)] for row in filled], policy, view)
+            for view in range(len(policy))
+        ]
+        return np.stack(views, axis=1)[: len(batch)]
+
     def compute(rows: IntArray) -> Iterator[FloatArray]:
-        for start in range(0, len(rows), batch_size):
-            batch = rows[start : start + batch_size]
-            filled = np.resize(batch, batch_size)
-            pixels = np.asarray(images[filled])
-            views = [
-                _features(extractor, pixels, [sha256[int(row)] for row in filled], policy, view)
-                for view in range(len(policy))
-            ]
-            yield np.stack(views, axis=1)[: len(batch)]
+        start, size = 0, batch_size
+        while start < len(rows):
+            batch = rows[start : start + size]
+            try:
+                found = all_views(batch, size)
+            except Exception as error:
+                if size == 1 or not is_out_of_memory(error):
+                    raise
+                size //= 2
+                continue
+            yield found
+            start += len(batch)
             if progress:
-                progress(start + len(batch), len(rows))
+                progress(start, len(rows))
 
     return compute
 

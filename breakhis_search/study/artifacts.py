@@ -48,6 +48,10 @@ def write_artifacts(
         intervals: Of its scores.
         sections: Further sections of the page.
     """
+    # First what comparisons live on: a picture that cannot be drawn costs no result.
+    (folder / keys.ARTIFACT_PREDICTIONS).parent.mkdir(parents=True, exist_ok=True)
+    write_parquet(table, folder / keys.ARTIFACT_PREDICTIONS)
+    _write(folder / keys.ARTIFACT_CONFIG, yaml.safe_dump(dict(config), sort_keys=False))
     cells = cell_table(table)
     page = build_trial_page(
         table,
@@ -62,9 +66,6 @@ def write_artifacts(
     files = trial_data_files(table, history, intervals=intervals, cells=cells)
     for name, frame in files.items():
         _write_frame(folder / "figures" / name, frame)
-    (folder / keys.ARTIFACT_PREDICTIONS).parent.mkdir(parents=True, exist_ok=True)
-    write_parquet(table, folder / keys.ARTIFACT_PREDICTIONS)
-    _write(folder / keys.ARTIFACT_CONFIG, yaml.safe_dump(dict(config), sort_keys=False))
 
 
 def write_findings(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from optuna.trial import FrozenTrial, TrialState
@@ -12,16 +13,34 @@ UID = "trial_uid"
 """User attribute of a trial: its identity, the same in MLflow, and the name of its lease."""
 
 SECONDS = "seconds"
-"""User attribute of a trial: how long it trained, on its device."""
+"""User attribute of a trial: how long it trained, on its device, by all processes that ended it or
+gave it back. What a process that was killed had spent is not known."""
 
 REASON = "reason"
 """User attribute of a trial: why it failed."""
+
+CAUSE = "cause"
+"""User attribute of a trial: the same without the numbers of this one trial, to count by."""
 
 SAME_AS = "same_as"
 """User attribute of a trial: the number of an earlier one of the same values; it has its result."""
 
 INTERRUPTED = "interrupted"
 """User attribute of a trial that was cut off: it waits to go on, or a bug ended it."""
+
+
+def without_numbers(reason: str) -> str:
+    """Return a reason without its numbers, so that the same one of two trials is the same text.
+
+    >>> without_numbers("the loss is nan in fold 1, epoch 12")
+    'the loss is nan in fold …, epoch …'
+    """
+    return re.sub(r"[-+]?\d+(?:[.,]\d+)*(?:e[-+]?\d+)?", "…", reason)
+
+
+def cause_of(trial: FrozenTrial) -> str:
+    """Return why a trial failed, to count by."""
+    return str(trial.user_attrs.get(CAUSE) or trial.user_attrs.get(REASON))
 
 
 def counts_towards_budget(trial: FrozenTrial) -> bool:

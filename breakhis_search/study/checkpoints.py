@@ -15,6 +15,7 @@ import threading
 import zipfile
 from collections.abc import Collection, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from breakhis_search.training.state import (
     snapshot_from,
 )
 
+_GIVEN_BACK = "given_back"
 FORMAT = 1
 """Of the files; those of another format are not read."""
 
@@ -200,6 +202,19 @@ class RunCheckpoint:
         return FoldResult(
             _reports(facts["history"]), facts["best_epoch"], arrays.get("logits"), kept
         )
+
+    def note_given_back(self) -> None:
+        """Keep that its process left it on purpose, where the database cannot be told so."""
+        with suppress(OSError):  # then it counts as lost, which costs one of its attempts
+            self._folder.mkdir(parents=True, exist_ok=True)
+            (self._folder / _GIVEN_BACK).touch()
+
+    def was_given_back(self) -> bool:
+        """Tell whether :meth:`note_given_back` was called since the last time somebody asked."""
+        note = self._folder / _GIVEN_BACK
+        found = note.exists()
+        note.unlink(missing_ok=True)
+        return found
 
     def drop(self) -> None:
         """Delete it: the run has ended."""

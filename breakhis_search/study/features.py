@@ -17,6 +17,7 @@ from breakhis_search.models.features import feature_computer
 from breakhis_search.models.heads import feature_width, split_at_features
 from breakhis_search.models.trunk import Trunk
 from breakhis_search.study.context import StudyContext
+from breakhis_search.training.devices import is_out_of_memory
 
 TRUNK_MAX_BYTES = 4 * 10**9
 """Of what a trunk says of all views of all images; above, images are trained on themselves. It is a
@@ -73,6 +74,7 @@ class FeatureSource:
                     sha256,
                     self.policy,
                     batch_size=self.batch_size,
+                    is_out_of_memory=is_out_of_memory,
                     progress=lambda done, total: context.observer.features_computed(
                         self.architecture, done, total
                     ),

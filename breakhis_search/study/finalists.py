@@ -11,7 +11,8 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 
 import optuna
 import pandas as pd
@@ -29,6 +30,7 @@ from breakhis_search.study.records import TrialRecord, recorded
 from breakhis_search.study.restarts import RestartableTraining
 from breakhis_search.study.seeding import seed_of
 from breakhis_search.study.stages import context_of
+from breakhis_search.study.storage import STORAGE_FAULTS
 from breakhis_search.tracking import keys
 from breakhis_search.training.results import EpochReport
 from breakhis_search.training.timing import Timer
@@ -75,11 +77,14 @@ class _Known:
 
     Attributes:
         uid: Of its run.
-        state: ``""`` before it was begun, ``begun``, ``complete`` or ``failed``.
+        state: ``""`` before it was begun, ``begun``, ``waits`` (left for somebody to go on with),
+            ``complete`` or ``failed``.
+        lost: How many processes ended while they were at it.
     """
 
     uid: str
     state: str
+    lost: int = 0
 
     @property
     def is_over(self) -> bool:
@@ -91,7 +96,7 @@ def _known(study: optuna.Study, trial: FrozenTrial, context: StudyContext) -> _K
     found = study.user_attrs.get(f"{_FINALIST}{trial.number}") or {}
     if found.get("seeds") != context.config.finalists.seeds:
         return _Known(uuid.uuid4().hex, "")
-    return _Known(str(found["uid"]), str(found["state"]))
+    return _Known(str(found["uid"]), str(found["state"]), int(found.get("lost", 0)))
 
 
 def _run_if_free(
@@ -110,40 +115,62 @@ def _run_if_free(
             f" folds, {trial.user_attrs[MEDIAN_EPOCH]} epochs each"
             + (", from where it was cut off" if known.state else "")
         )
-        _note(study, trial, known.uid, plan.seeds, "begun")
-        state = "complete"
+        # Begun, and nobody is at it: its process was lost with it.
+        known = replace(known, lost=known.lost + (known.state == "begun"))
+        _note(study, trial, replace(known, state="begun"), plan.seeds)
         try:
-            run_finalist(trial, context_of(trial, context), uid=known.uid)
-        except TrialFailure as failure:
-            say(f"finalist: trial {trial.number} failed: {failure}")
-            state = "failed"
-        _note(study, trial, known.uid, plan.seeds, state)
+            state = _outcome(trial, context, known, work, say)
+        except BaseException:  # Ctrl-C too: it waits for the next run
+            with suppress(*STORAGE_FAULTS):
+                _note(study, trial, replace(known, state="waits"), plan.seeds)
+            raise
+        _note(study, trial, replace(known, state=state), plan.seeds)
         context.checkpoints.of(known.uid).drop()
     finally:
         context.leases.release(work)
     return True
 
 
-def _note(study: optuna.Study, trial: FrozenTrial, uid: str, seeds: int, state: str) -> None:
-    known = {"uid": uid, "seeds": seeds, "state": state}
-    study.set_user_attr(f"{_FINALIST}{trial.number}", known)
+def _outcome(
+    trial: FrozenTrial, context: StudyContext, known: _Known, work: str, say: Callable[[str], None]
+) -> str:
+    """Train a finalist; return ``complete``, or ``failed`` after having said why."""
+    if known.lost >= context.config.search.attempts:
+        say(f"finalist: trial {trial.number} failed: its process ended {known.lost} times")
+        return "failed"
+    try:
+        run_finalist(trial, context_of(trial, context), uid=known.uid, lease=work, lost=known.lost)
+    except TrialFailure as failure:
+        say(f"finalist: trial {trial.number} failed: {failure}")
+        return "failed"
+    return "complete"
 
 
-def run_finalist(trial: FrozenTrial, context: StudyContext, *, uid: str) -> float:
+def _note(study: optuna.Study, trial: FrozenTrial, known: _Known, seeds: int) -> None:
+    study.set_user_attr(f"{_FINALIST}{trial.number}", {**asdict(known), "seeds": seeds})
+
+
+def run_finalist(
+    trial: FrozenTrial, context: StudyContext, *, uid: str, lease: str, lost: int = 0
+) -> float:
     """Train one configuration on every fold and seed; return its mean pooled objective.
 
     Args:
         trial: A complete trial of the search.
         context: The study.
         uid: Identity of the run that records it.
+        lease: On it, which this process holds.
+        lost: How many processes ended while they were at it.
 
     Raises:
         TrialFailure: It failed for a reason of its own.
     """
-    record = TrialRecord(context, uid=uid, number=trial.number, role=keys.ROLE_FINALIST)
+    record = TrialRecord(
+        context, uid=uid, number=trial.number, role=keys.ROLE_FINALIST, lease=lease
+    )
     timer = Timer()
     with recorded(record, timer):
-        runner = _Repetitions(trial, context, record, timer)
+        runner = _Repetitions(trial, context, record, timer, lost)
         tables = [runner.run(seed) for seed in range(context.config.finalists.seeds)]
         with timer.measure("evaluate"):
             table = pd.concat(tables, ignore_index=True)
@@ -165,12 +192,18 @@ class _Repetitions:
     """Trains one configuration again and again."""
 
     def __init__(
-        self, trial: FrozenTrial, context: StudyContext, record: TrialRecord, timer: Timer
+        self,
+        trial: FrozenTrial,
+        context: StudyContext,
+        record: TrialRecord,
+        timer: Timer,
+        lost: int,
     ) -> None:
         self._trial = trial
         self._context = context
         self._record = record
         self._timer = timer
+        self._lost = lost
         self._candidate: Candidate | None = None
         self._analysis = FinalistAnalysis(context)
 
@@ -208,7 +241,10 @@ class _Repetitions:
         def seen(report: EpochReport) -> None:
             self._record.add_epoch(number, report, part=part, seed=seed)
 
-        training = RestartableTraining(trainer, self._record.checkpoint, self._record).run(
+        restartable = RestartableTraining(
+            trainer, self._record.checkpoint, self._record, lost=self._lost
+        )
+        training = restartable.run(
             part,
             data,
             seed=seed_of(candidate.seed, number),

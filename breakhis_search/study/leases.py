@@ -5,6 +5,9 @@ the process that does it. Whoever wants to do it takes the lease in one statemen
 processes only one gets it, on one machine as on many. Work whose process is gone can be taken over:
 at once where its end can be seen from here, else when its lease was not renewed for
 :data:`EXPIRES_S`. Time is that of the database, whatever the clocks of the machines say.
+
+Every taking is counted (:meth:`Leases.turn_of`): what a process did not record before another one
+took over must not be recorded afterwards, and the higher turn tells who came later.
 """
 
 from __future__ import annotations
@@ -28,8 +31,12 @@ EXPIRES_S = 120.0
 missed by then: a network may be away for a minute."""
 
 _PATIENCE_S = 60.0
+_PATIENCE_WITH_OTHERS_S = EXPIRES_S + 60.0
+"""How long to wait for a block that another process is in: one on a machine that is lost holds it
+until its lease has run out."""
+
 _TABLE = sa.Table(
-    "breakhis_leases",
+    "breakhis_turns",
     sa.MetaData(),
     sa.Column("name", sa.String(200), primary_key=True),
     sa.Column("holder", sa.String(32), nullable=False),  # empty: nobody
@@ -38,9 +45,15 @@ _TABLE = sa.Table(
     sa.Column("pid", sa.BigInteger, nullable=False),
     sa.Column("started", sa.String(32), nullable=False),
     sa.Column("renewed_at", sa.Float(53), nullable=False),
+    sa.Column("turn", sa.Integer, nullable=False),
 )
 _NOW = {"postgresql": "extract(epoch from clock_timestamp())", "mysql": "unix_timestamp(now(6))"}
 _NOW_SQLITE = "(julianday('now') - 2440587.5) * 86400.0"
+
+
+def lead_of(study_uid: str) -> str:
+    """Return the name of the lease on leading a study to its end."""
+    return f"{study_uid}/lead"
 
 
 class LeaseLostError(BreakhisSearchError):
@@ -67,6 +80,7 @@ class Leases:
         self._holder = uuid.uuid4().hex
         self._mark = own_mark()
         self._held: set[str] = set()
+        self._turns: dict[str, int] = {}
         self._lock = threading.Lock()
         self._closing = threading.Event()
         self._renewer: threading.Thread | None = None
@@ -91,22 +105,24 @@ class Leases:
         """
         try:
             with self._engine.begin() as connection:
-                taken = self._take(connection, name)
+                turn = self._take(connection, name)
         except IntegrityError:  # another one has just inserted it
             return False
-        if taken:
-            self._keep(name)
-        return taken
+        if turn:
+            self._keep(name, turn)
+        return turn > 0
 
-    def _take(self, connection: sa.Connection, name: str) -> bool:
+    def _take(self, connection: sa.Connection, name: str) -> int:
+        """Return the turn that this process has with it now; 0 where another one holds it."""
         row, now = self._read(connection, name)
         if row is None:
             values = {"name": name, "holder": self._holder, **self._mark, "renewed_at": self._now}
-            connection.execute(sa.insert(_TABLE).values(values))
-            return True
+            connection.execute(sa.insert(_TABLE).values({**values, "turn": 1}))
+            return 1
+        turn = int(row["turn"])
         if row["holder"] == self._holder:
-            return True
-        return self._is_free(row, now) and self._replace(connection, row)
+            return turn
+        return turn + 1 if self._is_free(row, now) and self._replace(connection, row) else 0
 
     def _read(self, connection: sa.Connection, name: str) -> tuple[Mapping[str, Any] | None, float]:
         columns = (*_TABLE.c, self._now.label("now"))
@@ -122,6 +138,7 @@ class Leases:
             _TABLE.c.renewed_at == row["renewed_at"],
         )
         values = {"holder": self._holder, **self._mark, "renewed_at": self._now}
+        values["turn"] = int(row["turn"]) + 1
         return connection.execute(sa.update(_TABLE).where(unchanged).values(values)).rowcount == 1
 
     @staticmethod
@@ -152,6 +169,11 @@ class Leases:
         with self._lock:
             return name in self._held
 
+    def turn_of(self, name: str) -> int:
+        """Return how many processes, one after the other, took a lease that this one took last."""
+        with self._lock:
+            return self._turns[name]
+
     def require(self, name: str) -> None:
         """Make sure that this process still holds a lease.
 
@@ -181,12 +203,13 @@ class Leases:
 
         Args:
             name: Of the block.
-            patience_s: How long to wait for another process that is in it; by default a minute.
+            patience_s: How long to wait for another process that is in it; by default a minute
+                longer than a lease lives whose machine is lost.
 
         Raises:
             StudyError: Another living process has been in it for as long.
         """
-        patience_s = _PATIENCE_S if patience_s is None else patience_s
+        patience_s = _PATIENCE_WITH_OTHERS_S if patience_s is None else patience_s
         until = time.monotonic() + patience_s
         wait_s = 0.005
         while not self.take(name):
@@ -211,9 +234,10 @@ class Leases:
         with self._lock:
             self._held &= still
 
-    def _keep(self, name: str) -> None:
+    def _keep(self, name: str, turn: int) -> None:
         with self._lock:
             self._held.add(name)
+            self._turns[name] = turn
             if self._renewer is None:
                 self._renewer = threading.Thread(target=self._renew_for_ever, daemon=True)
                 self._renewer.start()

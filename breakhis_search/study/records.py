@@ -22,6 +22,7 @@ from breakhis_search.study.checkpoints import RunCheckpoint
 from breakhis_search.study.context import StudyContext
 from breakhis_search.study.leases import LeaseLostError
 from breakhis_search.study.report import headline_intervals, keep_report, study_as_run
+from breakhis_search.study.storage import STORAGE_FAULTS
 from breakhis_search.tracking import keys
 from breakhis_search.tracking.journal import Journal
 from breakhis_search.tracking.models import save_keras_model
@@ -58,15 +59,23 @@ class TrialRecord:
         uid: Identity of the run.
         number: Trial number.
         role: Of the run: ``keys.ROLE_TRIAL``, ``ROLE_FINALIST`` or ``ROLE_REFIT``.
+        lease: On the work, which this process holds; by default that of a trial, its uid.
     """
 
     def __init__(
-        self, context: StudyContext, *, uid: str, number: int, role: str = keys.ROLE_TRIAL
+        self,
+        context: StudyContext,
+        *,
+        uid: str,
+        number: int,
+        role: str = keys.ROLE_TRIAL,
+        lease: str | None = None,
     ) -> None:
         self._context = context
         self._journal = context.journal(uid)
         self._number = number
         self._role = role
+        self._lease = lease or uid
         self._epochs: list[dict[str, Any]] = []
         self._state = "running"
         self._facts: dict[str, str] = {}
@@ -105,6 +114,7 @@ class TrialRecord:
             parent_uid=self._context.uid,
             experiment=self._context.experiment,
             once=True,
+            turn=self._context.leases.turn_of(self._lease),
         )
         self.deliver()
 
@@ -323,7 +333,8 @@ def recorded(record: TrialRecord, timer: Timer, *, delivers: bool = True) -> Ite
     except CutOff as cut_off:
         record.end("interrupted", str(cut_off))
         raise
-    except (TrackingError, LeaseLostError) as error:  # the run was not at fault and will go on
+    # The run was not at fault and will go on.
+    except (TrackingError, LeaseLostError, *STORAGE_FAULTS) as error:  # type: ignore[misc]  # all are
         record.end("interrupted", str(error))
         raise
     except Exception as error:  # a bug: recorded, then raised to stop the study

@@ -58,22 +58,21 @@ class RestartableTraining:
             options: Of :meth:`FoldTrainer.training`.
         """
         checkpoint = self._checkpoint
-        if checkpoint is None:
-            return (yield from self._trainer.training(data, **options))
-        done = checkpoint.fold(part, self._trainer.core)
+        done = checkpoint.fold(part, self._trainer.core) if checkpoint else None
         if done is not None:
             for report in done.history:
                 seen(report)
             return done
         while True:
             try:
-                result = yield from self._train(part, data, checkpoint, seen, options)
+                result = yield from self._train(part, data, seen, options)
             except OutOfMemoryFailure:
                 if not self._take_smaller_parts():
                     raise
             else:
                 break
-        checkpoint.keep_fold(part, result, self._trainer.core, weights=weights)
+        if checkpoint:
+            checkpoint.keep_fold(part, result, self._trainer.core, weights=weights)
         return result
 
     def _take_smaller_parts(self) -> bool:
@@ -86,10 +85,13 @@ class RestartableTraining:
         self,
         part: str,
         data: TrainingData,
-        checkpoint: RunCheckpoint,
         seen: Callable[[EpochReport], None],
         options: dict[str, Any],
     ) -> Training[FoldResult]:
+        checkpoint = self._checkpoint
+        if checkpoint is None:
+            return (yield from self._trainer.training(data, **options))
+
         def keep(state: FoldState) -> None:
             checkpoint.keep_state(part, state)
 

@@ -15,6 +15,12 @@ from breakhis_search.errors import StorageLostError, StudyError
 from breakhis_search.settings import mask_password
 from breakhis_search.tracking.ownership import one_at_a_time
 
+STORAGE_FAULTS: tuple[type[Exception], ...] = (
+    SQLAlchemyError,
+    optuna.exceptions.StorageInternalError,
+)
+"""What a database raises that is away, or that has dropped a connection."""
+
 _IDENTITY = "identity"
 _NETWORK_FILE_SYSTEMS = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "lustre", "beegfs", "gpfs", "ceph"}
 
@@ -97,14 +103,9 @@ def storage_errors(uri: str, *others: type[Exception]) -> Iterator[None]:
         uri: Of the database.
         others: What else is its fault.
     """
-    its_fault: tuple[type[Exception], ...] = (
-        SQLAlchemyError,
-        optuna.exceptions.StorageInternalError,
-        *others,
-    )
     try:
         yield
-    except its_fault as error:
+    except (*STORAGE_FAULTS, *others) as error:
         first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
         kind = StudyError if uri.startswith("sqlite:") else StorageLostError
         raise kind(

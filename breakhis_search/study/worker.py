@@ -16,13 +16,16 @@ from optuna.trial import FrozenTrial, TrialState
 from breakhis_search.config import StudyConfig
 from breakhis_search.errors import StudyError, TrackingError, TrialFailure
 from breakhis_search.study.budget import (
+    CAUSE,
     INTERRUPTED,
     REASON,
     SAME_AS,
     SECONDS,
     UID,
+    cause_of,
     counts_towards_budget,
     reason_to_stop,
+    without_numbers,
 )
 from breakhis_search.study.candidate import trains_only_a_head
 from breakhis_search.study.context import StudyContext
@@ -33,6 +36,7 @@ from breakhis_search.study.objective import run_trial
 from breakhis_search.study.progress import TrialSummary
 from breakhis_search.study.pruning import STAGE
 from breakhis_search.study.stages import Stage, begin_stage, in_stage, stages_of
+from breakhis_search.study.storage import STORAGE_FAULTS
 from breakhis_search.training.devices import resident_gb
 from breakhis_search.training.timing import Timer
 from breakhis_search.training.together import CutOff, Training, run_alone, run_together
@@ -59,10 +63,13 @@ class WorkerLimits:
     Attributes:
         trials: So many trials; ``None`` for any number.
         memory_gb: As long as it takes no more than that; ``None`` for any amount.
+        began: When the run began, in seconds since 1970, for all its processes, also those that
+            take the place of others; by default now.
     """
 
     trials: int | None = None
     memory_gb: float | None = None
+    began: float = field(default_factory=time.time)
 
     def check(self, finished: int) -> None:
         """Tell whether to go on after so many trials.
@@ -95,8 +102,9 @@ def run_search(
         KeyboardInterrupt: The user stopped it; the running trial is left for the next run.
     """
     config = context.config
+    limits = limits or WorkerLimits()
     timeout = config.search.timeout
-    deadline = None if timeout is None else time.monotonic() + timeout
+    deadline = None if timeout is None else limits.began + timeout
     context.observer.search_started(
         trials=config.search.trials,
         finished=_used(study),
@@ -114,10 +122,10 @@ def run_search(
         context.observer.stage_started(stage.name, until=stage.until)
         in_it = in_stage(context, stage)
         while True:
-            if deadline is not None and time.monotonic() > deadline:
+            if deadline is not None and time.time() > deadline:
+                context.observer.search_stopped("its time is up (search.timeout)")
                 return
-            if limits is not None:
-                limits.check(finished)
+            limits.check(finished)
             done = run_batch(study, in_it, stage, at_most=largest_batch(config))
             finished += done
             _stop_if_hopeless(study)
@@ -169,7 +177,8 @@ def run_batch(study: optuna.Study, context: StudyContext, stage: Stage, *, at_mo
                 if trial is None:
                     break
                 taken.append(trial)
-                heads_only = at_most > 1 and trial.is_light(context)
+                # One that a process was lost with may have been the cause: it goes alone.
+                heads_only = at_most > 1 and not trial.lost and trial.is_light(context)
         interrupt.strike()
         together = taken if heads_only else taken[:-1]
         run_together([trial.run(study, context) for trial in together])
@@ -205,6 +214,7 @@ class TakenTrial:
         timer: Its seconds so far.
         reported: Steps that Optuna knows of from a process that did not end it.
         lost: How many processes ended while they were at it.
+        spent_s: Seconds that processes were at it before, as far as they could tell.
     """
 
     trial: optuna.Trial
@@ -212,6 +222,7 @@ class TakenTrial:
     timer: Timer = field(default_factory=Timer)
     reported: frozenset[int] = frozenset()
     lost: int = 0
+    spent_s: float = 0.0
 
     @classmethod
     def next(cls, study: optuna.Study, context: StudyContext, stage: Stage) -> TakenTrial | None:
@@ -257,14 +268,22 @@ class TakenTrial:
         if left.state.is_finished():  # just so; its process gave up the lease with it
             context.leases.forget(uid)
             return None
-        was_given_back = bool(left.user_attrs.get(INTERRUPTED))
+        was_given_back = context.checkpoints.of(uid).was_given_back()
+        was_given_back = bool(left.user_attrs.get(INTERRUPTED)) or was_given_back
+        lost = int(left.user_attrs.get(LOST, 0))
         trial = optuna.Trial(study, left._trial_id)  # noqa: SLF001 - Optuna has no other way
-        taken = cls(trial, uid, reported=frozenset(left.intermediate_values))
+        taken = cls(
+            trial,
+            uid,
+            reported=frozenset(left.intermediate_values),
+            lost=lost,
+            spent_s=float(left.user_attrs.get(SECONDS, 0.0)),
+        )
         trial.set_user_attr(UID, uid)
         if was_given_back:
             trial.set_user_attr(INTERRUPTED, False)
             return taken
-        lost = int(left.user_attrs.get(LOST, 0)) + 1
+        lost += 1
         trial.set_user_attr(LOST, lost)
         if lost < context.config.search.attempts:
             return replace(taken, lost=lost)
@@ -289,18 +308,18 @@ class TakenTrial:
                 reported=self.reported,
                 lost=self.lost,
             )
-            trial.set_user_attr(SECONDS, timer.seconds.get("total", 0.0))
+            self._note_seconds()
             study.tell(trial, value)
             state = "complete"
             twin = trial.user_attrs.get(SAME_AS)
             reason = None if twin is None else f"the same values as trial {twin}: not trained again"
         except optuna.TrialPruned as pruned:
             state, reason = "pruned", str(pruned)
-            trial.set_user_attr(SECONDS, timer.seconds.get("total", 0.0))
+            self._note_seconds()
             study.tell(trial, state=TrialState.PRUNED)
         except TrialFailure as failure:
             state, reason = "failed", str(failure)
-            self._fail(study, reason)
+            self._fail(study, reason, failure.what)
         except LeaseLostError as lost:
             reason = str(lost)  # it has another owner now, who tells its end
         except BaseException as error:  # a Ctrl-C too: the next run goes on with it
@@ -316,8 +335,14 @@ class TakenTrial:
             # Optuna knows of the end before MLflow does: a store that is lost now costs no trial.
             context.delivery.deliver(context.journal(self.uid))
 
-    def _fail(self, study: optuna.Study, reason: str) -> None:
+    def _note_seconds(self) -> None:
+        """Tell the budget what the trial has taken, by all who were at it."""
+        self.trial.set_user_attr(SECONDS, self.spent_s + self.timer.seconds.get("total", 0.0))
+
+    def _fail(self, study: optuna.Study, reason: str, cause: str) -> None:
         self.trial.set_user_attr(REASON, reason)
+        self.trial.set_user_attr(CAUSE, without_numbers(cause))
+        self._note_seconds()
         study.tell(self.trial, state=TrialState.FAIL)
 
     def _end(self, context: StudyContext) -> None:
@@ -329,7 +354,7 @@ class TakenTrial:
         journal = context.journal(self.uid)
         if journal.is_begun:
             journal.end_cut_off(reason)
-        self._fail(study, reason)
+        self._fail(study, reason, reason)
         self._end(context)
         context.observer.trial_finished(
             TrialSummary(self.trial.number, "failed", None, 0.0, reason)
@@ -341,12 +366,19 @@ class TakenTrial:
         After Ctrl-C, a store that went away, or its company's end it goes on from its last epoch. A
         bug would only come again.
         """
+        try:
+            self._give_back(study, context, error)
+        except STORAGE_FAULTS:  # who takes it over learns it from the disk
+            context.checkpoints.of(self.uid).note_given_back()
+
+    def _give_back(self, study: optuna.Study, context: StudyContext, error: BaseException) -> None:
         [now] = [t for t in study.get_trials(deepcopy=False) if t.number == self.trial.number]
         if now.state.is_finished() or not context.leases.holds(self.uid):
             return
         self.trial.set_user_attr(INTERRUPTED, True)
         self.trial.set_user_attr(REASON, type(error).__name__)
-        if isinstance(error, KeyboardInterrupt | TrackingError | CutOff):
+        self._note_seconds()
+        if isinstance(error, (KeyboardInterrupt, TrackingError, CutOff, *STORAGE_FAULTS)):
             context.leases.release(self.uid)
             return
         study.tell(self.trial, state=TrialState.FAIL)
@@ -364,9 +396,9 @@ def _stop_if_hopeless(study: optuna.Study) -> None:
     ended = [t for t in study.get_trials(deepcopy=False) if counts_towards_budget(t)]
     if len(ended) < SAME_FAILURES_THAT_STOP or any(t.state != TrialState.FAIL for t in ended):
         return
-    [(reason, count), *_] = Counter(str(t.user_attrs.get(REASON)) for t in ended).most_common(1)
+    [(_, count), *_] = Counter(map(cause_of, ended)).most_common(1)
     if count == len(ended):
         raise StudyError(
-            f"all {count} trials failed for the same reason ({reason})",
+            f"all {count} trials failed for the same reason ({ended[-1].user_attrs.get(REASON)})",
             remedy="mend the cause, then run again with --new",
         )

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
+import threading
 import time
 import traceback
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Protocol
 
-from breakhis_search.errors import DiskError, TrackingError
+from breakhis_search.errors import DiskError, NotDeliveredError, TrackingError
 from breakhis_search.settings import Settings
 from breakhis_search.tracking.delivery import Delivery, MakeReport
 from breakhis_search.tracking.journal import Journal
@@ -77,13 +78,20 @@ class Recovered:
 
 
 @dataclass(frozen=True)
+class Complained:
+    """Something of one run could not be delivered; the others are."""
+
+    what: str
+
+
+@dataclass(frozen=True)
 class Broken:
     """The process ran into a defect of this program."""
 
     traceback: str
 
 
-Answer = Flushed | Refused | Delayed | Recovered | Broken
+Answer = Flushed | Refused | Delayed | Recovered | Complained | Broken
 
 _FLUSH = "flush"
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
@@ -197,6 +205,8 @@ def in_words(answer: Answer) -> str | None:
         raise RuntimeError(message)  # noqa: TRY004 - no question of types
     if isinstance(answer, Delayed):
         return f"{answer.why}; the search goes on, and its records are delivered later"
+    if isinstance(answer, Complained):
+        return answer.what
     if isinstance(answer, Recovered):
         return "MLflow answers again: what waited is delivered"
     return None
@@ -213,8 +223,55 @@ def _carry(
         _answer(pipe, Broken(traceback.format_exc()))
 
 
+class _Inbox:
+    """What is asked for, taken in by a thread of its own: who asks never waits for a delivery.
+
+    Args:
+        pipe: To who asks.
+    """
+
+    def __init__(self, pipe: Connection) -> None:
+        self._pipe = pipe
+        self._changed = threading.Condition()
+        self._due: dict[str, None] = {}  # in the order asked for
+        self._flushes = 0
+        self._is_over = False
+        threading.Thread(target=self._listen, name="inbox", daemon=True).start()
+
+    def _listen(self) -> None:
+        while True:
+            try:
+                asked = self._pipe.recv()
+            except (EOFError, OSError):
+                asked = None
+            with self._changed:
+                if asked is None:
+                    self._is_over = True
+                elif asked == _FLUSH:
+                    self._flushes += 1
+                else:
+                    self._due[asked] = None  # many epochs of a quick trial are one delivery
+                self._changed.notify()
+            if asked is None:
+                return
+
+    def take(self, timeout_s: float | None) -> tuple[list[str], int, bool]:
+        """Wait until something is asked for; return it: journals, flushes, whether all is over.
+
+        Args:
+            timeout_s: How long to wait; ``None`` for as long as it takes.
+        """
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self._due or self._flushes or self._is_over, timeout=timeout_s
+            )
+            found = list(self._due), self._flushes, self._is_over
+            self._due, self._flushes = {}, 0
+        return found
+
+
 class _Round:
-    """What is asked for, what is owed, and how long the store has refused.
+    """What is owed, and how long the store has refused.
 
     Args:
         pipe: To who asks.
@@ -227,20 +284,24 @@ class _Round:
         self, pipe: Connection, settings: Settings, make_report: MakeReport, patience_s: float
     ) -> None:
         self._pipe = pipe
+        self._inbox = _Inbox(pipe)
         self._settings = settings
         self._make_report = make_report
         self._patience_s = patience_s
         self._delivery: Delivery | None = None
-        self._due: dict[str, None] = {}  # in the order asked for
+        self._due: dict[str, None] = {}
         self._flushes = 0
         self._refused_since: float | None = None
         self._pause_s = FIRST_PAUSE_S
+        self._next_at = 0.0
         self._is_over = False
 
     def go_on(self) -> None:
         """Carry until the other end is closed, and then what it had asked for, once."""
         while not self._is_over:
             self._hear()
+            if time.monotonic() < self._next_at and not (self._flushes or self._is_over):
+                continue
             try:
                 self._bring()
             except TrackingError as error:
@@ -250,31 +311,30 @@ class _Round:
 
     def _hear(self) -> None:
         """Wait for a question, or for the next attempt where something is owed."""
-        until = time.monotonic() + self._pause_s if self._due else None
-        try:
-            while self._pipe.poll(None if until is None else max(0.0, until - time.monotonic())):
-                asked = self._pipe.recv()
-                if asked == _FLUSH:
-                    self._flushes += 1
-                else:
-                    self._due[asked] = None  # many epochs of a quick trial are one delivery
-                if until is None or asked == _FLUSH:
-                    until = time.monotonic()  # take what else is there, and begin
-        except EOFError:
-            self._is_over = True
+        wait_s = max(0.0, self._next_at - time.monotonic()) if self._due else None
+        asked, flushes, self._is_over = self._inbox.take(wait_s)
+        self._due |= dict.fromkeys(asked)
+        self._flushes += flushes
 
     def _bring(self) -> None:
+        """Deliver what is due; what another process is delivering stays due."""
         if self._delivery is None:
             client = open_store(self._settings)
             self._delivery = Delivery(client, self._settings, self._make_report, for_others=True)
         for uid in list(self._due):
-            self._delivery.deliver(Journal(self._settings.journal_dir / uid))
-            del self._due[uid]
+            if self._delivery.deliver(Journal(self._settings.journal_dir / uid)):
+                del self._due[uid]
+            complaints, self._delivery.complaints = self._delivery.complaints, []
+            for complaint in complaints:
+                _answer(self._pipe, Complained(complaint))
 
     def _was_taken(self) -> None:
         if self._refused_since is not None:
             _answer(self._pipe, Recovered())
         self._refused_since, self._pause_s = None, FIRST_PAUSE_S
+        self._next_at = time.monotonic() + self._pause_s if self._due else 0.0
+        if self._due:
+            return
         for _ in range(self._flushes):
             _answer(self._pipe, Flushed())
         self._flushes = 0
@@ -287,10 +347,21 @@ class _Round:
             _answer(self._pipe, Delayed(error.what))
         else:
             self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)
-        if now - self._refused_since >= self._patience_s or isinstance(error, DiskError):
+        self._next_at = now + self._pause_s
+        is_hopeless = isinstance(error, DiskError)
+        if is_hopeless or now - self._refused_since >= self._patience_s:
+            refused = Refused(error if is_hopeless else _not_delivered(error))
             for _ in range(self._flushes):
-                _answer(self._pipe, Refused(error))
+                _answer(self._pipe, refused)
             self._flushes = 0
+
+
+def _not_delivered(error: TrackingError) -> NotDeliveredError:
+    return NotDeliveredError(
+        f"what was recorded could not be delivered: {error.what}",
+        remedy="make MLflow reachable, then `status --deliver` brings it over, and the same command"
+        " again goes on; nothing recorded is lost",
+    )
 
 
 def _answer(pipe: Connection, answer: Answer) -> None:

@@ -2,24 +2,39 @@
 
 Creations are looked up first by the uid the journal carries; params, tags and metrics with a fixed
 timestamp are idempotent in MLflow; artifacts overwrite themselves.
+
+Two things are not delivered. What a process recorded of a run that another machine has taken over:
+the run carries the turn of the latest (:meth:`breakhis_search.study.leases.Leases.turn_of`). And
+what MLflow or the journal itself refuses for a reason of this one run: it is set aside, told, and
+keeps no other run waiting.
 """
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from breakhis_search.errors import TrackingError
+from breakhis_search.errors import JournalError, TrackingError
 from breakhis_search.settings import Settings
 from breakhis_search.tracking import keys
-from breakhis_search.tracking.journal import Journal, Record, all_journals
+from breakhis_search.tracking.journal import TAKEN_OVER, Journal, Record, end_left_behind
 from breakhis_search.tracking.store import ensure_experiment, tracking_errors
 
 _MAX_ENTITIES = 1000  # MLflow's limits per batch
 _MAX_PARAMS = _MAX_TAGS = 100
 _MAX_VALUE_LENGTH = 6000
+_NOT_DRAWN = "figures/not_drawn.txt"
+_OF_ONE_RUN = {
+    "BAD_REQUEST",
+    "INVALID_PARAMETER_VALUE",
+    "INVALID_STATE",
+    "RESOURCE_DOES_NOT_EXIST",
+}
+"""Codes of MLflow that say that this request is wrong, and not that the store is away."""
 
 MakeReport = Callable[[Journal], Mapping[str, float]]
 """Makes the artifacts of a journal from what is under its ``report``; returns further metrics."""
@@ -33,6 +48,9 @@ class Delivery:
         settings: Where things are.
         make_report: Makes pages and figures when they are due.
         for_others: Whether the journals are written by another process, which is alive.
+
+    Attributes:
+        complaints: What was set aside or could not be drawn, in words, until somebody takes it.
     """
 
     def __init__(
@@ -50,10 +68,11 @@ class Delivery:
         self._run_ids: dict[str, str] = {}
         self._experiment_ids: dict[str, str] = {}
         self._refusal: TrackingError | None = None
+        self.complaints: list[str] = []
         self._told_elsewhere: dict[str, set[tuple[str, int]]] = {}
 
     def deliver(self, journal: Journal) -> bool:
-        """Send what is undelivered of one journal; ``False`` where another process is writing it.
+        """Send what is undelivered of one journal; ``False`` where another process is at it.
 
         Raises:
             TrackingError: MLflow refused; what was sent stays marked as sent.
@@ -66,23 +85,43 @@ class Delivery:
                     return self._send_all(journal)
                 with journal.held() as is_ours:
                     return is_ours and self._send_all(journal)
+        except JournalError as error:
+            journal.set_aside(str(error))
+            self.complaints.append(
+                f"the records of run {journal.uid} are set aside: {error.what}; the other runs are"
+                " not affected, `status --deliver` tries again"
+            )
+            return True
         except TrackingError as error:
             self._refusal = error
             raise
 
     def _send_all(self, journal: Journal) -> bool:
-        with journal.delivering() as is_ours:
+        with journal.delivering() as is_ours, _faults_of_a_run(journal):
+            if not is_ours or self._is_set_aside(journal):
+                return is_ours
             batch = _Batch()
-            for record in journal.undelivered() if is_ours else ():
+            for record in journal.undelivered():
                 if not batch.takes(record):
                     self._send_batch(journal, batch)
                     batch = _Batch()
                     self._send(journal, record)
                     journal.mark_delivered(record)
             self._send_batch(journal, batch)
-            if is_ours:
-                journal.drop_delivered_files()
-        return is_ours
+            journal.drop_delivered_files()
+        return True
+
+    def _is_set_aside(self, journal: Journal) -> bool:
+        """Tell whether nothing may be sent; where several machines write, ask who came last."""
+        if journal.set_aside_because is not None:
+            return True
+        run_id = self.run_id(journal.uid) if self._settings.shares_runs else None
+        if run_id is None:
+            return False
+        latest = int(self._client.get_run(run_id).data.tags.get(keys.TURN, 0))
+        if latest > journal.turn:
+            journal.set_aside(TAKEN_OVER)
+        return latest > journal.turn
 
     def _send_batch(self, journal: Journal, batch: _Batch) -> None:
         if batch.last is None:
@@ -96,17 +135,10 @@ class Delivery:
     def deliver_all(self, folder: Path) -> int:
         """End and send what earlier, interrupted runs left behind; return how many those were.
 
-        What belongs to a process that is still alive is left to it. Nobody else holds a journal:
-        one without an end was cut off.
+        What belongs to a process that is still alive is left to it.
         """
         # A parent must exist before its children name it: parents are the older journals.
-        return sum(self._deliver_left_behind(journal) for journal in all_journals(folder))
-
-    def _deliver_left_behind(self, journal: Journal) -> bool:
-        with journal.held() as is_ours:
-            if is_ours and not journal.is_finished():
-                journal.end_cut_off()
-            return is_ours and journal.has_undelivered and self.deliver(journal)
+        return sum(self.deliver(journal) for journal in end_left_behind(folder))
 
     def flush(self) -> None:
         """Do nothing: everything was brought over at once."""
@@ -154,15 +186,15 @@ class Delivery:
         name = body["experiment"]
         if name not in self._experiment_ids:
             self._experiment_ids[name] = ensure_experiment(self._client, name, self._settings)
-        tags = {**body["tags"], keys.TRIAL_UID: journal.uid}
+        turn = body.get("turn", 0)
+        tags = {**body["tags"], keys.TRIAL_UID: journal.uid, keys.TURN: str(turn)}
         if body["parent_uid"]:
             parent = self.run_id(body["parent_uid"])
             if parent:
                 tags[keys.MLFLOW_PARENT] = parent
         existing = self._run_in(journal.uid, [self._experiment_ids[name]])
         if existing:
-            if journal.is_new_to_mlflow:  # a machine that is lost had begun it
-                self._told_elsewhere[journal.uid] = self._metrics_of(existing)
+            self._told_elsewhere[journal.uid] = self._told_by_others(journal, existing)
             self._client.update_run(existing, status="RUNNING")
             self._log_tags(existing, tags)
             return
@@ -174,12 +206,14 @@ class Delivery:
         )
         self._run_ids[journal.uid] = run.info.run_id
 
-    def _metrics_of(self, run_id: str) -> set[tuple[str, int]]:
-        """Name and step of all metrics of a run."""
-        names = self._client.get_run(run_id).data.metrics
+    def _told_by_others(self, journal: Journal, run_id: str) -> set[tuple[str, int]]:
+        """Name and step of all metrics of a run, if a machine that is lost told any of them."""
+        data = self._client.get_run(run_id).data
+        if not journal.is_new_to_mlflow and int(data.tags.get(keys.TURN, 0)) in journal.turns:
+            return set()
         return {
             (name, point.step)
-            for name in names
+            for name in data.metrics
             for point in self._client.get_metric_history(run_id, name)
         }
 
@@ -187,8 +221,10 @@ class Delivery:
         """The run of a journal whose ``run`` record was delivered, perhaps by another process."""
         found = self.run_id(journal.uid)
         if found is None:
-            message = f"the run of journal {journal.uid} is not in the store"
-            raise OSError(message)
+            raise JournalError(
+                f"its run is not in MLflow any more (journal {journal.folder})",
+                remedy="restore the run there, or delete that folder",
+            )
         return found
 
     def _log_tags(self, run_id: str, tags: dict[str, str]) -> None:
@@ -199,17 +235,37 @@ class Delivery:
     def _send_report(self, journal: Journal, body: dict[str, Any]) -> None:
         from mlflow.entities import Metric
 
-        if self._make_report is None:
-            message = "a journal asks for a report and nobody here can make one"
-            raise TypeError(message)
-        with journal.disk_errors():
-            found = self._make_report(journal)
-        self._send_artifacts(journal, {})
+        if not journal.report.is_dir():  # delivered before, and deleted; the cursor was lost
+            return
         run_id = self._own_run(journal)
+        found = self._draw(journal, run_id)
+        self._send_artifacts(journal, {})
         # A courier that was killed just now may have told them: the time it took was another one.
         told = self._client.get_run(run_id).data.metrics
         metrics = [Metric(k, v, body["time_ms"], 0) for k, v in found.items() if k not in told]
         self._client.log_batch(run_id, metrics=metrics)
+
+    def _draw(self, journal: Journal, run_id: str) -> Mapping[str, float]:
+        """Make the page of a run; where that fails, the run is told without one."""
+        if self._make_report is None:
+            message = "a journal asks for a report and nobody here can make one"
+            raise TypeError(message)
+        try:
+            with journal.disk_errors():
+                return self._make_report(journal)
+        except TrackingError:
+            raise
+        except Exception as error:  # noqa: BLE001 - a defect of a picture costs no result
+            note = journal.artifacts / _NOT_DRAWN
+            note.parent.mkdir(parents=True, exist_ok=True)
+            note.write_text(traceback.format_exc(), encoding="utf-8")
+            why = f"{type(error).__name__}: {error}"
+            self._log_tags(run_id, {keys.PAGE_FAILED: why})
+            self.complaints.append(
+                f"the page of run {journal.uid} could not be drawn ({why}); its scores and"
+                f" predictions are in MLflow, the traceback in {_NOT_DRAWN} there"
+            )
+            return {}
 
     def _send_artifacts(self, journal: Journal, _: dict[str, Any]) -> None:
         if journal.artifacts.is_dir():
@@ -219,6 +275,8 @@ class Delivery:
         """Create, fill and finalise a logged model; a half-sent one is filled again."""
         from mlflow.entities import LoggedModelOutput
 
+        if not (journal.models / body["name"]).is_dir():  # delivered before; the cursor was lost
+            return
         run_id = self._own_run(journal)
         experiment = self._client.get_run(run_id).info.experiment_id
         tag = f"tags.`{keys.TRIAL_UID}` = '{journal.uid}'"
@@ -248,6 +306,22 @@ class Delivery:
         self._client.set_terminated(
             self._own_run(journal), status=body["status"], end_time=body["time_ms"]
         )
+
+
+@contextmanager
+def _faults_of_a_run(journal: Journal) -> Iterator[None]:
+    """Tell what is wrong with one run apart from a store that is away."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except MlflowException as error:
+        if error.error_code not in _OF_ONE_RUN:
+            raise
+        raise JournalError(
+            f"MLflow refuses them ({str(error).splitlines()[0][:300]})",
+            remedy=f"see the run of journal {journal.folder} in MLflow",
+        ) from error
 
 
 @dataclass

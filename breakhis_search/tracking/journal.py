@@ -20,12 +20,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from breakhis_search.errors import DiskError, TrackingError
+from breakhis_search.errors import DiskError, JournalError, TrackingError
 from breakhis_search.tracking import keys
+from breakhis_search.tracking.durability import replace_file, sync_tree
 from breakhis_search.tracking.ownership import FolderLock
 
 _RECORDS = "records.jsonl"
 _CURSOR = "cursor"
+_SET_ASIDE = "set_aside"
+TAKEN_OVER = "another process went on with this run"
 _LONGEST_END = 4096  # bytes; the record of an end has about 60
 
 
@@ -153,6 +156,7 @@ class Journal:
         parent_uid: str | None,
         experiment: str,
         once: bool = False,
+        turn: int = 0,
     ) -> None:
         """Record that the run exists and is running; until it ends, it is this process's.
 
@@ -163,6 +167,8 @@ class Journal:
             experiment: In MLflow.
             once: Whether a metric that was recorded at a step before, in a part of the run that was
                 cut off, is not to be recorded there again.
+            turn: The how manyeth process this is that is at the run, see
+                :class:`breakhis_search.study.leases.Leases`.
 
         Raises:
             TrackingError: Another process is writing it, or the disk refuses.
@@ -170,6 +176,8 @@ class Journal:
         with self.disk_errors():
             is_ours = self._lock.acquire()
             self.artifacts.mkdir(exist_ok=True)
+            if is_ours:
+                (self.folder / _SET_ASIDE).unlink(missing_ok=True)
         if not is_ours:
             raise TrackingError(
                 f"{name} is being run by another process in this folder",
@@ -178,7 +186,7 @@ class Journal:
             )
         self._recorded = set(self._metrics_so_far()) if once else set()
         self._has_report = once and any(r.kind == "report" for r in self._records_from(0))
-        body = {"name": name, "tags": dict(tags), "parent_uid": parent_uid}
+        body = {"name": name, "tags": dict(tags), "parent_uid": parent_uid, "turn": turn}
         self._write("run", {**body, "experiment": experiment, "time_ms": _now_ms()})
 
     @contextmanager
@@ -214,14 +222,19 @@ class Journal:
         report that was recorded in a part of the run that was cut off is not recorded again.
         """
         if not self._has_report:
+            with self.disk_errors():
+                self.report.mkdir(exist_ok=True)
+            self._sync(self.report)
             self._write("report", {"time_ms": _now_ms()})
 
     def log_artifacts(self) -> None:
         """Record that the files now under :attr:`artifacts` are complete."""
+        self._sync(self.artifacts)
         self._write("artifacts", {})
 
     def log_model(self, name: str, *, tags: Mapping[str, str]) -> None:
         """Record that the model saved under ``models/<name>`` is complete."""
+        self._sync(self.models / name)
         self._write("model", {"name": name, "tags": dict(tags)})
 
     def finish(self, status: str) -> None:
@@ -238,8 +251,39 @@ class Journal:
 
     @property
     def has_undelivered(self) -> bool:
-        """Whether MLflow lacks anything of it."""
-        return next(self.undelivered(), None) is not None
+        """Whether MLflow lacks anything of it that can be brought there."""
+        try:
+            return self.set_aside_because is None and next(self.undelivered(), None) is not None
+        except JournalError:  # a damaged line: who delivers sets it aside
+            return True
+
+    @property
+    def set_aside_because(self) -> str | None:
+        """Why nothing more of it is delivered, or ``None``."""
+        try:
+            return (self.folder / _SET_ASIDE).read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return None
+
+    def set_aside(self, why: str) -> None:
+        """Deliver nothing more of it, until it begins again or :meth:`take_up` is asked for."""
+        with self.disk_errors():
+            replace_file(self.folder / _SET_ASIDE, why)
+
+    def take_up(self) -> None:
+        """Have it delivered again after it was set aside."""
+        with self.disk_errors():
+            (self.folder / _SET_ASIDE).unlink(missing_ok=True)
+
+    @property
+    def turns(self) -> list[int]:
+        """Of the processes that wrote it, one after the other, the how manyeth each was."""
+        return [int(r.body.get("turn", 0)) for r in self._records_from(0) if r.kind == "run"]
+
+    @property
+    def turn(self) -> int:
+        """The how manyeth process wrote it last; 0 where nobody counted."""
+        return max(self.turns, default=0)
 
     def undelivered(self) -> Iterator[Record]:
         """Yield the records behind the cursor; a half-written last line does not count."""
@@ -261,8 +305,9 @@ class Journal:
                     yield self._read(line, file.tell())
 
     def is_finished(self) -> bool:
-        """Tell whether the last record is the end of the run."""
-        return not self.is_begun or b'"kind": "finish"' in self._last_line()
+        """Tell whether the last record is the end of the run, or another process has taken it."""
+        is_over = not self.is_begun or b'"kind": "finish"' in self._last_line()
+        return is_over or self.set_aside_because == TAKEN_OVER
 
     def was_interrupted(self) -> bool:
         """Tell whether the run, so far, ended by an interruption: it may go on."""
@@ -293,7 +338,7 @@ class Journal:
             content = json.loads(line)
             return Record(content.pop("kind"), content, end)
         except (ValueError, KeyError) as error:
-            raise TrackingError(
+            raise JournalError(
                 f"the journal {self._records} is damaged at byte {end - len(line)}",
                 remedy="delete that line, or move the folder away; the other runs are not affected",
             ) from error
@@ -306,10 +351,13 @@ class Journal:
 
     def mark_delivered(self, record: Record) -> None:
         """Move the cursor behind a record."""
-        part = self.folder / f"{_CURSOR}.part"
         with self.disk_errors():
-            part.write_text(str(record.end))
-            part.replace(self.folder / _CURSOR)
+            replace_file(self.folder / _CURSOR, str(record.end))
+
+    def _sync(self, folder: Path) -> None:
+        """See to it that files are on the disk before a record says so."""
+        with self.disk_errors():
+            sync_tree(folder)
 
     def _drop_torn_line(self) -> None:
         """Cut off what a killed writer left half-written, once, before the first own line."""
@@ -360,6 +408,38 @@ def all_journals(folder: Path) -> list[Journal]:
 def open_journals(folder: Path) -> list[Journal]:
     """Return the journals in a folder that hold undelivered records, oldest first."""
     return [j for j in all_journals(folder) if j.has_undelivered]
+
+
+def journals_set_aside(folder: Path) -> dict[str, str]:
+    """Return the uids of runs whose records cannot be delivered, and why."""
+    reasons = {j.uid: j.set_aside_because for j in all_journals(folder)}
+    return {uid: why for uid, why in reasons.items() if why not in (None, TAKEN_OVER)}
+
+
+def take_up_set_aside(folder: Path) -> None:
+    """Have what could not be delivered tried again."""
+    for uid in journals_set_aside(folder):
+        Journal(folder / uid).take_up()
+
+
+def end_left_behind(folder: Path) -> list[Journal]:
+    """End the journals that no living process holds; return those that have something to deliver.
+
+    Nobody else holds a journal while it is written: one without an end was cut off.
+
+    Args:
+        folder: Of the journals.
+    """
+    waiting = []
+    for journal in all_journals(folder):
+        with journal.held() as is_ours:
+            if not is_ours or journal.set_aside_because is not None:
+                continue
+            if not journal.is_finished():
+                journal.end_cut_off()
+            if journal.has_undelivered:
+                waiting.append(journal)
+    return waiting
 
 
 def _now_ms() -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,12 +12,13 @@ from optuna.trial import FrozenTrial, TrialState
 
 from breakhis_search.comparison.leaderboard import list_studies
 from breakhis_search.comparison.version_facts import VersionFacts, read_facts
+from breakhis_search.errors import JournalError
 from breakhis_search.settings import Settings
-from breakhis_search.study.budget import INTERRUPTED, REASON
+from breakhis_search.study.budget import INTERRUPTED, cause_of
 from breakhis_search.study.leases import Leases
 from breakhis_search.study.liveness import cut_off_trials
 from breakhis_search.study.storage import open_storage, storage_errors
-from breakhis_search.tracking.journal import Journal, open_journals
+from breakhis_search.tracking.journal import Journal, journals_set_aside, open_journals
 from breakhis_search.tracking.store import open_store, tracking_errors
 
 
@@ -74,22 +75,25 @@ class Overview:
         models: Every registered version.
         undelivered: Runs whose journal holds records that MLflow does not have yet.
         waiting: What waits in them.
+        set_aside: Why, by uid, for runs whose records cannot be delivered.
     """
 
     studies: list[StudyStatus]
     models: list[VersionFacts]
     undelivered: int
     waiting: Waiting = field(default_factory=Waiting)
+    set_aside: Mapping[str, str] = field(default_factory=dict)
 
 
 def _waiting(journals: Iterable[Journal]) -> Waiting:
     """Count what waits."""
     times, records = [], 0
     for journal in journals:
-        for record in journal.undelivered():
-            records += 1
-            if "time_ms" in record.body:
-                times.append(int(record.body["time_ms"]))
+        with suppress(JournalError):  # a damaged line: who delivers sets it aside
+            for record in journal.undelivered():
+                records += 1
+                if "time_ms" in record.body:
+                    times.append(int(record.body["time_ms"]))
     return Waiting(records, min(times) / 1000 if times else None)
 
 
@@ -109,7 +113,8 @@ def read_overview(settings: Settings) -> Overview:
             for s in storage.get_all_studies()
         ]
     waiting = open_journals(settings.journal_dir)
-    return Overview(studies, models, len(waiting), _waiting(waiting))
+    set_aside = journals_set_aside(settings.journal_dir)
+    return Overview(studies, models, len(waiting), _waiting(waiting), set_aside)
 
 
 def _study(storage: Any, leases: Leases, study: Any, known: Mapping[Any, Any]) -> StudyStatus:
@@ -128,7 +133,7 @@ def _study(storage: Any, leases: Leases, study: Any, known: Mapping[Any, Any]) -
         objective=known.get("objective", ""),
         best=max(scores, default=None),
         demo=bool(known.get("demo", False)),
-        causes=Counter(str(t.user_attrs.get(REASON)) for t in trials if t.state == TrialState.FAIL),
+        causes=Counter(cause_of(t) for t in trials if t.state == TrialState.FAIL),
     )
 
 

@@ -31,6 +31,7 @@ from breakhis_search.serving.package import Packaged, package_classifier
 from breakhis_search.serving.verification import verify_in_fresh_process
 from breakhis_search.study.candidate import Candidate, prior_shift, stain_reference
 from breakhis_search.study.context import StudyContext
+from breakhis_search.study.leases import lead_of
 from breakhis_search.study.records import TrialRecord, protocol_in_words, recorded
 from breakhis_search.study.refit import refit
 from breakhis_search.tracking import keys
@@ -127,7 +128,11 @@ class _RefitRun:
         self.uid = uid
         self.timer = Timer()
         self.record = TrialRecord(
-            context, uid=uid, number=winner.trial.number, role=keys.ROLE_REFIT
+            context,
+            uid=uid,
+            number=winner.trial.number,
+            role=keys.ROLE_REFIT,
+            lease=lead_of(context.uid),
         )
         self._winner = winner
         self._context = context

@@ -28,7 +28,7 @@ from breakhis_search.study.finalists import (
     forget_failed_finalists,
     run_finalists,
 )
-from breakhis_search.study.leases import Leases
+from breakhis_search.study.leases import Leases, lead_of
 from breakhis_search.study.liveness import cut_off_trials
 from breakhis_search.study.records import protocol_in_words
 from breakhis_search.study.report import make_report
@@ -37,7 +37,7 @@ from breakhis_search.study.worker import WorkerLimits, run_search
 from breakhis_search.tracking import keys
 from breakhis_search.tracking.courier import Carrier, Courier
 from breakhis_search.tracking.delivery import Delivery
-from breakhis_search.tracking.journal import Journal
+from breakhis_search.tracking.journal import Journal, end_left_behind
 from breakhis_search.tracking.provenance import provenance_tags
 from breakhis_search.training.devices import Device, prepare_device
 from breakhis_search.workflow.outcome import RunOutcome
@@ -85,7 +85,7 @@ def search_and_register(
             study = run.open_study()
             context = _identified(context, study)
             watcher.opened(run.version)
-            search = _Search(study, context, run, watcher, delivery, limits or WorkerLimits())
+            search = _Search(study, context, run, watcher, limits or WorkerLimits())
             if leads:
                 return search.lead_in_turn()
             search.take_part()
@@ -222,7 +222,6 @@ class _Search:
         context: The study.
         run: As prepared.
         watcher: Whoever watches.
-        delivery: To look runs up with, and to bring over what was left behind.
         limits: How long this process may go on.
     """
 
@@ -230,11 +229,11 @@ class _Search:
     context: StudyContext
     run: PreparedRun
     watcher: Watcher
-    delivery: Delivery
     limits: WorkerLimits
 
     def take_part(self) -> None:
         """Train what there is to train, and leave the rest to who leads."""
+        _have_left_behind_delivered(self.context, self.watcher)
         # Who leads has the study's seed; with it again the same values would be proposed twice.
         self.study.sampler.reseed_rng()
         run_search(self.study, self.context, self.limits)
@@ -242,7 +241,7 @@ class _Search:
 
     def lead_in_turn(self) -> RunOutcome:
         """Take part, and lead the study to its end as soon as no other living process does."""
-        leases, lead = self.context.leases, f"{self.context.uid}/lead"
+        leases, lead = self.context.leases, lead_of(self.context.uid)
         if not leases.take(lead):
             self.watcher.say(f"joining {self.context.name}, which another process leads")
             self.take_part()
@@ -258,9 +257,8 @@ class _Search:
         study, context, run, watcher = self.study, self.context, self.run, self.watcher
         parent = _begin_parent(context)
         try:
-            context.delivery.deliver(parent)
-            context.delivery.flush()
-            _tidy_up(study, context, watcher, self.delivery)
+            context.delivery.deliver(parent)  # first: its trials name it
+            _tidy_up(study, context, watcher)
             self._sweep()
             run_search(study, context, self.limits)
             winner = select_winner(study, context, run.client, parent, watcher.say)
@@ -298,17 +296,22 @@ class _Search:
         self.context.checkpoints.sweep(ended)
 
 
-def _tidy_up(
-    study: optuna.Study, context: StudyContext, watcher: Watcher, delivery: Delivery
-) -> None:
-    """Say what interrupted runs left behind, and bring what they recorded to MLflow."""
+def _tidy_up(study: optuna.Study, context: StudyContext, watcher: Watcher) -> None:
+    """Say what interrupted runs left behind, and have what they recorded brought to MLflow."""
     forget_failed_finalists(study)
     left = cut_off_trials(study.get_trials(deepcopy=False), context.leases)
     if left:
         watcher.say(f"trials {left} had been cut off; they go on where they were")
-    waiting = delivery.deliver_all(context.settings.journal_dir)
+    _have_left_behind_delivered(context, watcher)
+
+
+def _have_left_behind_delivered(context: StudyContext, watcher: Watcher) -> None:
+    """End the journals of dead processes in this folder, and have them delivered while we train."""
+    waiting = end_left_behind(context.settings.journal_dir)
+    for journal in waiting:
+        context.delivery.deliver(journal)
     if waiting:
-        watcher.say(f"delivered what {waiting} interrupted runs had left behind")
+        watcher.say(f"delivering what {len(waiting)} interrupted runs left behind")
 
 
 def _begin_parent(context: StudyContext) -> Journal:
@@ -328,5 +331,11 @@ def _begin_parent(context: StudyContext) -> Journal:
         keys.MLFLOW_NOTE: note,
         keys.SELECTION_RULES: config.selection.model_dump_json(),
     }
-    journal.begin(name=context.name, tags=tags, parent_uid=None, experiment=context.experiment)
+    journal.begin(
+        name=context.name,
+        tags=tags,
+        parent_uid=None,
+        experiment=context.experiment,
+        turn=context.leases.turn_of(lead_of(context.uid)),
+    )
     return journal

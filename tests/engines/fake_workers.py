@@ -12,7 +12,7 @@ from typing import Any
 from breakhis_search.engines import messages as m
 from breakhis_search.engines.assignment import Assignment
 from breakhis_search.engines.worker_process import Supervisor, listen_to_the_supervisor_only
-from breakhis_search.errors import StorageLostError, StudyError
+from breakhis_search.errors import StorageLostError, StudyError, TrackingError
 from breakhis_search.study.progress import TrialSummary
 from breakhis_search.study.storage import StudyVersion
 from breakhis_search.workflow.outcome import RunOutcome
@@ -165,3 +165,14 @@ def ends_at_the_second_start(pipe: Connection, assignment: Assignment) -> None:
         Path(assignment.settings.home, f"working-{assignment.number}").touch()
         _wait_for_the_end(supervisor)
     _end(supervisor, assignment)
+
+
+def loses_mlflow(pipe: Connection, assignment: Assignment) -> None:
+    """Find MLflow away once, after the study was opened; the next process finds it again."""
+    supervisor, count = _begin(pipe, assignment)
+    if count != 2:
+        supervisor.send(m.Ready(VERSION))
+    if count == 3:
+        _end(supervisor, assignment)
+    else:
+        supervisor.end(m.Failed(TrackingError("the MLflow server does not answer")))

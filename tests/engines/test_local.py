@@ -16,7 +16,14 @@ import pytest
 from breakhis_search.engines import local
 from breakhis_search.engines.assignment import Assignment, share_out, visible_gpus
 from breakhis_search.engines.local import Supervisor, assignments
-from breakhis_search.errors import ConfigError, EngineError, StorageLostError, StudyError
+from breakhis_search.errors import (
+    ConfigError,
+    DiskError,
+    EngineError,
+    NotDeliveredError,
+    StorageLostError,
+    StudyError,
+)
 from breakhis_search.settings import Settings, read_settings
 from breakhis_search.study.progress import SilentObserver, TrialSummary
 from breakhis_search.tracking.delivery import Delivery
@@ -104,16 +111,27 @@ def test_what_one_worker_cannot_go_on_for_ends_them_all(supervise):
 
 
 def test_a_database_that_goes_away_is_waited_for(supervise, settings, said, monkeypatch):
-    monkeypatch.setattr(local, "STORAGE_PAUSE_S", 0.01)
+    monkeypatch.setattr(local, "STORE_PAUSE_S", 0.01)
     assert supervise(fake_workers.loses_the_storage).run() == fake_workers.OUTCOME
     assert (settings.home / "starts-0").read_text() == "3"
     assert len(said) == 2
     assert "the study storage cannot be used; worker 0 tries again" in said[0]
 
 
+def test_an_mlflow_that_goes_away_is_waited_for(supervise, settings, said, monkeypatch):
+    monkeypatch.setattr(local, "STORE_PAUSE_S", 0.01)
+    assert supervise(fake_workers.loses_mlflow).run() == fake_workers.OUTCOME
+    assert "does not answer; worker 0 tries again" in said[0]
+
+
+@pytest.mark.parametrize("error", [DiskError("the disk is full"), NotDeliveredError("5 minutes")])
+def test_what_waiting_does_not_mend_ends_the_run(error):
+    assert not local._may_heal(error)
+
+
 def test_a_database_that_stays_away_ends_the_run(supervise, settings, monkeypatch):
-    monkeypatch.setattr(local, "STORAGE_PAUSE_S", 0.01)
-    monkeypatch.setattr(local, "STORAGE_PATIENCE_S", 0.0)
+    monkeypatch.setattr(local, "STORE_PAUSE_S", 0.01)
+    monkeypatch.setattr(local, "STORE_PATIENCE_S", 0.0)
     with pytest.raises(StorageLostError, match="cannot be used"):
         supervise(fake_workers.loses_the_storage).run()
 

@@ -139,11 +139,37 @@ def test_one_goes_after_the_other_through_an_exclusive_block(pair):
 
 def test_who_hangs_in_an_exclusive_block_is_named(pair, monkeypatch):
     ours, theirs = pair
-    monkeypatch.setattr(module, "_PATIENCE_S", 0.05)
+    monkeypatch.setattr(module, "_PATIENCE_WITH_OTHERS_S", 0.05)
     assert theirs.take("ask")
     with pytest.raises(StudyError, match="another process has held ask"), ours.exclusively("ask"):
         pytest.fail("both were inside")
     assert theirs.holds("ask")
+
+
+def test_a_block_that_a_lost_machine_is_in_is_entered_when_its_lease_has_run_out(
+    pair, uri, monkeypatch
+):
+    assert module._PATIENCE_WITH_OTHERS_S > module.EXPIRES_S
+    monkeypatch.setattr(module, "EXPIRES_S", 1.0)
+    monkeypatch.setattr(module, "_PATIENCE_WITH_OTHERS_S", 30.0)
+    ours, theirs = pair
+    assert theirs.take("ask")
+    change(uri, host="elsewhere")
+    with ours.exclusively("ask"):
+        assert not theirs.take("ask")
+
+
+def test_whoever_takes_a_lease_later_has_a_higher_turn(pair):
+    ours, theirs = pair
+    assert theirs.take("work")
+    assert theirs.take("work"), "again, by the same"
+    assert theirs.turn_of("work") == 1
+    theirs.release("work")
+    assert ours.take("work")
+    assert ours.turn_of("work") == 2
+    ours.release("work")
+    assert theirs.take("work")
+    assert theirs.turn_of("work") == 3
 
 
 def test_closing_gives_everything_back(uri):

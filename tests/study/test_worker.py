@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from contextlib import closing
 from datetime import datetime, timedelta
 from types import SimpleNamespace
@@ -10,10 +11,11 @@ from typing import Any
 
 import optuna
 import pytest
+from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
 
-from breakhis_search.config import SearchConfig
-from breakhis_search.errors import TrackingError
+from breakhis_search.config import SearchConfig, StudyConfig
+from breakhis_search.errors import StudyError, TrackingError, TrialFailure
 from breakhis_search.settings import Settings, read_settings
 from breakhis_search.study import budget, worker
 from breakhis_search.study.checkpoints import CheckpointFiles
@@ -233,9 +235,10 @@ def test_a_store_lost_after_training_does_not_cost_the_trial(
     [
         (KeyboardInterrupt("stop"), TrialState.RUNNING),
         (TrackingError("the store is gone"), TrialState.RUNNING),
+        (StorageInternalError("a connection was dropped"), TrialState.RUNNING),
         (ZeroDivisionError("a bug"), TrialState.FAIL),
     ],
-    ids=["Ctrl-C", "lost store", "bug"],
+    ids=["Ctrl-C", "lost store", "lost database", "bug"],
 )
 def test_what_stopped_a_trial_from_outside_goes_on_later(study, context, monkeypatch, error, left):
     def stop(trial, *_args, **_kwargs):
@@ -264,6 +267,91 @@ def test_an_interrupted_trial_that_goes_on_has_lost_no_process(study, context, m
                 run_one(study, context)
     assert states(study) == [TrialState.RUNNING]
     assert worker.LOST not in study.trials[0].user_attrs
+
+
+def test_a_database_that_is_away_when_a_trial_is_given_back_costs_it_no_attempt(
+    study, context, finishing, monkeypatch
+):
+    def stop(*_args, **_kwargs):
+        yield from ()
+        raise StorageInternalError("away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(worker, "run_trial", stop)
+        patch.setattr(worker.TakenTrial, "_give_back", lambda *_: stop().send(None))
+        with pytest.raises(StorageInternalError):
+            run_one(study, context)
+    context.leases.close()  # its process has ended
+    with closing(Leases(str(context.leases._engine.url))) as leases:
+        context.leases = leases
+        assert run_one(study, context) == 1
+    [trial] = study.trials
+    assert trial.state == TrialState.COMPLETE
+    assert worker.LOST not in trial.user_attrs
+
+
+def test_a_trial_that_a_process_was_lost_with_is_not_trained_beside_others(
+    study, context, finishing, monkeypatch
+):
+    monkeypatch.setattr(worker, "trains_only_a_head", lambda *_: True)
+    sizes = []
+    monkeypatch.setattr(worker, "run_together", lambda runs: sizes.append(len(runs)))
+    cut_off(study, "was-lost")
+    of_8 = SimpleNamespace(until=8)
+    assert worker.run_batch(study, context, of_8, at_most=4) == 1
+    assert sizes == [0]
+    assert worker.run_batch(study, context, of_8, at_most=4) == 4
+    assert sizes == [0, 4]
+
+
+def test_seconds_of_a_trial_are_counted_over_all_that_were_at_it_and_when_it_fails(
+    study, context, monkeypatch
+):
+    ends: list[BaseException] = [KeyboardInterrupt(), TrialFailure("nan in epoch 3")]
+
+    def stop(*_args, timer, **_kwargs):
+        timer.seconds["total"] = 60.0
+        yield from ()
+        raise ends.pop(0)
+
+    monkeypatch.setattr(worker, "run_trial", stop)
+    with pytest.raises(KeyboardInterrupt):
+        run_one(study, context)
+    assert run_one(study, context) == 1
+    [trial] = study.trials
+    assert trial.state == TrialState.FAIL
+    assert trial.user_attrs[budget.SECONDS] == 120.0
+    assert budget.cause_of(trial) == "nan in epoch …"
+
+
+def test_trials_that_fail_alike_but_for_their_numbers_end_the_study(study):
+    for epoch in range(3):
+        trial = study.ask()
+        trial.set_user_attr(budget.REASON, f"not finite in epoch {epoch}; received loss nan")
+        trial.set_user_attr(budget.CAUSE, budget.without_numbers(f"not finite in epoch {epoch}"))
+        study.tell(trial, state=TrialState.FAIL)
+    with pytest.raises(StudyError, match="all 3 trials failed for the same reason .*in epoch 2"):
+        worker._stop_if_hopeless(study)
+
+
+def test_the_time_of_a_run_is_one_for_all_its_processes(study, context, finishing, monkeypatch):
+    told: list[str] = []
+    monkeypatch.setattr(worker, "in_stage", lambda known, _: known)
+    context.observer = SilentObserver()
+    context.observer.search_stopped = told.append
+    context.config = StudyConfig.model_validate(
+        {
+            "name": "s",
+            "task": "binary",
+            "objective": "auroc",
+            "search": {"timeout": "1h", "trials": 3},
+        }
+    )
+    context.split = SimpleNamespace(folds=[0])
+    an_hour_ago = worker.WorkerLimits(began=time.time() - 3700)
+    worker.run_search(study, context, an_hour_ago)
+    assert finishing == []
+    assert told == ["its time is up (search.timeout)"]
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 
@@ -14,9 +15,9 @@ import pytest
 from breakhis_search.errors import TrackingError
 from breakhis_search.settings import read_settings
 from breakhis_search.tracking import keys
-from breakhis_search.tracking.courier import Courier
+from breakhis_search.tracking.courier import Courier, Flushed
 from breakhis_search.tracking.delivery import Delivery
-from breakhis_search.tracking.journal import Journal
+from breakhis_search.tracking.journal import Journal, journals_set_aside
 from breakhis_search.tracking.store import open_store
 
 
@@ -29,6 +30,13 @@ def make_a_mistake(_journal: Journal) -> dict[str, float]:
     """Fail as a defect would."""
     message = "planted"
     raise ZeroDivisionError(message)
+
+
+def wait_for_leave(journal: Journal) -> dict[str, float]:
+    """Take as long as the test likes."""
+    while not (journal.folder / "leave").exists():
+        time.sleep(0.05)
+    return {}
 
 
 @pytest.fixture
@@ -108,14 +116,76 @@ def test_what_a_store_refused_is_delivered_once_it_answers(settings, tmp_path) -
     assert [m.step for m in client.get_metric_history(run_id, "loss")] == [0]
 
 
-def test_a_defect_comes_with_its_traceback(settings) -> None:
-    courier = courier_of(settings, make_a_mistake)
+def test_a_page_that_cannot_be_drawn_costs_no_record(settings) -> None:
+    told: list[str] = []
+    delivery = Delivery(open_store(settings), settings)
+    courier = Courier(settings, make_a_mistake, delivery=delivery, say=told.append)
+    journal = begun(settings)
+    journal.log_report()
+    journal.log_metrics({"after": 1.0})
+    courier.deliver(journal)
+    courier.flush()
+    run_id = courier.run_id("a")
+    courier.close()
+    [complaint] = told
+    assert "could not be drawn (ZeroDivisionError: planted)" in complaint
+    client = open_store(settings)
+    run = client.get_run(run_id)
+    assert run.data.metrics["after"] == 1.0
+    assert run.data.tags[keys.PAGE_FAILED] == "ZeroDivisionError: planted"
+    assert [a.path for a in client.list_artifacts(run_id, "figures")] == ["figures/not_drawn.txt"]
+
+
+def test_one_run_that_mlflow_refuses_keeps_no_other_waiting(settings) -> None:
+    told: list[str] = []
+    client = open_store(settings)
+    courier = Courier(settings, make_nothing, delivery=Delivery(client, settings), say=told.append)
+    deleted, other = begun(settings, "deleted"), begun(settings, "other")
+    courier.deliver(deleted)
+    client.delete_run(courier.run_id("deleted"))
+    for journal in (deleted, other):
+        journal.log_metrics({"loss": 1.0}, step=0)
+        courier.deliver(journal)
+    courier.flush()
+    assert not other.has_undelivered
+    run_id = courier.run_id("other")
+    courier.close()
+    assert client.get_run(run_id).data.metrics["loss"] == 1.0
+    assert "the records of run deleted are set aside" in told[0]
+    assert set(journals_set_aside(settings.journal_dir)) == {"deleted"}
+
+
+def test_who_asks_never_waits_for_a_delivery(settings) -> None:
+    courier = courier_of(settings, wait_for_leave)
     journal = begun(settings)
     journal.log_report()
     courier.deliver(journal)
-    with pytest.raises(RuntimeError, match="ZeroDivisionError: planted"):
-        courier.flush()
+
+    def ask() -> None:
+        for _ in range(5000):  # a pipe takes some hundreds
+            courier.ask_for("a")
+
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(60)
+    waited = asking.is_alive()
+    (journal.folder / "leave").touch()
+    courier.flush()
     courier.close()
+    assert not waited
+
+
+def test_what_another_process_is_delivering_is_waited_for(settings) -> None:
+    courier = courier_of(settings)
+    journal = begun(settings)
+    with journal.delivering() as is_ours:
+        assert is_ours
+        courier.deliver(journal)
+        courier.ask_for_all()
+        assert not courier.connection.poll(3), "it is not flushed"
+    assert isinstance(courier.connection.recv(), Flushed)
+    courier.close()
+    assert not journal.has_undelivered
 
 
 def test_a_courier_that_was_killed_is_told_and_nothing_is_lost(settings) -> None:

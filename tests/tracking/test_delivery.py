@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,14 @@ from breakhis_search.errors import TrackingError
 from breakhis_search.settings import Settings, read_settings
 from breakhis_search.tracking import keys
 from breakhis_search.tracking.delivery import Delivery
-from breakhis_search.tracking.journal import Journal, open_journals
+from breakhis_search.tracking.journal import (
+    TAKEN_OVER,
+    Journal,
+    end_left_behind,
+    journals_set_aside,
+    open_journals,
+    take_up_set_aside,
+)
 from breakhis_search.tracking.store import open_store
 
 
@@ -115,6 +123,85 @@ def test_a_run_that_another_machine_began_has_no_step_twice(settings, client):
     [run] = runs_of(client, "moved")
     history = client.get_metric_history(run.info.run_id, "loss")
     assert [m.step for m in history] == [0, 1, 2]
+
+
+def test_a_machine_that_comes_back_does_not_end_what_another_went_on_with(
+    settings, client, monkeypatch
+):
+    monkeypatch.setattr(Settings, "shares_runs", True)
+    begun = {"name": "a", "tags": {}, "parent_uid": None, "experiment": "breakhis-test"}
+    lost = Journal(settings.journal_dir.parent / "lost-machine" / "fenced")
+    lost.begin(**begun, once=True, turn=1)
+    lost.log_metrics({"loss": 1.0}, step=0)
+    Delivery(client, settings).deliver(lost)
+    lost.log_metrics({"loss": 0.9}, step=1)  # never brought over
+    lost.release()
+    next_one = Journal(settings.journal_dir.parent / "next-machine" / "fenced")
+    next_one.begin(**begun, once=True, turn=2)
+    next_one.log_metrics({"loss": 0.8}, step=1)
+    next_one.set_tags({keys.STATE: "complete"})
+    next_one.finish("FINISHED")
+    Delivery(client, settings).deliver(next_one)
+
+    again = Journal(lost.folder)
+    assert end_left_behind(lost.folder.parent)[0].uid == "fenced"
+    assert Delivery(client, settings).deliver(again)
+    [run] = runs_of(client, "fenced")
+    assert (run.info.status, run.data.tags[keys.STATE]) == ("FINISHED", "complete")
+    history = client.get_metric_history(run.info.run_id, "loss")
+    assert [(m.step, m.value) for m in history] == [(0, 1.0), (1, 0.8)]
+    assert again.set_aside_because == TAKEN_OVER
+    assert again.is_finished()
+    assert not again.has_undelivered
+
+
+def test_a_machine_that_takes_a_run_back_repeats_nothing_of_the_other(settings, client):
+    begun = {"name": "a", "tags": {}, "parent_uid": None, "experiment": "breakhis-test"}
+    first = Journal(settings.journal_dir.parent / "first-machine" / "back-again")
+    second = Journal(settings.journal_dir.parent / "second-machine" / "back-again")
+    for turn, (journal, steps) in enumerate([(first, [0]), (second, [1]), (first, [1, 2])], 1):
+        journal.begin(**begun, once=True, turn=turn)
+        for step in steps:
+            journal.log_metrics({"loss": 1.0}, step=step)
+        Delivery(client, settings).deliver(journal)
+        journal.release()
+    [run] = runs_of(client, "back-again")
+    history = client.get_metric_history(run.info.run_id, "loss")
+    assert [m.step for m in history] == [0, 1, 2]
+
+
+def test_a_cursor_that_a_power_cut_emptied_delivers_everything_again_to_the_same(settings, client):
+    journal = journal_of(settings, "emptied")
+    begin(journal)
+    journal.log_metrics({"m": 0.5})
+    journal.log_report()
+    journal.finish("FINISHED")
+    delivery = Delivery(client, settings, lambda _: {"made": 1.0})
+    delivery.deliver(journal)
+    assert not journal.report.exists(), "it is in MLflow now"
+    (journal.folder / "cursor").write_text("")
+    assert delivery.deliver(journal)
+    assert delivery.complaints == []
+    [run] = runs_of(client, "emptied")
+    assert run.info.status == "FINISHED"
+    assert len(client.get_metric_history(run.info.run_id, "made")) == 1
+
+
+def test_a_damaged_journal_keeps_no_other_waiting(settings, client):
+    damaged, other = journal_of(settings, "a-damaged"), journal_of(settings, "b-other")
+    for journal in (damaged, other):
+        begin(journal)
+        journal.finish("FINISHED")
+    with (damaged.folder / "records.jsonl").open("a") as file:
+        file.write("no json\n")
+    delivery = Delivery(client, settings)
+    delivery.deliver_all(settings.journal_dir)
+    assert not other.has_undelivered
+    assert "a-damaged" in journals_set_aside(settings.journal_dir)
+    assert "is damaged at byte" in delivery.complaints[0]
+    take_up_set_aside(settings.journal_dir)
+    assert damaged.has_undelivered, "it is tried again"
+    shutil.rmtree(damaged.folder)
 
 
 def test_a_report_whose_delivery_was_killed_has_no_metric_twice(settings, client, monkeypatch):
