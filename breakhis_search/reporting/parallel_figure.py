@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -27,6 +28,7 @@ _WORST, _BEST = "rgb(205, 209, 214)", "rgb(0, 114, 178)"
 """From a light grey to the blue of :data:`.style.OKABE_ITO`: lightness alone tells the score."""
 
 _MOST_CHOICES = 12
+_LONGEST_LINE = 14
 _HALO = "0 0 2px #fff, 0 0 2px #fff, 0 0 3px #fff"
 """Of the texts, which lines run through; a CSS shadow."""
 
@@ -73,7 +75,9 @@ def parallel_figure(trials: Sequence[FrozenTrial], title: str) -> go.Figure | No
             "hovermode": "closest",
             "xaxis": {
                 "tickvals": list(range(len(axes))),
-                "ticktext": [_two_lines(axis.name) for axis in axes],
+                "ticktext": [_narrow(axis.name) for axis in axes],
+                "tickangle": 0,
+                "tickfont": {"size": 11},
                 "range": [-0.3, len(axes) - 0.45],
                 "showgrid": False,
                 "showline": False,
@@ -81,7 +85,7 @@ def parallel_figure(trials: Sequence[FrozenTrial], title: str) -> go.Figure | No
                 "side": "top",
             },
             "yaxis": {"visible": False, "range": [-0.06, 1.06]},
-            "margin": {"l": 36, "r": 8, "t": 96, "b": 16},
+            "margin": {"l": 36, "r": 8, "t": 110, "b": 16},
         }
     )
     _add_lines(figure, axes, complete, scores)
@@ -175,7 +179,12 @@ def _thinned(ticks: list[tuple[float, str]]) -> list[tuple[float, str]]:
     return ticks[:: math.ceil(len(ticks) / _MOST_CHOICES)]
 
 
-def _two_lines(name: str) -> str:
-    """Break ``group/name`` after its group, to keep the heads of the axes narrow."""
+def _narrow(name: str) -> str:
+    """Break ``group/long name`` after its group and between words, to keep heads of axes narrow.
+
+    >>> _narrow("optimizer/backbone learning rate")
+    'optimizer/<br>backbone<br>learning rate'
+    """
     group, slash, rest = name.partition("/")
-    return f"{group}/<br>{rest}" if slash else name
+    lines = textwrap.wrap(rest, _LONGEST_LINE, break_long_words=False)
+    return "<br>".join([group + slash, *lines]) if slash else name

@@ -25,6 +25,9 @@ BAR_PX = 26
 SLICES = 8
 """So many hyperparameters, the most important ones, have a figure of their own."""
 
+_FEW = 12
+"""Up to so many trials each has a mark of its own on an axis."""
+
 _ENOUGH = 4
 """Complete trials without which importance says nothing."""
 
@@ -59,7 +62,7 @@ def history_figure(trials: Sequence[FrozenTrial], title: str) -> go.Figure | Non
         line={"color": OKABE_ITO["black"], "width": 2, "shape": "hv"},
         hovertemplate="after trial %{x}: %{y:.4f}<extra></extra>",
     )
-    figure.update_xaxes(title="trial")
+    figure.update_xaxes(title="trial", tickformat="d", dtick=1 if len(trials) <= _FEW else None)
     figure.update_yaxes(title=label_of(title))
     return figure
 

@@ -7,6 +7,7 @@ import re
 import pytest
 
 from breakhis_search.tracking import keys
+from tests.browser import NEEDS_CHROMIUM, chromium
 
 
 @pytest.fixture(scope="module")
@@ -63,3 +64,41 @@ def test_report_is_kept_with_the_study_in_mlflow(written, searched) -> None:
 def test_report_of_an_unknown_study_names_the_known_ones(searched, capsys) -> None:
     assert searched.run("report", "--study", "binray") == 1
     assert "expected one of binary-demo@v1" in capsys.readouterr().err
+
+
+@NEEDS_CHROMIUM
+def test_report_can_be_read_on_a_desk_a_phone_in_the_dark_and_on_paper(written, tmp_path) -> None:
+    file = tmp_path / "study.html"
+    file.write_text(written[0])
+    with chromium() as browser:
+        for width_px, scheme in ((1280, "light"), (390, "dark")):
+            page = browser.new_page(
+                viewport={"width": width_px, "height": 800}, color_scheme=scheme
+            )
+            complaints: list[str] = []
+            page.on("pageerror", lambda error, told=complaints: told.append(str(error)))
+            page.on("requestfailed", lambda asked, told=complaints: told.append(asked.url[:80]))
+            page.goto(file.as_uri())
+            page.wait_for_selector("svg.main-svg")
+            figures = page.locator(".plotly-graph-div").count()
+            drawn = page.locator(".plotly-graph-div:has(svg.main-svg)").count()
+            assert figures == drawn > 5
+            assert not complaints
+            # Wide tables and figures scroll by themselves; the page does not.
+            assert page.evaluate("document.documentElement.scrollWidth") <= width_px
+            paper, ink = (
+                page.evaluate(f"getComputedStyle(document.body).{name}")
+                for name in ("backgroundColor", "color")
+            )
+            assert (brightness(paper) < brightness(ink)) == (scheme == "dark")
+            page.close()
+        page = browser.new_page()
+        page.goto(file.as_uri())
+        page.wait_for_selector("svg.main-svg")
+        assert len(page.pdf(format="A4")) > 100_000
+
+
+def brightness(color: str) -> float:
+    """Mean of the channels of a CSS colour ``rgb(r, g, b)``."""
+    channels = [float(number) for number in re.findall(r"[\d.]+", color)[:3]]
+    return sum(channels) / 3
