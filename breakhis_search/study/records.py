@@ -76,7 +76,7 @@ class TrialRecord:
         self._number = number
         self._role = role
         self._lease = lease or uid
-        self._epochs: list[dict[str, Any]] = []
+        self._epochs: dict[tuple[int, int, int], dict[str, Any]] = {}
         self._state = "running"
         self._facts: dict[str, str] = {}
         self._has_model = False
@@ -153,7 +153,9 @@ class TrialRecord:
         self, fold: int, report: EpochReport, *, part: str | None = None, seed: int = 0
     ) -> None:
         """Record one epoch of one fold, under ``part`` (by default the fold's number)."""
-        self._epochs.append({"seed": seed, "fold": fold, **asdict(report)})
+        # A fold that began anew, in smaller parts, has its epochs once.
+        key = (seed, fold, report.epoch)
+        self._epochs[key] = {"seed": seed, "fold": fold, **asdict(report)}
         prefix = f"{keys.EPOCH}{part or f'fold_{fold}'}/"
         numbers = {k: v for k, v in asdict(report).items() if isinstance(v, float)}
         self._journal.log_metrics({prefix + k: v for k, v in numbers.items()}, step=report.epoch)
@@ -251,7 +253,8 @@ class TrialRecord:
 
     def _keep_pages(self, value: float, table: pd.DataFrame, findings: Findings | None) -> None:
         """Write the pages of a finalist; keep what those of a trial are made from later."""
-        context, journal, history = self._context, self._journal, pd.DataFrame(self._epochs)
+        context, journal = self._context, self._journal
+        history = pd.DataFrame(list(self._epochs.values()))
         title = f"{context.name}, {_NAMES[self._role]} {self._number}"
         facts = self._page_facts(value)
         if findings is None:

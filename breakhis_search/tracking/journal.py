@@ -65,6 +65,7 @@ class Journal:
         self._delivery_lock = FolderLock(folder, "delivery.lock")
         self._is_whole = False
         self._held_back: list[bytes] | None = None
+        self._is_once = False
         self._recorded: set[tuple[str, int]] = set()
         self._has_report = False
         self.seconds_writing = 0.0
@@ -165,8 +166,8 @@ class Journal:
             tags: To begin with.
             parent_uid: Of the run that it belongs to.
             experiment: In MLflow.
-            once: Whether a metric that was recorded at a step before, in a part of the run that was
-                cut off, is not to be recorded there again.
+            once: Whether a metric that was recorded at a step before is not to be recorded there
+                again: in a part of the run that was cut off, or that began anew in this process.
             turn: The how manyeth process this is that is at the run, see
                 :class:`breakhis_search.study.leases.Leases`.
 
@@ -184,6 +185,7 @@ class Journal:
                 remedy="wait until that ends; to search at the same time, run in another folder or"
                 " add --new",
             )
+        self._is_once = once
         self._recorded = set(self._metrics_so_far()) if once else set()
         self._has_report = once and any(r.kind == "report" for r in self._records_from(0))
         body = {"name": name, "tags": dict(tags), "parent_uid": parent_uid, "turn": turn}
@@ -208,6 +210,8 @@ class Journal:
         new = {k: v for k, v in metrics.items() if (k, step) not in self._recorded}
         if not new:
             return
+        if self._is_once:
+            self._recorded |= {(name, step) for name in new}
         numbers = {k: float(v) for k, v in new.items()}
         self._write("metrics", {"metrics": numbers, "step": step, "time_ms": _now_ms()})
 

@@ -125,6 +125,19 @@ def test_a_run_that_another_machine_began_has_no_step_twice(settings, client):
     assert [m.step for m in history] == [0, 1, 2]
 
 
+def test_a_fold_that_begins_anew_in_the_same_process_has_no_step_twice(settings, client):
+    journal = journal_of(settings, "anew")
+    begun = {"name": "a", "tags": {}, "parent_uid": None, "experiment": "breakhis-test"}
+    journal.begin(**begun, once=True)
+    for step in (0, 1, 0, 1, 2):  # want of memory after epoch 1: it began again in smaller parts
+        journal.log_metrics({"loss": 1.0}, step=step)
+    journal.finish("FINISHED")
+    Delivery(client, settings).deliver(journal)
+    [run] = runs_of(client, "anew")
+    history = client.get_metric_history(run.info.run_id, "loss")
+    assert [m.step for m in history] == [0, 1, 2]
+
+
 def test_a_machine_that_comes_back_does_not_end_what_another_went_on_with(
     settings, client, monkeypatch
 ):
