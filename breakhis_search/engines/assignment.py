@@ -31,6 +31,7 @@ class Assignment:
         leads: Whether it may select and register; others end when nothing is left to train.
         trials: After so many it makes room for a fresh process.
         memory_gb: It does so, too, when it takes more than that.
+        is_verbose: Whether its log is to hold what libraries warn of.
     """
 
     number: int
@@ -43,6 +44,7 @@ class Assignment:
     leads: bool = True
     trials: int = 200
     memory_gb: float = 64.0
+    is_verbose: bool = False
 
     def joining(self, version: StudyVersion) -> Assignment:
         """Return the same for a study that exists."""
