@@ -99,6 +99,11 @@ def print_study(study: JudgedStudy, *, top: int) -> None:
     print_trials(study.trials, study.objective, top=top, title=title)
     print_own_metrics(study, top=top)
     print_by_magnification(study)
+    print_verdict(study)
+
+
+def print_verdict(study: JudgedStudy) -> None:
+    """Print which finalist is selected and why, and what must be known with it."""
     console.out.print(f"[bold]{study.why}[/]", soft_wrap=True)
     if study.optimism:
         console.say(f"Best of the search by one seed: {study.optimism}.")

@@ -24,6 +24,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 _WIDTH_OF_A_FILE = 132
 
@@ -98,8 +99,8 @@ def detail(text: str) -> None:
 
 
 def print_log_line(source: str, text: str) -> None:
-    """Print a line that another process wrote."""
-    err.print(escape(f"{source}: {text}"), style="dim")
+    """Print a line that another process wrote, without the colours it may have."""
+    err.print(escape(f"{source}: {Text.from_ansi(text).plain}"), style="dim")
 
 
 def tell(text: str) -> None:

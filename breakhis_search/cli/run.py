@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from breakhis_search.cli import console
-from breakhis_search.cli.compare import print_study
+from breakhis_search.cli.compare import print_study, print_verdict
 from breakhis_search.cli.exit_codes import ExitCode
 from breakhis_search.cli.log_tail import LogTail
 from breakhis_search.settings import read_settings
@@ -204,7 +204,10 @@ def _print_outcome(request: RunRequest, outcome: RunOutcome) -> None:
         comparison = compare_studies(open_store(settings), [outcome.study])
     if not console.is_quiet():
         console.out.print()
-        for study in comparison.studies:
+    for study in comparison.studies:
+        if console.is_quiet():
+            print_verdict(study)
+        else:
             print_study(study, top=12)
     if outcome.registered:
         registered = outcome.registered

@@ -15,8 +15,8 @@ from packaging.requirements import Requirement
 from breakhis_search.errors import BreakhisSearchError
 from breakhis_search.settings import Settings, mask_password
 from breakhis_search.study_file import (
+    available_studies,
     find_study_file,
-    known_studies,
     load_study,
     profile_names,
 )
@@ -174,7 +174,7 @@ def _architectures_of(profile: str, settings: Settings) -> set[str]:
     """The architectures that the studies of this folder search with a profile."""
     folder = settings.home / "experiments"
     found: set[str] = set()
-    for study in known_studies(folder):
+    for study in available_studies(folder):
         file = find_study_file(study, folder)
         if profile in profile_names(file):
             found.update(architectures_of(load_study(file, profile=profile)))

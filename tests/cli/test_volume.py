@@ -193,7 +193,7 @@ def test_new_lines_of_a_log_are_shown(tmp_path, capsys):
     old.write_text("of an earlier run\n")
     tail = LogTail([old, late])
     with old.open("a") as log:
-        log.write("UserWarning: beware\n")
+        log.write("UserWarning: \x1b[1;33mbeware\x1b[0m\n")
     late.write_text("--- worker 1\n")
     tail.close()
     err = capsys.readouterr().err

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
 
 from breakhis_search.config import StudyConfig
+from breakhis_search.study.identity import study_digest
 from breakhis_search.study_file import load_study
 from breakhis_search.tracking import keys
 from breakhis_search.workflow.own_code import code_digests
@@ -30,8 +33,11 @@ def mine(tmp_path_factory, make_home, tiny_demo):
     """A folder outside the package after the search of the page, by a worker process."""
     home = make_home(tmp_path_factory.mktemp("mine"))
     write_files(home.folder)
-    study = ("run", "--study", "mine.yaml", "--data", str(tiny_demo), "--workers=1")
-    assert home.run(*study) == 0
+    study = ("--quiet", "run", "--study", "mine.yaml", "--data", str(tiny_demo), "--workers=1")
+    told = io.StringIO()
+    with redirect_stdout(told):
+        assert home.run(*study) == 0
+    (home.folder / "told.txt").write_text(told.getvalue())
     return home
 
 
@@ -84,6 +90,13 @@ def test_compare_shows_it_of_finalists_and_trials(mine, capsys):
         assert 0 <= row[f"own/image/{METRIC}"] <= 1
 
 
+def test_a_quiet_search_tells_its_result_alone(mine):
+    selected, registered, banner = (mine.folder / "told.txt").read_text().splitlines()
+    assert "(my_architectures:TwoBlocks," in selected
+    assert registered.startswith("Registered: breakhis-binary-demo version 1 as champion")
+    assert banner.startswith("SYNTHETIC DEMO")
+
+
 def digests(folder: Path) -> dict[str, str]:
     config: StudyConfig = load_study(folder / "mine.yaml")
     return code_digests(config, folder)
@@ -98,3 +111,8 @@ def test_the_code_is_a_part_of_the_studys_identity(tmp_path):
     after = digests(tmp_path)
     assert after["my_sampling:fewer_of_many"] != before["my_sampling:fewer_of_many"]
     assert after["my_architectures:TwoBlocks"] == before["my_architectures:TwoBlocks"]
+    config = load_study(tmp_path / "mine.yaml")
+    facts = {"data_fingerprint": "d", "split_digest": "s", "weights": {}}
+    identities = {study_digest(config, own_code=code, **facts) for code in (before, after, {})}
+    assert len(identities) == 3
+    assert study_digest(config, own_code={}, **facts) == study_digest(config, **facts)
