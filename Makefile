@@ -69,7 +69,7 @@ faults: .venv/dev.stamp
 	$(RUN) -m tests.faults.scale --out benchmarks/results/faults_scale.json
 
 lock:
-	uv pip compile --universal --python-version 3.11 --extra dev --extra postgres --extra gpu --extra ray --no-header --no-annotate --output-file requirements.lock pyproject.toml
+	uv pip compile --universal --python-version 3.11 --extra dev --extra postgres --extra gpu --extra ray --extra dashboard --no-header --no-annotate --output-file requirements.lock pyproject.toml
 
 clean:
 	rm -rf .venv build *.egg-info

@@ -18,6 +18,8 @@ from pydantic import (
     model_validator,
 )
 
+from breakhis_search.own_code import is_own_name
+
 SCHEMA_VERSION = 2
 """Part of a study's identity: raise it when scores of old and new studies cannot be compared."""
 
@@ -285,6 +287,9 @@ class StudyConfig(_Section):
     search: SearchConfig = SearchConfig()
     space: dict[str, SpaceValue] = {}
     enqueue: tuple[dict[str, Scalar], ...] = ()
+    metrics: tuple[str, ...] = ()
+    """Further metrics, each ``module:function``: see :mod:`breakhis_search.evaluation.own_metrics`.
+    """
     stages: StagesConfig | None = None
     finalists: FinalistsConfig = FinalistsConfig()
     selection: SelectionConfig = SelectionConfig()
@@ -299,6 +304,20 @@ class StudyConfig(_Section):
             )
             raise ValueError(message)
         return self
+
+    @field_validator("metrics")
+    @classmethod
+    def _metrics_are_functions(cls, metrics: tuple[str, ...]) -> tuple[str, ...]:
+        wrong = [name for name in metrics if not is_own_name(name)]
+        if wrong:
+            message = f"module:function is expected, received {', '.join(wrong)}"
+            raise ValueError(message)
+        functions = [name.rpartition(":")[2] for name in metrics]
+        twice = sorted({name for name in functions if functions.count(name) > 1})
+        if twice:
+            message = f"several functions are called {', '.join(twice)}: rename one"
+            raise ValueError(message)
+        return metrics
 
     @field_validator("space")
     @classmethod

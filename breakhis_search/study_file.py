@@ -69,13 +69,25 @@ class _Document:
         return "the study file"
 
 
+SHIPPED_STUDIES = Path(__file__).resolve().parent / "experiments"
+"""The study files that come with the package: those of ``experiments/`` in the clone, to which the
+folder in the package is a link that becomes a copy in a wheel."""
+
+
 def available_studies(folder: Path) -> list[str]:
     """Return the names of the study files in a folder."""
     return sorted(p.stem for p in folder.glob("*.yaml"))
 
 
+def known_studies(folder: Path) -> list[str]:
+    """Return the names that :func:`find_study_file` finds with this folder."""
+    return sorted({*available_studies(folder), *available_studies(SHIPPED_STUDIES)})
+
+
 def find_study_file(study: str, folder: Path) -> Path:
     """Return the file of a study given by name (``binary``) or path (``my/study.yaml``).
+
+    A name is looked for in the folder, and then among the studies that come with the package.
 
     Raises:
         ConfigError: There is no such file; the known names are listed.
@@ -85,19 +97,19 @@ def find_study_file(study: str, folder: Path) -> Path:
         if direct.is_file():
             return direct
         raise ConfigError(f"there is no study file {study}", remedy="check the path")
-    named = folder / f"{study}.yaml"
-    if named.is_file():
-        return named
-    known = available_studies(folder)
-    absent = "" if folder.is_dir() else " (there is no such folder)"
+    for place in (folder, SHIPPED_STUDIES):
+        named = place / f"{study}.yaml"
+        if named.is_file():
+            return named
+    known = known_studies(folder)
     raise ConfigError(
         f"there is no study {study!r}",
-        expected=f"one of {', '.join(known)}" if known else f"study files in {folder}{absent}",
-        remedy=_instead_of(study, known, absent),
+        expected=f"one of {', '.join(known)}",
+        remedy=_instead_of(study, known),
     )
 
 
-def _instead_of(study: str, known: Sequence[str], absent: str) -> str:
+def _instead_of(study: str, known: Sequence[str]) -> str:
     """What to do about a study that is not there."""
     base = study.partition("@")[0]
     if base in known:
@@ -105,8 +117,6 @@ def _instead_of(study: str, known: Sequence[str], absent: str) -> str:
     if base.removesuffix("-demo") in known:
         name = base.removesuffix("-demo")
         return f"name it without -demo: {name} (--demo asks for the demo's model)"
-    if absent:
-        return "cd to the clone, which holds experiments/, or give the path of a .yaml file"
     return _did_you_mean(study, known) or "name a study, or give the path of a .yaml file"
 
 

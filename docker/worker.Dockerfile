@@ -12,6 +12,7 @@ COPY pyproject.toml requirements.lock README.md ./
 COPY breakhis_search/__init__.py breakhis_search/
 RUN pip install -c requirements.lock ".[${EXTRAS}]"
 
+COPY experiments experiments
 COPY breakhis_search breakhis_search
 RUN pip install --no-deps --force-reinstall .
 

@@ -11,15 +11,23 @@ import typer
 
 from breakhis_search import __version__
 from breakhis_search.cli import console
+from breakhis_search.cli.completion import (
+    PROGRAM,
+    VARIABLE,
+    complete_profile,
+    complete_study,
+    is_about_completion,
+)
 from breakhis_search.cli.data import data_app
+from breakhis_search.cli.exit_codes import ExitCode
+from breakhis_search.cli.exit_codes import in_words as exit_codes
+from breakhis_search.cli.volume import Quiet, Verbose, with_volume
 from breakhis_search.errors import BreakhisSearchError
-
-EXIT_OK, EXIT_ERROR = 0, 1
 
 app = typer.Typer(
     name="breakhis_search",
     help="Honest, patient-disjoint model search on BreaKHis breast-histology images.",
-    epilog="Example: python -m breakhis_search run --study multiclass",
+    epilog=f"{exit_codes()}\n\nExample: python -m breakhis_search run --study multiclass",
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
@@ -31,7 +39,15 @@ app.add_typer(data_app, name="data")
 _DEVICES = ("auto", "gpu", "cpu")
 
 
-Study = Annotated[str, typer.Option("--study", "-s", help="Name in experiments/, or a YAML file.")]
+Study = Annotated[
+    str,
+    typer.Option(
+        "--study",
+        "-s",
+        autocompletion=complete_study,
+        help="Name in experiments/, or a YAML file.",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON only.")]
 
 
@@ -71,11 +87,14 @@ def _main(
     _version_option: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
+    _quiet: Quiet = False,
+    _verbose: Verbose = False,
 ) -> None:
     pass
 
 
 @app.command(epilog="Example: python -m breakhis_search run --study binary --data BreaKHis_v1")
+@with_volume
 def run(
     study: Study = "multiclass",
     data: Annotated[
@@ -86,7 +105,10 @@ def run(
         Path | None, typer.Option(help="Folder with pretrained no-top weight files.")
     ] = None,
     profile: Annotated[
-        str | None, typer.Option(help="Profile of the study file: full, quick, demo.")
+        str | None,
+        typer.Option(
+            autocompletion=complete_profile, help="Profile of the study file: full, quick, demo."
+        ),
     ] = None,
     trials: Annotated[
         int | None,
@@ -161,9 +183,16 @@ def run(
 
 
 @app.command(epilog="Example: python -m breakhis_search compare --study binary --top 5")
+@with_volume
 def compare(
     study: Annotated[
-        list[str], typer.Option("--study", "-s", help="Study, or study@vN; repeatable.")
+        list[str],
+        typer.Option(
+            "--study",
+            "-s",
+            autocompletion=complete_study,
+            help="Study, or study@vN; repeatable.",
+        ),
     ],
     top: Annotated[int, typer.Option(min=1, help="Rows to show.")] = 20,
     history: Annotated[
@@ -205,6 +234,7 @@ def compare(
 
 
 @app.command(epilog="Example: python -m breakhis_search promote --study binary --dry-run")
+@with_volume
 def promote(
     study: Study,
     version: Annotated[
@@ -234,6 +264,7 @@ def promote(
 
 
 @app.command(epilog="Example: python -m breakhis_search rollback --study binary")
+@with_volume
 def rollback(
     study: Study,
     demo: Annotated[bool, typer.Option("--demo", help="The demo's registered model.")] = False,
@@ -245,6 +276,7 @@ def rollback(
 
 
 @app.command(epilog="Example: python -m breakhis_search card --study binary --out paper_trail")
+@with_volume
 def card(
     study: Study,
     version: Annotated[
@@ -261,8 +293,12 @@ def card(
 
 
 @app.command(epilog="Example: python -m breakhis_search report --study binary")
+@with_volume
 def report(
-    study: Annotated[str, typer.Option("--study", "-s", help="Study, or study@vN.")],
+    study: Annotated[
+        str,
+        typer.Option("--study", "-s", autocompletion=complete_study, help="Study, or study@vN."),
+    ],
     out: Annotated[
         Path | None, typer.Option(help="HTML file (default: mlruns/reports/STUDY.html).")
     ] = None,
@@ -274,6 +310,7 @@ def report(
 
 
 @app.command(epilog="Example: python -m breakhis_search predict --study binary slide.png")
+@with_volume
 def predict(
     study: Study,
     images: Annotated[list[Path], typer.Argument(help="Image files or folders.")],
@@ -301,6 +338,7 @@ def predict(
 
 
 @app.command(epilog="Example: python -m breakhis_search serve --study binary --port 5001")
+@with_volume
 def serve(
     study: Study,
     version: Annotated[str | None, typer.Option(help="Version (default: the champion).")] = None,
@@ -323,6 +361,7 @@ def serve(
 
 
 @app.command(epilog="Example: python -m breakhis_search status --json")
+@with_volume
 def status(
     as_json: AsJson = False,
     deliver: Annotated[
@@ -346,6 +385,7 @@ def status(
 
 
 @app.command(epilog="Example: python -m breakhis_search replay RUN_ID")
+@with_volume
 def replay(
     run_id: Annotated[str, typer.Argument(help="MLflow run of a complete trial.")],
     data: Annotated[
@@ -363,6 +403,7 @@ def replay(
 
 
 @app.command(epilog="Example: python -m breakhis_search ui --port 5000")
+@with_volume
 def ui(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port on this machine.")] = 5000,
 ) -> None:
@@ -373,6 +414,7 @@ def ui(
 
 
 @app.command(epilog="Example: python -m breakhis_search doctor --data BreaKHis_v1")
+@with_volume
 def doctor(
     data: Annotated[Path | None, typer.Option(help="Folder with BreaKHis_v1.")] = None,
     weights_dir: Annotated[Path | None, typer.Option(help="Folder with weight files.")] = None,
@@ -386,18 +428,21 @@ def doctor(
 
 def run_app(arguments: Sequence[str]) -> int:
     """Run the command line and return its exit code; errors become one line."""
+    console.set_volume(console.Volume.NORMAL)
+    typed = list(arguments)
+    name = PROGRAM if is_about_completion(typed) else "python -m breakhis_search"
     try:
-        app(list(arguments), prog_name="python -m breakhis_search")
+        app(typed, prog_name=name, complete_var=VARIABLE)
     except BreakhisSearchError as error:
         console.print_error(str(error))
-        return EXIT_ERROR
+        return ExitCode.ERROR
     except OSError as error:  # the disk or the network, where nothing below knew better
         place = f" ({error.filename})" if error.filename else ""
         console.print_error(
             f"the system refused: {error.strerror or error}{place}; to do: free space or correct"
             " the permissions, then run the same command again"
         )
-        return EXIT_ERROR
+        return ExitCode.ERROR
     except SystemExit as done:  # typer exits by itself, with 2 for wrong usage
-        return done.code if isinstance(done.code, int) else EXIT_ERROR
-    return EXIT_OK
+        return done.code if isinstance(done.code, int) else ExitCode.ERROR
+    return ExitCode.OK

@@ -97,7 +97,13 @@ def print_study(study: JudgedStudy, *, top: int) -> None:
     print_finalists(study)
     title = f"{study.name}: trials of the search (one seed each, not ranked)"
     print_trials(study.trials, study.objective, top=top, title=title)
+    print_own_metrics(study, top=top)
     print_by_magnification(study)
+    print_verdict(study)
+
+
+def print_verdict(study: JudgedStudy) -> None:
+    """Print which finalist is selected and why, and what must be known with it."""
     console.out.print(f"[bold]{study.why}[/]", soft_wrap=True)
     if study.optimism:
         console.say(f"Best of the search by one seed: {study.optimism}.")
@@ -176,6 +182,29 @@ def print_trials(board: pd.DataFrame, objective: Objective, *, top: int, title: 
         notes.append("LEAKY: patients stand on both sides; these scores are not to be believed")
     spare = ("parameters", "seconds", "NLL", "stage", "patient")
     console.print_table(title, columns, rows, right=_NUMBERS, notes=notes, spare=spare)
+
+
+def print_own_metrics(study: JudgedStudy, *, top: int) -> None:
+    """Print the metrics of the user's own, of the finalists and of the best trials."""
+    from breakhis_search.evaluation.own_metrics import OWN
+
+    names = [name for name in study.trials.columns if name.startswith(OWN)]
+    if not names:
+        return
+    boards = {"finalist": study.finalists, "search": study.trials.head(top)}
+    rows = [
+        [row["trial"], kind, *(row[name] for name in names)]
+        for kind, board in boards.items()
+        for row in board.to_dict("records")
+    ]
+    titles = [name.removeprefix(OWN) for name in names]
+    console.print_table(
+        f"{study.name}: metrics of your own",
+        ["trial", "of", *titles],
+        rows,
+        right=["trial", *titles],
+        notes=["pooled out-of-fold, of images or patients; of finalists the mean of the seeds"],
+    )
 
 
 def print_by_magnification(study: JudgedStudy) -> None:

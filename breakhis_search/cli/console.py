@@ -1,10 +1,16 @@
-"""The one place that writes to the terminal."""
+"""The one place that writes to the terminal.
+
+Colours and live lines are for terminals; where ``NO_COLOR`` is set (https://no-color.org) and
+where the output is no terminal there are plain lines, without any escape sequence.
+"""
 
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from enum import Enum
 from typing import Any
 
 from rich import box
@@ -18,19 +24,84 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 _WIDTH_OF_A_FILE = 132
 _WIDTH_OF_A_SENTENCE = 36
 
-out = Console(highlight=False)
+
+def _open(**options: Any) -> Console:
+    console = Console(highlight=False, **options)
+    if console.no_color:  # rich would go on to print bold and dim
+        return Console(highlight=False, color_system=None, **options)
+    return console
+
+
+out = _open()
 if not out.is_terminal:  # rich takes 80 columns there, which breaks tables and commands to copy
-    out = Console(highlight=False, width=_WIDTH_OF_A_FILE)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+    out = _open(width=_WIDTH_OF_A_FILE)
+err = _open(stderr=True, soft_wrap=True)
+
+
+class Volume(Enum):
+    """How much is said beside the answer."""
+
+    QUIET = "quiet"
+    NORMAL = "normal"
+    VERBOSE = "verbose"
+
+
+_state = {"volume": Volume.NORMAL}
+_started = time.monotonic()
+
+
+def volume() -> Volume:
+    """Return how much is said."""
+    return _state["volume"]
+
+
+def set_volume(volume: Volume) -> None:
+    """Say more or less from now on."""
+    _state["volume"] = volume
+
+
+def is_quiet() -> bool:
+    """Tell whether nothing is said but errors and the answer."""
+    return volume() is Volume.QUIET
+
+
+def is_verbose() -> bool:
+    """Tell whether everything is said."""
+    return volume() is Volume.VERBOSE
+
+
+def is_live() -> bool:
+    """Tell whether a line may be drawn again and again."""
+    return out.is_terminal and not out.no_color and not is_quiet()
 
 
 def say(text: str) -> None:
     """Print a sentence of progress."""
-    out.print(escape(text), style="dim", soft_wrap=True)
+    note(text, style="dim")
+
+
+def note(text: str, *, style: str | None = None) -> None:
+    """Print a line on what goes on, as it stands; with the time since the start if verbose."""
+    if is_quiet():
+        return
+    at = f"[{time.monotonic() - _started:7.1f} s] " if is_verbose() else ""
+    out.print(escape(at + text), style=style, soft_wrap=True)
+
+
+def detail(text: str) -> None:
+    """Print a line that only ``--verbose`` shows."""
+    if is_verbose():
+        note(text, style="dim")
+
+
+def print_log_line(source: str, text: str) -> None:
+    """Print a line that another process wrote, without the colours it may have."""
+    err.print(escape(f"{source}: {Text.from_ansi(text).plain}"), style="dim")
 
 
 def tell(text: str) -> None:
@@ -55,7 +126,7 @@ def warn(text: str) -> None:
 @contextmanager
 def progress_bar(what: str, *, quiet: bool = False) -> Iterator[Callable[[int, int], None]]:
     """Show how far something is, on a terminal only; the value is called with (done, in all)."""
-    if quiet or not out.is_terminal:
+    if quiet or not is_live():
         yield lambda *_: None
         return
     columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

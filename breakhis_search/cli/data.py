@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from breakhis_search.cli import console
+from breakhis_search.cli.completion import complete_profile, complete_study
+from breakhis_search.cli.volume import with_volume
 from breakhis_search.errors import BadImagesError
 from breakhis_search.settings import read_settings
 
@@ -29,6 +31,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON only.")]
 
 
 @data_app.command(epilog="Example: python -m breakhis_search data check --data BreaKHis_v1")
+@with_volume
 def check(data: DataOption = None, as_json: AsJson = False) -> None:
     """Print every problem with its file and a remedy; exit 1 if an image cannot be used."""
     from dataclasses import asdict
@@ -70,6 +73,7 @@ def check(data: DataOption = None, as_json: AsJson = False) -> None:
 
 
 @data_app.command(epilog="Example: python -m breakhis_search data describe --csv images.csv")
+@with_volume
 def describe(
     data: DataOption = None,
     csv: Annotated[
@@ -99,15 +103,25 @@ def describe(
 
 
 @data_app.command(epilog="Example: python -m breakhis_search data splits --study binary")
+@with_volume
 def splits(
     study: Annotated[
-        str, typer.Option("--study", "-s", help="Name in experiments/, or a YAML file.")
+        str,
+        typer.Option(
+            "--study",
+            "-s",
+            autocompletion=complete_study,
+            help="Name in experiments/, or a YAML file.",
+        ),
     ],
     data: DataOption = None,
     names: Annotated[
         Path | None, typer.Option(help="A list of image names instead of images, one a line.")
     ] = None,
-    profile: Annotated[str | None, typer.Option(help="Profile of the study file.")] = None,
+    profile: Annotated[
+        str | None,
+        typer.Option(autocompletion=complete_profile, help="Profile of the study file."),
+    ] = None,
     overrides: Annotated[
         list[str] | None, typer.Option("--set", help="Override a value: protocol.folds=5.")
     ] = None,
@@ -134,17 +148,18 @@ def splits(
         console.print_demo_banner()
     console.say(report.source)
     console.say(f"study {report.config.name}, protocol {protocol.kind}, split {split.digest}")
-    console.say(f"sealed test: {', '.join(report.sealed) or split.sealed.absent_because}")
+    console.tell(f"sealed test: {', '.join(report.sealed) or split.sealed.absent_because}")
     for number, accessions in enumerate(report.validated):
-        console.say(f"fold {number} validates: {', '.join(accessions)}")
+        console.tell(f"fold {number} validates: {', '.join(accessions)}")
     for title, frame in (("Accessions", report.patients), ("Images", report.images)):
         columns = ["", *map(str, frame.columns)]
         console.print_table(title, columns, frame.itertuples(), right=columns[1:])
     for note in split.notes:
-        console.say(f"note: {note}")
+        console.tell(f"note: {note}")
 
 
 @data_app.command(epilog="Example: python -m breakhis_search data demo --out demo")
+@with_volume
 def demo(
     out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("demo"),
     seed: Annotated[int, typer.Option(min=0, help="Another seed, other images.")] = 0,
@@ -160,6 +175,7 @@ def demo(
 
 
 @data_app.command(epilog="Example: python -m breakhis_search data download --out data")
+@with_volume
 def download(
     out: Annotated[Path, typer.Option(help="Folder to unpack into.")] = Path("data"),
     url: Annotated[

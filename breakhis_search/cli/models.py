@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from breakhis_search.cli import console
+from breakhis_search.cli.exit_codes import ExitCode
 from breakhis_search.errors import DataError
 from breakhis_search.settings import read_settings
 
@@ -22,7 +23,6 @@ _PROBABILITY = "probability_"
 _NO_CLASS = ("image", "label", "explanation")
 _SHOWN = 20
 
-EXIT_SOME_NOT_SCORED = 3
 _LABEL_NOTE = (
     "label: decided as the model was scored out-of-fold (by the threshold named above, or before"
     " calibration), so it need not be the most probable class"
@@ -148,7 +148,7 @@ def predict_command(
         for path, why in answer.bad.items():
             console.warn(f"not scored: {path} ({why})")
     if answer.bad:
-        raise typer.Exit(EXIT_SOME_NOT_SCORED)
+        raise typer.Exit(ExitCode.PARTLY)
 
 
 def _explained(out: Path | None) -> Path:

@@ -11,7 +11,7 @@ from typing import Any
 from rich.markup import escape
 from rich.status import Status
 
-from breakhis_search.cli.console import out
+from breakhis_search.cli import console
 from breakhis_search.study.progress import TrialSummary
 
 _STAGES = {
@@ -35,6 +35,7 @@ class TerminalObserver:
         self._names: dict[int, str] = {}
         self._stages: set[str] = set()
         self._worker = 0
+        self._workers: set[int] = set()
         self._now: dict[int, str] = {}
 
     def of_worker(self, number: int) -> None:
@@ -58,14 +59,14 @@ class TerminalObserver:
         self._search_started = time.monotonic()
         self._trials, self._folds, self._epochs, self._finished = trials, folds, epochs, finished
         self._repetitions = repetitions
-        if out.is_terminal:
-            self._status = out.status("searching …")
+        if console.is_live() and not console.is_verbose():  # lines and a live line push each other
+            self._status = console.out.status("searching …")
             self._status.start()
 
     def stage_started(self, name: str, *, until: int) -> None:
         """Say once what a stage is for, where the search has several."""
         if name in _STAGES and name not in self._stages and until > self._finished:
-            out.print(f"{_STAGES[name]}: up to trial {until} of {self._trials}", soft_wrap=True)
+            console.note(f"{_STAGES[name]}: up to trial {until} of {self._trials}")
         self._stages.add(name)
 
     def trial_started(self, number: int, values: Mapping[str, Any]) -> None:
@@ -73,6 +74,7 @@ class TerminalObserver:
         name = f"{values.get('model/architecture')}, {values.get('sampling/strategy')}"
         self._names[number] = name
         self._show(f"trial {number}: {name}")
+        console.detail(self._whose(f"trial {number} begins: {_in_words(values)}"))
 
     def probing(self, architecture: str) -> None:
         """Show that a GPU is being tried out."""
@@ -87,11 +89,13 @@ class TerminalObserver:
     ) -> None:
         """Show how far a running trial is."""
         now = f" score {score:.3f}" if score is not None else ""
-        self._show(
+        text = (
             f"trial {number} {self._names.get(number, '')}:"
             f" fold {fold + 1}/{self._folds} epoch {epoch + 1}/{self._epochs}{now}"
             f" · {images_per_s:.0f} images/s"
         )
+        self._show(text)
+        console.detail(self._whose(text))
 
     def trial_finished(self, summary: TrialSummary) -> None:
         """Print one line for the trial."""
@@ -107,19 +111,16 @@ class TerminalObserver:
         result = f"{summary.score:.4f}" if summary.score is not None else summary.state
         reason = f" ({summary.reason})" if summary.reason else ""
         name = self._names.pop(summary.number, "")
-        out.print(
-            escape(
-                f"{self._finished}/{self._trials} trial {summary.number:<3}  {result}"
-                f"  {name}  {summary.seconds:.{0 if summary.seconds > 10 else 1}f} s{reason}"
-                f"{self._best_so_far()}{self._time_left()}"
-            ),
-            soft_wrap=True,
+        console.note(
+            f"{self._finished}/{self._trials} trial {summary.number:<3}  {result}"
+            f"  {name}  {summary.seconds:.{0 if summary.seconds > 10 else 1}f} s{reason}"
+            f"{self._best_so_far()}{self._time_left()}"
         )
 
     def search_stopped(self, why: str) -> None:
         """Say once why no more trials are begun."""
         if why not in self._stages:
-            out.print(escape(f"the search ends here: {why}"), soft_wrap=True)
+            console.note(f"the search ends here: {why}")
         self._stages.add(why)
 
     def done_in_words(self) -> str:
@@ -144,6 +145,11 @@ class TerminalObserver:
             lines = [head, *(f"  worker {w}: {now}" for w, now in sorted(self._now.items()))]
         self._status.update(escape("\n".join(lines)))
 
+    def _whose(self, text: str) -> str:
+        """The text with who tells it, where several workers do."""
+        self._workers.add(self._worker)
+        return f"worker {self._worker}: {text}" if len(self._workers) > 1 else text
+
     def _best_so_far(self) -> str:
         return f" · best {self._best:.4f}" if self._best is not None else ""
 
@@ -159,3 +165,15 @@ class TerminalObserver:
         if self._complete_s:
             seconds += self._repetitions * statistics.median(self._complete_s)
         return f" · about {max(1, round(seconds / 60))} min left, finalists included"
+
+
+def _in_words(values: Mapping[str, Any]) -> str:
+    """Return hyperparameters in a line.
+
+    >>> _in_words({"head/units": 64, "optimizer/learning_rate": 0.00123456})
+    'head/units 64, optimizer/learning_rate 0.001235'
+    """
+    return ", ".join(
+        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in sorted(values.items())
+    )

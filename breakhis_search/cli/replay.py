@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,9 +9,8 @@ from typing import TYPE_CHECKING
 import typer
 
 from breakhis_search.cli import console
+from breakhis_search.cli.exit_codes import ExitCode
 from breakhis_search.settings import read_settings
-
-EXIT_DIFFERS = 3
 
 if TYPE_CHECKING:
     from breakhis_search.workflow.replay import Replayed
@@ -26,7 +24,6 @@ def replay_command(
     from breakhis_search.workflow.replay import replay
 
     settings = read_settings()
-    sys.path.insert(0, str(settings.home))  # for HyperModels of one's own, by module:Class
     watcher = Watcher() if as_json else Watcher(say=console.say)
     found = replay(run_id, settings, watcher, data=data, weights_dir=weights_dir)
     if as_json:
@@ -35,7 +32,7 @@ def replay_command(
     else:
         _print(found)
     if not found.is_equal:
-        raise typer.Exit(EXIT_DIFFERS)
+        raise typer.Exit(ExitCode.PARTLY)
 
 
 def _print(found: Replayed) -> None:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import os
 import shlex
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
 from breakhis_search.cli import console
-from breakhis_search.cli.compare import print_study
+from breakhis_search.cli.compare import print_study, print_verdict
+from breakhis_search.cli.exit_codes import ExitCode
+from breakhis_search.cli.log_tail import LogTail
 from breakhis_search.settings import read_settings
-
-EXIT_INTERRUPTED = 130
 
 if TYPE_CHECKING:
     from breakhis_search.workflow.outcome import RunOutcome
@@ -44,7 +45,7 @@ def run_command(request: RunRequest, *, assume_yes: bool, crew: Crew) -> None:
             " where this ended.",
             soft_wrap=True,
         )
-        raise typer.Exit(EXIT_INTERRUPTED) from None
+        raise typer.Exit(ExitCode.INTERRUPTED) from None
     finally:
         observer.close()
     if outcome is None:
@@ -77,7 +78,6 @@ def _run_here(request: RunRequest, watcher: Watcher, crew: Crew) -> RunOutcome |
     from breakhis_search.workflow.preparation import prepare_run
 
     settings = read_settings()
-    sys.path.insert(0, str(settings.home))  # for HyperModels of one's own, by module:Class
     prepared = prepare_run(request, settings, watcher)
     console.say("starting Keras …")
     return _import_search()(prepared, watcher, leads=crew.leads)
@@ -109,6 +109,7 @@ def _run_supervised(request: RunRequest, watcher: Watcher, crew: Crew) -> RunOut
         log=logs / f"{name}-worker.log",
         asks_before_hours=watcher.confirm_slow is not None,
         leads=crew.leads,
+        is_verbose=console.is_verbose(),
     )
     if crew.engine == "ray":
         from breakhis_search.engines.ray_cluster import RayEngine
@@ -130,9 +131,24 @@ def _run_supervised(request: RunRequest, watcher: Watcher, crew: Crew) -> RunOut
     workers = crew.workers or max(1, len(gpus) * crew.per_gpu)
     shares = share_out(workers, gpus, cores=os.cpu_count() or 1)
     first = replace(first, memory_gb=memory_share_gb(workers))
-    return Supervisor(
-        assignments(first, shares, lambda i: logs / f"{name}-worker-{i}.log"), watcher
-    ).run()
+    given = assignments(first, shares, lambda i: logs / f"{name}-worker-{i}.log")
+    with _shown([assignment.log for assignment in given]):
+        return Supervisor(given, watcher).run()
+
+
+@contextmanager
+def _shown(logs: list[Path]) -> Iterator[None]:
+    """Show what workers write, if all is to be said, and where it is kept."""
+    if not console.is_verbose():
+        yield
+        return
+    for log in logs:
+        console.detail(f"log: {log}")
+    tail = LogTail(logs)
+    try:
+        yield
+    finally:
+        tail.close()
 
 
 class _Preparation:
@@ -158,11 +174,11 @@ def _confirm_slow(hours: float, basis: str) -> None:
     """Say what the full profile costs on this CPU, and ask."""
     from breakhis_search.errors import ConfigError
 
-    console.out.print(
-        f"There is no GPU. The whole search may take {_in_words(hours)} ({basis}).", soft_wrap=True
-    )
+    cost = f"There is no GPU. The whole search may take {_in_words(hours)} ({basis})."
     if hours < _SHORT_H:
+        console.note(cost)
         return
+    console.tell(cost)
     console.out.print("The profile quick is made for a CPU: add --profile quick.")
     if not console.out.is_terminal or not typer.confirm("Start the full profile all the same?"):
         raise ConfigError(
@@ -187,9 +203,13 @@ def _print_outcome(request: RunRequest, outcome: RunOutcome) -> None:
     settings = read_settings()
     with tracking_errors(settings.tracking_uri):
         comparison = compare_studies(open_store(settings), [outcome.study])
-    console.out.print()
+    if not console.is_quiet():
+        console.out.print()
     for study in comparison.studies:
-        print_study(study, top=12)
+        if console.is_quiet():
+            print_verdict(study)
+        else:
+            print_study(study, top=12)
     if outcome.registered:
         registered = outcome.registered
         console.out.print(
@@ -201,7 +221,8 @@ def _print_outcome(request: RunRequest, outcome: RunOutcome) -> None:
         console.out.print(f"Nothing new was registered: {outcome.not_registered}.")
     if outcome.is_demo:
         console.print_demo_banner()
-    _print_next(request, outcome)
+    if not console.is_quiet():
+        _print_next(request, outcome)
 
 
 def _print_next(request: RunRequest, outcome: RunOutcome) -> None:

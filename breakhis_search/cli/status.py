@@ -32,7 +32,9 @@ def status_command(*, as_json: bool) -> None:
     if not overview.studies and not overview.models:
         console.tell(f"Nothing was searched here yet: looked in {settings.state_dir}.")
         if not (settings.home / "experiments").is_dir():
-            console.tell("This folder has no experiments/ either: cd to the clone first.")
+            console.tell(
+                "This folder has no experiments/ either: cd to the clone, or to where a study ran."
+            )
         return
     _print_studies(overview.studies)
     _print_models(overview.models)

@@ -11,6 +11,7 @@ import pandas as pd
 from breakhis_search.comparison.evidence import read_predictions
 from breakhis_search.data.taxonomy import MAGNIFICATIONS
 from breakhis_search.errors import RegistryError, TrackingError
+from breakhis_search.evaluation.own_metrics import OWN
 from breakhis_search.study_file import study_name
 from breakhis_search.tracking import keys
 
@@ -137,7 +138,8 @@ def read_leaderboard(
     Only finalists have a rank: they were trained on several seeds for a number of epochs fixed
     beforehand, while a search trial is one seed, stopped where it scored best. The order goes by
     the pooled out-of-fold objective (of finalists, its mean over seeds), then the smaller negative
-    log-likelihood, then the trial number. Columns: :data:`COLUMNS`.
+    log-likelihood, then the trial number. Columns: :data:`COLUMNS`, and one for each metric of the
+    user's own (``own/image/…``, ``own/patient/…``).
 
     Args:
         client: An MLflow client.
@@ -152,7 +154,8 @@ def read_leaderboard(
             client, f"tags.`{keys.ROLE}` = '{role}' and tags.`{keys.STUDY}` = '{study}'"
         )
     ]
-    frame = pd.DataFrame(rows, columns=list(COLUMNS))
+    own = dict.fromkeys(name for row in rows for name in row if name.startswith(OWN))
+    frame = pd.DataFrame(rows, columns=[*COLUMNS, *own])
     if study_uid is not None:
         frame = frame[frame["study_uid"] == study_uid]
     complete = frame["state"] == "complete"
@@ -231,6 +234,7 @@ def _row(run: Any) -> dict[str, Any]:
         "study_uid": tags.get(keys.STUDY_UID, ""),
         "started_ms": run.info.start_time,
         "run_id": run.info.run_id,
+        **{name: value for name, value in sorted(metrics.items()) if name.startswith(OWN)},
     }
 
 

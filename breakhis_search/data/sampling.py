@@ -8,12 +8,13 @@ alone and is listed here because corrections for imbalance must never be stacked
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from breakhis_search.data.draws import Draw, IntArray, TrainingRows, load_draw
 from breakhis_search.errors import ConfigError
+from breakhis_search.own_code import is_own_name
 
 STRATEGIES: tuple[str, ...] = (
     "none",
@@ -34,23 +35,11 @@ _BALANCED: frozenset[str] = frozenset(
 )
 """Strategies whose stream draws every class that is there equally often."""
 
-IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
 
-
-@dataclass(frozen=True)
-class TrainingRows:
-    """The training images of one fold, as far as sampling needs to know them.
-
-    Attributes:
-        y: Class index of each image, int64 [n].
-        types: Tumour type of each image, str [n].
-        groups: Patient group of each image, str [n].
-    """
-
-    y: IntArray
-    types: npt.NDArray[np.str_]
-    groups: npt.NDArray[np.str_]
+_PRIOR_EPOCHS = 32
+"""Of a strategy of the user's own, drawn to see which classes it shows how often. Of 1,000 images
+an epoch, the share of a class is then known to ± 0.3 % (one standard deviation)."""
 
 
 def class_weights(y: IntArray, n_classes: int, weighting: str) -> npt.NDArray[np.float32]:
@@ -96,20 +85,15 @@ def epoch_stream(
 
     Args:
         rows: The training images.
-        strategy: One of :data:`STRATEGIES`.
+        strategy: One of :data:`STRATEGIES`, or ``module:function`` of a :class:`.draws.Draw`.
         batch_size: Images per step.
         rng: Source of all randomness.
 
     Raises:
         ConfigError: The strategy is not known.
+        TrialFailure: One of the user's own cannot draw from these rows.
     """
-    _check_strategy(strategy)
-    draw = {
-        "oversample": _oversample,
-        "undersample": _undersample,
-        "class_balanced_batches": _class_balanced,
-        "patient_balanced": _patient_balanced,
-    }.get(strategy, _permute)
+    draw = _draw_of(strategy)
     length = _epoch_length(rows, strategy, batch_size)
     while True:
         parts: list[IntArray] = []
@@ -130,6 +114,7 @@ def effective_prior(
                                   :func:`epoch_stream`, also where an epoch ends inside a draw
     ``focal``                     natural: the loss bends confidence with no closed form in the
                                   prior, and the temperature is left to straighten it
+    ``module:function``           of the user's own: the share of its draws, of 32 epochs
     ============================  ==================================================================
 
     ``patient_balanced`` also changes which images speak for a class. That is no shift of the
@@ -137,7 +122,7 @@ def effective_prior(
 
     Args:
         rows: The training images, at least one.
-        strategy: One of :data:`STRATEGIES`.
+        strategy: One of :data:`STRATEGIES`, or ``module:function``.
         n_classes: K; a class without images gets 0.
         class_weighting: One of :data:`CLASS_WEIGHTINGS`, for ``class_weights`` alone.
 
@@ -155,6 +140,10 @@ def effective_prior(
         mass *= class_weights(rows.y, n_classes, str(class_weighting))
     elif strategy in _BALANCED:
         mass = np.sign(mass)
+    elif is_own_name(strategy):
+        stream = epoch_stream(rows, strategy, batch_size=1, rng=np.random.default_rng(0))
+        drawn = np.concatenate([next(stream) for _ in range(_PRIOR_EPOCHS)])
+        mass = np.bincount(rows.y[drawn], minlength=n_classes).astype(np.float64)
     return np.asarray(mass / mass.sum())
 
 
@@ -188,11 +177,24 @@ def steps_per_epoch(rows: TrainingRows, strategy: str, batch_size: int) -> int:
     return _epoch_length(rows, strategy, batch_size) // batch_size
 
 
+def _draw_of(strategy: str) -> Draw:
+    _check_strategy(strategy)
+    if is_own_name(strategy):
+        return load_draw(strategy)
+    ours: dict[str, Draw] = {
+        "oversample": _oversample,
+        "undersample": _undersample,
+        "class_balanced_batches": _class_balanced,
+        "patient_balanced": _patient_balanced,
+    }
+    return ours.get(strategy, _permute)
+
+
 def _check_strategy(strategy: str) -> None:
-    if strategy not in STRATEGIES:
+    if strategy not in STRATEGIES and not is_own_name(strategy):
         raise ConfigError(
             "sampling/strategy is not known",
-            expected=" | ".join(STRATEGIES),
+            expected=" | ".join((*STRATEGIES, "module:function")),
             received=repr(strategy),
         )
 

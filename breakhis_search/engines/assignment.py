@@ -34,6 +34,7 @@ class Assignment:
         memory_gb: It does so, too, when it takes more than that.
         began: When the run began, in seconds since 1970: its time is counted from there, whichever
             process takes the place of which.
+        is_verbose: Whether its log is to hold what libraries warn of.
     """
 
     number: int
@@ -47,6 +48,7 @@ class Assignment:
     trials: int = 200
     memory_gb: float = 64.0
     began: float = field(default_factory=time.time)
+    is_verbose: bool = False
 
     def joining(self, version: StudyVersion) -> Assignment:
         """Return the same for a study that exists."""

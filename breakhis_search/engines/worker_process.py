@@ -59,14 +59,13 @@ def _write_to(assignment: Assignment) -> None:
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.close(log)
-    if not sys.warnoptions:
+    if not (sys.warnoptions or assignment.is_verbose):
         warnings.simplefilter("ignore")
     print(f"--- worker {assignment.number}, process {os.getpid()}", flush=True)  # noqa: T201
 
 
 def _run(assignment: Assignment, supervisor: Supervisor) -> m.Ended | m.Tired:
     settings = assignment.settings
-    sys.path.insert(0, str(settings.home))  # for HyperModels of one's own, by module:Class
     watcher = Watcher(
         say=lambda text: supervisor.send(m.Said(text)),
         progress=lambda *so_far: supervisor.send(m.Progressed(*so_far)),

@@ -37,6 +37,7 @@ from breakhis_search.evaluation.page_tables import (
     facts_table,
     headline_table,
     level_list,
+    own_table,
     recognition_table,
     undefined_list,
 )
@@ -247,6 +248,23 @@ def _magnification_section(table: pd.DataFrame, intervals: Intervals) -> Section
         [figure],
         [] if figure else [f"{label} has no value: every image is of the same class."],
     )
+
+
+def own_sections(metrics: Sequence[str], values: Mapping[str, float]) -> tuple[Section, ...]:
+    """Return the section on metrics of the user's own; none where there are none.
+
+    Args:
+        metrics: Each as ``module:function``.
+        values: What :func:`.own_metrics.compute_own_metrics` gave, or more.
+    """
+    if not metrics:
+        return ()
+    reading = (
+        "Functions that the study names beside the metrics of this program, of the same pooled "
+        "predictions. They have no intervals, nothing is chosen by them, and what they mean is "
+        "for their author to say."
+    )
+    return (Section("Metrics of your own", reading, tables=own_table(metrics, values)),)
 
 
 def _histories_by_seed(history: pd.DataFrame) -> list[pd.DataFrame]:

@@ -15,6 +15,7 @@ from breakhis_search.evaluation.cells import ALL, COLUMNS
 from breakhis_search.evaluation.intervals import Intervals
 from breakhis_search.evaluation.metrics import RECOGNITION_RATE
 from breakhis_search.evaluation.official_rates import RATES
+from breakhis_search.evaluation.own_metrics import OWN, own_name
 from breakhis_search.evaluation.predictions import class_names_of
 from breakhis_search.evaluation.samples import DRAWN_LEVELS, LEVELS, Level, samples_by_seed
 from breakhis_search.evaluation.style import label_of
@@ -143,6 +144,27 @@ def recognition_table(intervals: Intervals) -> str:
         f'patient recognition rate<br><code class="level">patient/{RECOGNITION_RATE}</code>',
     ]
     return _score_table(["magnification", *head], rows) + scores.notes()
+
+
+def own_table(metrics: Sequence[str], values: Mapping[str, float]) -> str:
+    """Return metrics of the user's own (``module:function``) by level, from values by flat name."""
+    rows = [
+        [
+            f"<code>{escape(metric)}</code>",
+            *(
+                UNDEFINED
+                if (value := values.get(own_name(metric, level))) is None
+                else f"{value:.3f}"
+                for level in DRAWN_LEVELS
+            ),
+        ]
+        for metric in metrics
+    ]
+    head = [
+        f'{LEVEL_LABELS[level]}<br><code class="level">{OWN}{level}/…</code>'
+        for level in DRAWN_LEVELS
+    ]
+    return _score_table(["metric", *head], rows)
 
 
 def official_table(rates: pd.DataFrame) -> str:

@@ -6,13 +6,13 @@ Importing this module imports no Keras: a study file can be checked against it i
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
 from breakhis_search.errors import ConfigError
+from breakhis_search.own_code import is_own_name
 
 Family = Literal["small_cnn", "transfer", "foreign"]
 Normalisation = Literal["tf", "torch", "caffe", "included"]
@@ -176,8 +176,6 @@ _KNOWN: tuple[Architecture, ...] = (
 ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType({a.name: a for a in _KNOWN})
 """The architectures that come with the package, by name."""
 
-_FOREIGN = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
-
 
 def get_architecture(name: str) -> Architecture:
     """Return the architecture of that name, or the foreign one a ``module:Class`` names.
@@ -194,7 +192,7 @@ def get_architecture(name: str) -> Architecture:
     """
     if name in ARCHITECTURES:
         return ARCHITECTURES[name]
-    if _FOREIGN.fullmatch(name):
+    if is_own_name(name):
         return Architecture(name, "foreign")
     close = difflib.get_close_matches(name.lower(), ARCHITECTURES, n=1)
     raise ConfigError(

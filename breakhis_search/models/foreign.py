@@ -85,11 +85,11 @@ def load_hypermodel(name: str) -> Any:
     module_name, _, class_name = name.partition(":")
     try:
         module = importlib.import_module(module_name)
-    except ImportError as error:
+    except Exception as error:  # someone else's code: whatever it raises when it is imported
         raise ConfigError(
             f"cannot import {module_name!r}",
             expected="the module of a keras_tuner.HyperModel",
-            received=str(error),
+            received=f"{type(error).__name__}: {error}",
             remedy="correct model/architecture, or install the package into this environment",
         ) from error
     cls = getattr(module, class_name, None)

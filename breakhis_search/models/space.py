@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager, nullcontext
 from types import MappingProxyType
 from typing import Any, Protocol
 
+from breakhis_search.data.draws import STRATEGY
 from breakhis_search.data.sampling import CLASS_WEIGHTINGS, STRATEGIES
 from breakhis_search.errors import ConfigError
 from breakhis_search.models.architectures import Family, get_architecture
@@ -184,10 +185,10 @@ def declare_augmentation(hp: HyperParameters) -> None:
 
 def declare_sampling(hp: HyperParameters) -> None:
     """Declare how an epoch draws its images; one choice, so that corrections never stack."""
-    hp.Choice("sampling/strategy", list(STRATEGIES), default="patient_balanced")
-    with hp.conditional_scope("sampling/strategy", ["class_weights"]):
+    hp.Choice(STRATEGY, list(STRATEGIES), default="patient_balanced")
+    with hp.conditional_scope(STRATEGY, ["class_weights"]):
         hp.Choice("sampling/class_weighting", list(CLASS_WEIGHTINGS))
-    with hp.conditional_scope("sampling/strategy", ["focal"]):
+    with hp.conditional_scope(STRATEGY, ["focal"]):
         # γ = 2 worked best in Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017
         hp.Float("sampling/focal_gamma", 0.5, 3.0, default=2.0)
 

@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 from optuna.trial import BaseTrial
 
+from breakhis_search.data.draws import TrainingRows
 from breakhis_search.data.leaks import check_training
-from breakhis_search.data.sampling import TrainingRows, prior_correction
+from breakhis_search.data.sampling import prior_correction
 from breakhis_search.data.stain import StainReference
 from breakhis_search.data.stain_cache import NormalizedImages, StainTable, open_stain_cache
 from breakhis_search.data.views import ViewPolicy

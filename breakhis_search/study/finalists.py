@@ -20,6 +20,7 @@ from optuna.trial import FrozenTrial
 
 from breakhis_search.errors import TrialFailure
 from breakhis_search.evaluation.metrics import compute_metrics, score
+from breakhis_search.evaluation.own_metrics import compute_own_metrics
 from breakhis_search.study.analysis import FinalistAnalysis, Findings
 from breakhis_search.study.candidate import Candidate, build_candidate, trainer_of, training_data
 from breakhis_search.study.context import StudyContext
@@ -176,6 +177,7 @@ def run_finalist(
             table = pd.concat(tables, ignore_index=True)
             value = score(table, context.config.objective)
             metrics = compute_metrics(table)
+            metrics |= compute_own_metrics(table, context.config.metrics)
         with timer.measure("analyse"):
             findings = runner.findings(table)
         record.complete(

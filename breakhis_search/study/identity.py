@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from types import MappingProxyType
 
 from breakhis_search.config import SCHEMA_VERSION, StudyConfig
 
@@ -26,6 +27,7 @@ def study_digest(
     data_fingerprint: str,
     split_digest: str,
     weights: Mapping[str, str | None],
+    own_code: Mapping[str, str] = MappingProxyType({}),
 ) -> str:
     """Return the identity of a study, sha256 hex.
 
@@ -34,6 +36,7 @@ def study_digest(
         data_fingerprint: Of the catalog.
         split_digest: Of the split.
         weights: sha256 of the pretrained weights by architecture.
+        own_code: sha256 of the user's own code by ``module:name``.
     """
     content = {
         "schema": SCHEMA_VERSION,
@@ -45,5 +48,6 @@ def study_digest(
         **config.model_dump(mode="json", include=_IDENTITY_SECTIONS),
         # Stages divide the space; how the trials are shared out does not matter.
         **({"stages": True} if config.stages is not None else {}),
+        **({"own_code": dict(own_code)} if own_code else {}),
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

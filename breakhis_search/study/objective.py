@@ -11,6 +11,7 @@ import pandas as pd
 from optuna.trial import FrozenTrial, TrialState
 
 from breakhis_search.evaluation.metrics import compute_metrics, epoch_score, score
+from breakhis_search.evaluation.own_metrics import compute_own_metrics
 from breakhis_search.study.budget import SAME_AS
 from breakhis_search.study.candidate import (
     Candidate,
@@ -77,6 +78,7 @@ def run_trial(
             table = pd.concat([predictions for _, predictions in results], ignore_index=True)
             value = score(table, context.config.objective)
             metrics = compute_metrics(table)
+            metrics |= compute_own_metrics(table, context.config.metrics)
         median_epoch = round(statistics.median(fold.best_epoch for fold, _ in results))
         if is_among_the_best(trial.study, value, context.config.search.models_kept):
             folds.save_model_of(results[0][0])

@@ -15,6 +15,8 @@ from breakhis_search.config import StudyConfig
 from breakhis_search.errors import TrackingError, TrialFailure
 from breakhis_search.evaluation.intervals import bootstrap_intervals
 from breakhis_search.evaluation.metrics import OBJECTIVE_TITLES
+from breakhis_search.evaluation.own_metrics import OWN
+from breakhis_search.evaluation.page import own_sections
 from breakhis_search.study.analysis import Findings
 from breakhis_search.study.artifacts import write_artifacts, write_findings
 from breakhis_search.study.candidate import Candidate
@@ -207,7 +209,8 @@ class TrialRecord:
                 keys.METRIC_BEST_EPOCH: median_epoch,
             }
         )
-        self._keep_pages(value, table, findings)
+        own = {name: number for name, number in metrics.items() if name.startswith(OWN)}
+        self._keep_pages(value, table, findings, own)
         if self._has_model:
             self._journal.log_model(
                 "model", tags={keys.ROLE: "fold", keys.STUDY: self._context.name}
@@ -251,14 +254,28 @@ class TrialRecord:
         """Bring what is new to MLflow."""
         self._context.delivery.deliver(self._journal)
 
-    def _keep_pages(self, value: float, table: pd.DataFrame, findings: Findings | None) -> None:
+    def _keep_pages(
+        self,
+        value: float,
+        table: pd.DataFrame,
+        findings: Findings | None,
+        own_metrics: Mapping[str, float],
+    ) -> None:
         """Write the pages of a finalist; keep what those of a trial are made from later."""
         context, journal = self._context, self._journal
         history = pd.DataFrame(list(self._epochs.values()))
         title = f"{context.name}, {_NAMES[self._role]} {self._number}"
         facts = self._page_facts(value)
         if findings is None:
-            keep_report(journal, context.config, table, history, title=title, facts=facts)
+            keep_report(
+                journal,
+                context.config,
+                table,
+                history,
+                title=title,
+                facts=facts,
+                own_metrics=own_metrics,
+            )
             return
         intervals = bootstrap_intervals(table)
         with journal.disk_errors():
@@ -270,7 +287,7 @@ class TrialRecord:
                 title=title,
                 facts=facts,
                 intervals=intervals,
-                sections=findings.sections,
+                sections=(*own_sections(context.config.metrics, own_metrics), *findings.sections),
             )
             write_findings(journal.artifacts, context, table, findings, title=title, facts=facts)
         objective = context.config.objective

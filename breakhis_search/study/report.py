@@ -15,6 +15,7 @@ import pandas as pd
 
 from breakhis_search.config import StudyConfig
 from breakhis_search.evaluation.intervals import Intervals, bootstrap_intervals
+from breakhis_search.evaluation.page import own_sections
 from breakhis_search.evaluation.predictions import write_parquet
 from breakhis_search.evaluation.samples import DRAWN_LEVELS
 from breakhis_search.study.artifacts import write_artifacts
@@ -32,6 +33,7 @@ def keep_report(
     *,
     title: str,
     facts: Mapping[str, str],
+    own_metrics: Mapping[str, float],
 ) -> None:
     """Keep what the report of a trial is made from, and record that it is to be made.
 
@@ -42,8 +44,10 @@ def keep_report(
         history: One row per fold and epoch.
         title: Heading of the page.
         facts: What to know of it, by name.
+        own_metrics: Metrics of the user's own by flat name; who makes the page has not their code.
     """
     about = {"title": title, "facts": dict(facts), "objective": config.objective}
+    about["own_metrics"] = dict(own_metrics)
     with journal.disk_errors():
         journal.report.mkdir(parents=True, exist_ok=True)
         write_parquet(table, journal.report / _PREDICTIONS)
@@ -67,6 +71,7 @@ def make_report(journal: Journal) -> dict[str, float]:
         title=about["title"],
         facts=about["facts"],
         intervals=intervals,
+        sections=own_sections(about["config"].get("metrics", ()), about.get("own_metrics", {})),
     )
     seconds = {f"{keys.SECONDS}figures": time.perf_counter() - start}
     return {**headline_intervals(intervals, about["objective"]), **seconds}

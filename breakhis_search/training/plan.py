@@ -16,7 +16,8 @@ class TrainingPlan:
         weight_decay: Decoupled decay of AdamW.
         label_smoothing: Share of the target spread over all classes, [0, 1).
         augmentation_strength: [0, 1], see :mod:`breakhis_search.data.augmentation`.
-        sampling_strategy: One of :data:`breakhis_search.data.sampling.STRATEGIES`.
+        sampling_strategy: One of :data:`breakhis_search.data.sampling.STRATEGIES`, or
+            ``module:function`` of the user's own.
         class_weighting: Only for ``class_weights``.
         focal_gamma: Only for ``focal``.
         trainable: Part of the backbone that is fine-tuned; ``None`` without a backbone.

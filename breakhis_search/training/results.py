@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from breakhis_search.data.sampling import TrainingRows
+from breakhis_search.data.draws import TrainingRows
 from breakhis_search.training.snapshots import Snapshot
 
 FloatArray = npt.NDArray[np.float32]

@@ -8,6 +8,7 @@ from typing import Any
 
 import optuna
 
+from breakhis_search.config import StudyConfig
 from breakhis_search.data.catalog import Catalog, read_catalog
 from breakhis_search.data.splits import Split
 from breakhis_search.errors import StudyError
@@ -18,7 +19,9 @@ from breakhis_search.study.identity import study_digest
 from breakhis_search.study.progress import SearchObserver, SilentObserver
 from breakhis_search.study.storage import StudyVersion, find_version, open_storage, open_study
 from breakhis_search.study.strategy import build_pruner, build_sampler
+from breakhis_search.study_file import SHIPPED_STUDIES
 from breakhis_search.tracking.store import open_store
+from breakhis_search.workflow.own_code import check_own_code, code_digests
 from breakhis_search.workflow.request import (
     ResolvedRequest,
     RunRequest,
@@ -119,8 +122,11 @@ def prepare_run(
         watcher.say(f"SYNTHETIC DEMO ({resolved.data.source}): it shows the way, not a result")
     else:
         watcher.say(f"data: {resolved.data.folder} ({resolved.data.source})")
-    catalog = _catalog(resolved, settings, watcher)
+    if resolved.file.is_relative_to(SHIPPED_STUDIES):
+        watcher.say(f"study file: {resolved.file} (copy it to experiments/ to change it)")
     config = resolved.config
+    check_own_code(config)
+    catalog = _catalog(resolved, settings, watcher)
     split = split_catalog(catalog, config, folder=resolved.data.folder)
     for note in split.notes:
         watcher.say(note)
@@ -129,7 +135,13 @@ def prepare_run(
     client = open_store(settings)
     storage = open_storage(settings.studies_uri)
     found = (
-        _find_study(storage, resolved, catalog, split, weights, version, fresh=request.new)
+        _find_study(
+            storage,
+            resolved,
+            version,
+            digest=_identity(config, catalog, split, weights, settings),
+            fresh=request.new,
+        )
         if replayed is None
         else StudyVersion(resolved.study_name, "", is_new=False, earlier=())
     )
@@ -162,27 +174,36 @@ def _weights(
     }
 
 
-def _find_study(
-    storage: optuna.storages.BaseStorage,
-    resolved: ResolvedRequest,
+def _identity(
+    config: StudyConfig,
     catalog: Catalog,
     split: Split,
     weights: dict[str, ResolvedWeights],
-    joined: StudyVersion | None,
-    *,
-    fresh: bool,
-) -> StudyVersion:
-    digest = study_digest(
-        resolved.config,
+    settings: Settings,
+) -> str:
+    return study_digest(
+        config,
         data_fingerprint=catalog.fingerprint,
         split_digest=split.digest,
         weights={name: found.sha256 for name, found in weights.items()},
+        own_code=code_digests(config, settings.home),
     )
+
+
+def _find_study(
+    storage: optuna.storages.BaseStorage,
+    resolved: ResolvedRequest,
+    joined: StudyVersion | None,
+    *,
+    digest: str,
+    fresh: bool,
+) -> StudyVersion:
     if joined is None:
         return find_version(storage, resolved.study_name, digest=digest, fresh=fresh)
     if joined.digest != digest:
         raise StudyError(
-            f"{joined.name} cannot be joined: data, weights or study file have changed since",
+            f"{joined.name} cannot be joined: data, weights, study file or code that it names have"
+            " changed since",
             remedy="run the same command again",
         )
     return replace(joined, is_new=False)
@@ -196,8 +217,8 @@ def _announce(run: PreparedRun, watcher: Watcher) -> None:
         watcher.say(f"continuing {version.name}: {budget_in_words(trials, budget=budget)}")
     elif version.earlier and not run.request.new:
         watcher.say(
-            f"new study {version.name}: data, split, protocol, weights, space or training differ"
-            f" from {version.earlier[-1]}"
+            f"new study {version.name}: data, split, protocol, weights, space, training or code of"
+            f" your own differ from {version.earlier[-1]}"
         )
     else:
         watcher.say(f"new study {version.name}")

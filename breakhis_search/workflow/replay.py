@@ -226,6 +226,7 @@ def _train(
     import pandas as pd
 
     from breakhis_search.evaluation.metrics import compute_metrics, epoch_score
+    from breakhis_search.evaluation.own_metrics import compute_own_metrics
     from breakhis_search.study.candidate import build_candidate, trainer_of, training_data
     from breakhis_search.study.folds import predictions_of_fold
     from breakhis_search.study.seeding import seed_of
@@ -253,7 +254,9 @@ def _train(
             score=lambda y, logits: epoch_score(y, logits, config.objective),
         )
         parts.append(predictions_of_fold(context, fold, data, result))
-    return compute_metrics(pd.concat(parts, ignore_index=True)), config.training.deterministic
+    table = pd.concat(parts, ignore_index=True)
+    metrics = {**compute_metrics(table), **compute_own_metrics(table, config.metrics)}
+    return metrics, config.training.deterministic
 
 
 def _ingredients(recorded: Recorded, context: StudyContext) -> list[Ingredient]:

@@ -9,6 +9,7 @@ from typing import Literal
 from breakhis_search.config import StudyConfig, parse_duration
 from breakhis_search.errors import ConfigError
 from breakhis_search.models.architectures import ARCHITECTURES
+from breakhis_search.own_code import look_in
 from breakhis_search.settings import Settings
 from breakhis_search.study_file import find_study_file, load_study, peek, profile_names
 from breakhis_search.workflow.dataset import DataChoice, choose_data
@@ -35,6 +36,7 @@ class RunRequest:
 class ResolvedRequest:
     """A request with its data chosen and its study checked."""
 
+    file: Path
     config: StudyConfig
     data: DataChoice
     profile: str | None
@@ -52,6 +54,7 @@ def resolve_request(request: RunRequest, settings: Settings) -> ResolvedRequest:
         ConfigError: The study file, profile or an override cannot be used.
         DatasetNotFoundError: The data that was named is not there.
     """
+    look_in(settings.home)
     file = find_study_file(request.study, settings.home / "experiments")
     overrides = [*request.overrides]
     if request.trials is not None:
@@ -70,7 +73,7 @@ def resolve_request(request: RunRequest, settings: Settings) -> ResolvedRequest:
             expected="protocol.kind: folds (or holdout) and protocol.group_by: accession",
             remedy="split by accession; to measure the leak itself, add --i-know-this-leaks",
         )
-    return ResolvedRequest(config, data, profile)
+    return ResolvedRequest(file, config, data, profile)
 
 
 def _checked_duration(text: str) -> float:

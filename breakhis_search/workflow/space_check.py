@@ -6,10 +6,12 @@ import difflib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from breakhis_search.data.draws import STRATEGY
 from breakhis_search.errors import ConfigError
 from breakhis_search.models.architectures import ARCHITECTURES, get_architecture
 from breakhis_search.models.recorder import Declaration
 from breakhis_search.models.space import ARCHITECTURE, LIMITS, record_space
+from breakhis_search.own_code import is_own_name, is_there
 from breakhis_search.study_file import Location
 
 Problem = tuple[Location, str]
@@ -38,10 +40,20 @@ def check_space(space: Mapping[str, Any], enqueue: Any = ()) -> Iterator[Problem
 def _wrong_architectures(names: list[Any], *, is_list: bool) -> Iterator[Problem]:
     for position, name in enumerate(names):
         try:
-            get_architecture(str(name))
+            architecture = get_architecture(str(name))
+            message = _not_there(str(name)) if architecture.family == "foreign" else None
         except ConfigError as error:
+            message = str(error)
+        if message is not None:
             where: Location = ("space", ARCHITECTURE, position)
-            yield (where if is_list else where[:2]), str(error)
+            yield (where if is_list else where[:2]), message
+
+
+def _not_there(name: str) -> str | None:
+    """What is wrong with a ``module:name`` whose module nobody can find; ``None`` otherwise."""
+    if is_there(name):
+        return None
+    return f"{name}: there is no module {name.partition(':')[0]} in this folder or its environment"
 
 
 def _wrong_entry(name: str, value: Any, declared: Mapping[str, Declaration]) -> Iterator[str]:
@@ -66,8 +78,12 @@ def _wrong_entry(name: str, value: Any, declared: Mapping[str, Declaration]) -> 
 def _wrong_value(value: Any, declaration: Declaration) -> Iterator[str]:
     name = declaration.name
     if _is_text(declaration):
-        if value not in declaration.choices:
-            yield f"{name}: unknown {value}; known: {_listed(declaration.choices)}"
+        if name == STRATEGY and is_own_name(str(value)):
+            if message := _not_there(str(value)):
+                yield message
+        elif value not in declaration.choices:
+            more = " and module:function" if name == STRATEGY else ""
+            yield f"{name}: unknown {value}; known: {_listed(declaration.choices)}{more}"
         return
     if isinstance(value, bool) or not isinstance(value, int | float):
         yield f"{name}: a number is expected, received {value!r}"

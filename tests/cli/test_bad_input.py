@@ -278,11 +278,33 @@ def test_the_full_name_of_a_study_is_no_study_file(place, capsys, study, says):
     assert says in error_of(capsys, "run", "--study", study)
 
 
-def test_outside_the_clone_the_way_there_is_told(place, capsys):
+def test_outside_the_clone_the_studies_that_are_shipped_are_named(place, capsys):
     (place / "experiments").unlink()
-    message = error_of(capsys, "run", "--study", "binary")
-    assert f"study files in {place / 'experiments'} (there is no such folder)" in message
-    assert "cd to the clone" in message
+    message = error_of(capsys, "run", "--study", "mine")
+    assert "expected one of binary, multiclass" in message
+    assert "give the path of a .yaml file" in message
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("metrics=[nowhere:f]", "cannot import 'nowhere'; expected the module of a metric"),
+        ("metrics=[os:sep]", "'os:sep' is no metric"),
+        ("metrics=[math:sqrt]", "metric math:sqrt cannot be computed"),
+        ("metrics=[auroc]", "module:function is expected, received auroc"),
+        ("metrics=[a:f, b:f]", "several functions are called f"),
+        ("space.sampling/strategy=nowhere:f", "there is no module nowhere in this folder"),
+        ("space.sampling/strategy=math:sqrt", "math:sqrt cannot draw an epoch"),
+        ("space.sampling/strategy=oversmaple", "unknown oversmaple; known: none, class_weights"),
+        ("space.model/architecture=nowhere:Net", "there is no module nowhere in this folder"),
+    ],
+)
+def test_code_of_ones_own_that_cannot_be_used_is_told_before_training(
+    place, capsys, override, says
+):
+    message = error_of(capsys, "run", "--study", "binary", "--set", override)
+    assert says in message
+    assert not (place / "mlruns").exists()
 
 
 @pytest.mark.parametrize("study", ["binary", "binary@v3"])
