@@ -72,4 +72,5 @@ def test_status_of_an_unused_folder_is_json_too(capsys):
         "models": [],
         "undelivered": 0,
         "waiting": {"records": 0, "oldest": None},
+        "set_aside": {},
     }
