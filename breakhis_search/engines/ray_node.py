@@ -149,7 +149,7 @@ class RayNode:
 
     def _found_or_fetched(self, what: str, folder: Path | None, settings: Settings) -> Path | None:
         """A folder of the driver's machine: where it is here too, or a copy of it."""
-        if folder is None or folder.is_dir():
+        if folder is None or os.access(folder, os.R_OK | os.X_OK):
             return folder
         if what == "data" and settings.data_root is not None:
             return settings.data_root
@@ -173,7 +173,8 @@ def places_here(settings: Settings) -> Settings:
     in a home that is not here move with it.
     """
     here = read_settings()
-    has_home = settings.home.is_dir()
+    # Another user's folder is none to work in, and asking whether it is one may be forbidden.
+    has_home = os.access(settings.home, os.W_OK | os.X_OK)
     home = settings.home if has_home else here.cache_dir / "home"
     state_dir = home / "mlruns" / "nodes" / socket.gethostname()
     checkpoints = settings.checkpoints

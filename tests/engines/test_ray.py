@@ -139,6 +139,17 @@ def test_checkpoints_move_with_a_home_that_is_not_here(settings, tmp_path, monke
     assert places_here(settings).checkpoints == settings.checkpoints, "a home that nodes share"
 
 
+def test_home_that_this_user_may_not_look_into_is_not_here(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("BREAKHIS_CACHE", str(tmp_path))
+    absent = read_settings({}, home=Path("/on/the/driver/only"))
+
+    def forbids(_: Path) -> bool:  # as root, who runs these tests at times, may look everywhere
+        raise PermissionError
+
+    monkeypatch.setattr(Path, "is_dir", forbids)
+    assert places_here(absent).home == tmp_path / "home"
+
+
 def test_files_as_stores_are_refused_for_several_machines(settings) -> None:
     require_servers(settings, nodes=1)
     with pytest.raises(
