@@ -50,6 +50,8 @@ def _print(found: Replayed) -> None:
     else:
         largest = max(abs(now - then) for then, now in found.metrics.values())
         console.tell(f"Not the same: the largest difference is {largest:.2g}.")
+        if found.missing:
+            console.tell(f"Only one of the two has: {', '.join(found.missing)}.")
         if not found.is_deterministic:
             console.tell(
                 "The study does not ask for deterministic operations"
@@ -58,4 +60,6 @@ def _print(found: Replayed) -> None:
     for ingredient in found.differing:
         console.tell(f"{ingredient.name}: {ingredient.then} then, {ingredient.now} now")
     if not found.differing:
-        console.tell("All ingredients are the same: data, split, weights, versions, device.")
+        console.tell(
+            "All ingredients are the same: data, split, weights, versions, device, threads."
+        )

@@ -228,11 +228,11 @@ def _fill(folder: Path, parameters: DemoParameters) -> None:
     keys = {tile.patient_key for tile in tiles}
     looks = {key: draw_look(np.random.default_rng(key)) for key in keys}
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # OpenCV releases the lock
-        jobs = [
-            pool.submit(_write_tile, folder, tile, looks[tile.patient_key], parameters)
-            for tile in tiles
-        ]
         try:
+            jobs = [
+                pool.submit(_write_tile, folder, tile, looks[tile.patient_key], parameters)
+                for tile in tiles
+            ]
             for job in jobs:
                 job.result()
         finally:

@@ -6,21 +6,20 @@ What they work on is in two servers: Optuna's database and MLflow.
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 import socket
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from breakhis_search.engines import messages as m
 from breakhis_search.engines.assignment import Assignment, cpu_threads, gpu_memory_share
+from breakhis_search.engines.ray_connection import connected
 from breakhis_search.engines.ray_node import NodeOrder, RayNode
 from breakhis_search.engines.shipping import Shelf
+from breakhis_search.engines.source import Source
 from breakhis_search.errors import EngineError
 from breakhis_search.settings import Settings, forwarded_environment
 from breakhis_search.workflow.outcome import RunOutcome
@@ -70,25 +69,6 @@ class Fleet:
         return cls(count, share, max(1, cpus // max(count, 1)))
 
 
-class Source:
-    """An actor beside the driver that gives nodes the files they lack."""
-
-    def __init__(self, shelves: dict[str, Shelf]) -> None:
-        self._shelves = shelves
-        self._listings: dict[str, list[tuple[str, int]]] = {}
-
-    def listing(self, what: str) -> tuple[str, list[tuple[str, int]]]:
-        """Return a name for these very files, and path and size of each."""
-        if what not in self._listings:
-            self._listings[what] = self._shelves[what].listing()
-        content = json.dumps([what, str(self._shelves[what].folder), self._listings[what]])
-        return hashlib.sha256(content.encode()).hexdigest()[:24], self._listings[what]
-
-    def read(self, what: str, names: Sequence[str]) -> dict[str, bytes]:
-        """Return the content of some files."""
-        return self._shelves[what].read(names)
-
-
 class RayEngine:
     """Runs a study on a Ray cluster.
 
@@ -127,7 +107,7 @@ class RayEngine:
             KeyboardInterrupt: The user stopped it; what was at work is left for the next run.
             BreakhisSearchError: What a worker could not go on for.
         """
-        with _cluster(self._address) as ray:
+        with connected(self._address) as ray:
             nodes = [node for node in ray.nodes() if node["Alive"]]
             require_servers(self._first.settings, len(nodes))
             fleet = Fleet.of(ray.cluster_resources(), len(nodes), self._workers, self._per_gpu)
@@ -300,41 +280,6 @@ class _Crew:
         for actor in self._actors.values():
             with suppress(Exception):  # it is gone already
                 self._ray.kill(actor)
-
-
-@contextmanager
-def _cluster(address: str | None) -> Iterator[Any]:
-    """Be connected to a cluster; one that is started here ends with the block.
-
-    Who is connected already stays so.
-    """
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    try:
-        import ray
-    except ImportError as error:
-        raise EngineError(
-            "the engine ray is not installed", remedy="pip install 'breakhis-search[ray]'"
-        ) from error
-    if ray.is_initialized():
-        yield ray
-        return
-    options: dict[str, Any] = {"log_to_driver": False, "configure_logging": False}
-    # Without an address Ray would join whatever cluster it finds on this machine.
-    own = {"address": "local", "include_dashboard": False}
-    options |= own if address is None else {"address": address}
-    try:
-        ray.init(**options)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise EngineError(
-            f"there is no Ray cluster at {address}" if address else "Ray does not start here",
-            received=str(error).splitlines()[0][:200] if str(error) else None,
-            remedy="start one with `ray start --head`, or leave --address out for one of this"
-            " machine's own",
-        ) from error
-    try:
-        yield ray
-    finally:
-        ray.shutdown()
 
 
 def require_servers(settings: Settings, nodes: int) -> None:

@@ -24,6 +24,7 @@ from breakhis_search.engines.shipping import fetch
 from breakhis_search.engines.worker_process import Forwarded, work
 from breakhis_search.errors import BreakhisSearchError
 from breakhis_search.settings import Settings, read_settings
+from breakhis_search.study.storage import StudyVersion
 from breakhis_search.workflow.preparation import Watcher
 
 _LONGEST_WAIT_S = 2.0
@@ -54,7 +55,7 @@ class RayNode:
 
     Args:
         order: What to do.
-        source: Handle of the :class:`.ray_cluster.Source`.
+        source: Handle of the :class:`.source.Source`.
         target: What the worker process does.
     """
 
@@ -103,12 +104,29 @@ class RayNode:
             progress=lambda *so_far: self._said.put(m.Progressed(*so_far)),
             search=Forwarded(self._said.put),
             confirm_slow=None,
-            opened=lambda version: self._said.put(m.Ready(version)),
+            opened=self._opened,
         )
+
+    def _opened(self, version: StudyVersion) -> None:
+        """Keep the study where it outlives this node before anyone learns of it.
+
+        Ray builds a lost actor anew from the order it had when there was no study yet: a request
+        for a new one would open another.
+        """
+        import ray
+
+        self._said.put(m.Ready(ray.get(self._source.open.remote(version))))
+
+    def _joining(self, assignment: Assignment) -> Assignment:
+        """The assignment for the study that this run is at, if there is one by now."""
+        import ray
+
+        version = ray.get(self._source.opened.remote())
+        return assignment if version is None else assignment.joining(version)
 
     def at_home(self) -> Assignment:
         """The assignment with the places of this node."""
-        order, assignment = self._order, self._order.assignment
+        order, assignment = self._order, self._joining(self._order.assignment)
         is_driver = socket.gethostname() == order.host
         settings = assignment.settings if is_driver else places_here(assignment.settings)
         folder = settings.state_dir / "nodes"
@@ -131,7 +149,7 @@ class RayNode:
 
     def _found_or_fetched(self, what: str, folder: Path | None, settings: Settings) -> Path | None:
         """A folder of the driver's machine: where it is here too, or a copy of it."""
-        if folder is None or folder.is_dir():
+        if folder is None or os.access(folder, os.R_OK | os.X_OK):
             return folder
         if what == "data" and settings.data_root is not None:
             return settings.data_root
@@ -151,14 +169,23 @@ def places_here(settings: Settings) -> Settings:
 
     What is on servers stays; journals and logs get a folder of this machine's own, also where
     several see the same home; caches, data and downloaded weights are where this machine has them.
+    Checkpoints stay where they are, too, so that nodes that share a folder share them; only those
+    in a home that is not here move with it.
     """
     here = read_settings()
-    home = settings.home if settings.home.is_dir() else here.cache_dir / "home"
+    # Another user's folder is none to work in, and asking whether it is one may be forbidden.
+    has_home = os.access(settings.home, os.W_OK | os.X_OK)
+    home = settings.home if has_home else here.cache_dir / "home"
+    state_dir = home / "mlruns" / "nodes" / socket.gethostname()
+    checkpoints = settings.checkpoints
+    if not has_home and checkpoints.is_relative_to(settings.state_dir):
+        checkpoints = state_dir / checkpoints.relative_to(settings.state_dir)
     return replace(
         settings,
         home=home,
-        state_dir=home / "mlruns" / "nodes" / socket.gethostname(),
+        state_dir=state_dir,
         cache_dir=here.cache_dir,
         data_root=here.data_root,
         keras_home=here.keras_home,
+        checkpoints=checkpoints,
     )

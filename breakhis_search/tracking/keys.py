@@ -45,6 +45,7 @@ SEALED_TEST = PREFIX + "sealed_test"
 PROFILE = PREFIX + "profile"
 DEVICE = PREFIX + "device"
 PRECISION = PREFIX + "precision"
+THREADS = PREFIX + "threads"  # that shared an operation on the CPU
 WEIGHTS = PREFIX + "weights"
 BROKEN_FLOORS = PREFIX + "broken_floors"  # of a registered version, in words
 CHAMPION_CHANGE = PREFIX + "champion."  # + number; of a registered model: its history

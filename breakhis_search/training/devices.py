@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from breakhis_search.errors import DeviceError
+from breakhis_search.training.determinism import ask_for_determinism, require_determinism
+from breakhis_search.training.threads import threads_in_use
 
 Requested = Literal["auto", "gpu", "cpu"]
 
@@ -64,6 +66,7 @@ class Device:
         precision: The Keras dtype policy in force, such as ``mixed_bfloat16``.
         seconds: What importing Keras and finding the device took.
         memory_bytes: Of the GPU; 0 on a CPU and where it is not known.
+        threads: That share an operation on the CPU; 0 where nobody asked.
     """
 
     kind: Literal["gpu", "cpu"]
@@ -72,6 +75,7 @@ class Device:
     precision: str
     seconds: float = 0.0
     memory_bytes: int = 0
+    threads: int = 0
 
 
 def prepare_device(
@@ -91,10 +95,13 @@ def prepare_device(
 
     Raises:
         DeviceError: A GPU was asked for and the backend sees none.
+        ConfigError: Determinism was asked for after JAX had used a GPU without it.
     """
     keras = import_keras()
     start = time.perf_counter()
     backend = keras.backend.backend()
+    if deterministic:
+        ask_for_determinism(backend)
     with _native_stderr_kept_back():  # a missing CUDA driver is no news on a CPU
         gpus = _gpus(backend, hide=requested == "cpu")
     if requested == "gpu" and not gpus:
@@ -107,10 +114,8 @@ def prepare_device(
         )
     if backend == "jax" and compilations:
         _keep_compilations(compilations)
-    if deterministic and backend == "tensorflow":
-        import tensorflow as tf
-
-        tf.config.experimental.enable_op_determinism()
+    if deterministic and gpus:
+        require_determinism(backend)
     precision = gpus[0][1] if gpus and mixed_precision else "float32"
     keras.config.set_dtype_policy(precision)
     name = gpus[0][0] if gpus else platform.processor() or platform.machine()
@@ -122,6 +127,7 @@ def prepare_device(
         precision,
         seconds,
         memory_bytes=_gpu_memory(backend) if gpus else 0,
+        threads=threads_in_use(backend),
     )
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from breakhis_search.errors import ReplayError
+from breakhis_search.errors import OutOfMemoryFailure, ReplayError
 from breakhis_search.settings import Settings
 from breakhis_search.tracking import keys
 from breakhis_search.tracking.provenance import provenance_tags
@@ -19,10 +19,22 @@ from breakhis_search.workflow.preparation import PreparedRun, Watcher, prepare_r
 from breakhis_search.workflow.request import RunRequest
 
 if TYPE_CHECKING:
+    from breakhis_search.config import StudyConfig
+    from breakhis_search.study.candidate import Candidate
     from breakhis_search.study.context import StudyContext
+    from breakhis_search.training.results import FoldResult, TrainingData
+    from breakhis_search.training.trainer import FoldTrainer
 
 _SETTINGS = ("data/", "training/")
 """Prefixes of params that the study fixes for all its trials."""
+
+_OF_THE_PROCESS = (
+    keys.DATA_FINGERPRINT,
+    keys.SPLIT_DIGEST,
+    keys.DEVICE,
+    keys.PRECISION,
+    keys.THREADS,
+)
 
 
 @dataclass(frozen=True)
@@ -55,6 +67,7 @@ class Replayed:
         study: Full name of its study.
         ingredients: What it was made of, and what this was made of.
         metrics: Name → (then, now).
+        missing: Metrics that only one of the two has.
         is_deterministic: Whether the study asks for deterministic operations only.
     """
 
@@ -63,12 +76,14 @@ class Replayed:
     study: str
     ingredients: tuple[Ingredient, ...]
     metrics: Mapping[str, tuple[float, float]]
+    missing: tuple[str, ...]
     is_deterministic: bool
 
     @property
     def is_equal(self) -> bool:
-        """Whether all metrics are the same, bit by bit."""
-        return all(then == now for then, now in self.metrics.values())
+        """Whether there are metrics and all of them are the same, bit by bit."""
+        same = all(then == now for then, now in self.metrics.values())
+        return same and bool(self.metrics) and not self.missing
 
     @property
     def differing(self) -> tuple[Ingredient, ...]:
@@ -99,6 +114,17 @@ class Recorded:
         """Images per step."""
         return int(self.run.data.params["training/batch_size"])
 
+    @property
+    def parts(self) -> int:
+        """Each batch was taken in so many."""
+        return int(self.tags.get(keys.BATCH_IN_PARTS, "1"))
+
+    @property
+    def threads(self) -> int | None:
+        """That shared an operation on the CPU, if this was recorded."""
+        text = self.tags.get(keys.THREADS)
+        return int(text) if text else None
+
 
 def replay(
     run_id: str,
@@ -118,7 +144,7 @@ def replay(
         weights_dir: Folder with pretrained weights; by default where its study had them.
 
     Raises:
-        ReplayError: The run is no complete trial of a search.
+        ReplayError: The run is no complete trial of a search, or holds no metrics of one.
         BreakhisSearchError: Data, weights or stores cannot be used.
     """
     client = open_store(settings)
@@ -133,18 +159,47 @@ def replay(
         )
         architecture = recorded.tags[keys.ARCHITECTURE]
         prepared = prepare_run(request, settings, watcher, replayed=architecture)
-    with closing(_context(prepared, watcher)) as context:
-        now, is_deterministic = _train(recorded, context.study, watcher)
-        ingredients = _ingredients(recorded, context.study)
-    then = recorded.run.data.metrics
+    with closing(_context(prepared, watcher, threads=recorded.threads)) as context:
+        trained = _train(recorded, context.study, watcher)
+        ingredients = _ingredients(recorded, context.study, parts=trained.parts)
+    metrics, missing = hold_against(recorded.run.data.metrics, trained.metrics)
     return Replayed(
         run_id=run_id,
         trial=int(recorded.tags[keys.TRIAL_NUMBER]),
         study=recorded.tags[keys.STUDY],
         ingredients=tuple(ingredients),
-        metrics={name: (then[name], value) for name, value in now.items() if name in then},
-        is_deterministic=is_deterministic,
+        metrics=metrics,
+        missing=missing,
+        is_deterministic=prepared.resolved.config.training.deterministic,
     )
+
+
+def hold_against(
+    then: Mapping[str, float], now: Mapping[str, float]
+) -> tuple[dict[str, tuple[float, float]], tuple[str, ...]]:
+    """Return name → (then, now) of the metrics, and the names that only one side has.
+
+    Args:
+        then: All that a run holds, durations and losses of epochs among them.
+        now: Metrics of predictions, such as ``image/auroc``.
+
+    Raises:
+        ReplayError: They have none in common, so nothing is compared.
+
+    >>> hold_against({"image/auroc": 0.8, "image/nll": 0.6, "seconds/fit": 3}, {"image/auroc": 0.8})
+    ({'image/auroc': (0.8, 0.8)}, ('image/nll',))
+    """
+    kinds = {name.split("/")[0] for name in now}
+    recorded = {name for name in then if name.split("/")[0] in kinds}
+    both = {name: (then[name], value) for name, value in now.items() if name in recorded}
+    if not both:
+        raise ReplayError(
+            "the run holds no metric of its predictions",
+            expected="metrics such as " + ", ".join(sorted(now)[:3]),
+            received=f"{len(then)} others",
+            remedy="nothing can be compared: replay another trial",
+        )
+    return both, tuple(sorted(recorded ^ set(now)))
 
 
 def _weights_folder(recorded: Recorded) -> Path | None:
@@ -204,11 +259,14 @@ class _Opened:
         self.leases.close()
 
 
-def _context(prepared: PreparedRun, watcher: Watcher) -> _Opened:
-    """The context of the study, with which nothing is recorded."""
+def _context(prepared: PreparedRun, watcher: Watcher, *, threads: int | None) -> _Opened:
+    """The context of the study, with which nothing is recorded, and as many threads as then."""
     from breakhis_search.training.devices import import_keras
+    from breakhis_search.training.threads import use_threads
 
-    import_keras()
+    keras = import_keras()
+    if threads is not None:
+        use_threads(keras.backend.backend(), threads)
     from breakhis_search.study.leases import Leases
     from breakhis_search.tracking.delivery import Delivery
     from breakhis_search.workflow.search import study_context
@@ -218,60 +276,96 @@ def _context(prepared: PreparedRun, watcher: Watcher) -> _Opened:
     return _Opened(study_context(prepared, watcher, carrier, leases), leases)
 
 
-def _train(
-    recorded: Recorded, context: StudyContext, watcher: Watcher
-) -> tuple[dict[str, float], bool]:
-    """The metrics of the trial, trained here."""
-    import optuna
+@dataclass(frozen=True)
+class _Trained:
+    """What training a trial again came to.
+
+    Attributes:
+        metrics: Of the pooled out-of-fold predictions.
+        parts: Each batch was taken in so many.
+    """
+
+    metrics: dict[str, float]
+    parts: int
+
+
+def _train(recorded: Recorded, context: StudyContext, watcher: Watcher) -> _Trained:
+    """Train the trial's folds here."""
     import pandas as pd
 
-    from breakhis_search.evaluation.metrics import compute_metrics, epoch_score
+    from breakhis_search.evaluation.metrics import compute_metrics
     from breakhis_search.evaluation.own_metrics import compute_own_metrics
-    from breakhis_search.study.candidate import build_candidate, trainer_of, training_data
+    from breakhis_search.study.candidate import trainer_of, training_data
     from breakhis_search.study.folds import predictions_of_fold
     from breakhis_search.study.seeding import seed_of
-    from breakhis_search.study.stages import in_stage, stages_of
     from breakhis_search.training.timing import Timer
 
-    config = context.config
-    stages = {stage.name: stage for stage in stages_of(config)}
-    stage = stages.get(recorded.tags.get(keys.STAGE, ""))
-    if stage is not None:
-        context = in_stage(context, stage)
-    context.batch_sizes[recorded.tags[keys.ARCHITECTURE]] = recorded.batch_size
-    number = int(recorded.tags[keys.TRIAL_NUMBER])
-    trial = optuna.trial.FixedTrial(dict(recorded.values), number=number)
-    candidate = build_candidate(trial, context, seed=int(recorded.tags[keys.SEED]))
+    context = _in_stage_of(recorded, context)
+    candidate = _candidate(recorded, context)
     trainer = trainer_of(candidate, context, timer=Timer())
-    parts = []
+    while trainer.parts < recorded.parts and trainer.take_smaller_parts():
+        pass
+    tables = []
     for fold, rows in enumerate(context.split.folds):
         watcher.say(f"training fold {fold + 1} of {len(context.split.folds)}")
         data = training_data(context, rows.train, rows.validation)
-        result = trainer.fit(
-            data,
-            seed=seed_of(candidate.seed, fold),
-            epochs=config.training.max_epochs,
-            score=lambda y, logits: epoch_score(y, logits, config.objective),
-        )
-        parts.append(predictions_of_fold(context, fold, data, result))
-    table = pd.concat(parts, ignore_index=True)
-    metrics = {**compute_metrics(table), **compute_own_metrics(table, config.metrics)}
-    return metrics, config.training.deterministic
+        result = _fit(trainer, data, context.config, seed=seed_of(candidate.seed, fold))
+        tables.append(predictions_of_fold(context, fold, data, result))
+    table = pd.concat(tables, ignore_index=True)
+    metrics = {**compute_metrics(table), **compute_own_metrics(table, context.config.metrics)}
+    return _Trained(metrics, trainer.parts)
 
 
-def _ingredients(recorded: Recorded, context: StudyContext) -> list[Ingredient]:
+def _in_stage_of(recorded: Recorded, context: StudyContext) -> StudyContext:
+    """The context as it was in the stage that the trial was searched in."""
+    from breakhis_search.study.stages import in_stage, stages_of
+
+    stages = {stage.name: stage for stage in stages_of(context.config)}
+    stage = stages.get(recorded.tags.get(keys.STAGE, ""))
+    return context if stage is None else in_stage(context, stage)
+
+
+def _candidate(recorded: Recorded, context: StudyContext) -> Candidate:
+    """The trial's configuration with a model."""
+    import optuna
+
+    from breakhis_search.study.candidate import build_candidate
+
+    context.batch_sizes[recorded.tags[keys.ARCHITECTURE]] = recorded.batch_size
+    number = int(recorded.tags[keys.TRIAL_NUMBER])
+    trial = optuna.trial.FixedTrial(dict(recorded.values), number=number)
+    return build_candidate(trial, context, seed=int(recorded.tags[keys.SEED]))
+
+
+def _fit(trainer: FoldTrainer, data: TrainingData, config: StudyConfig, *, seed: int) -> FoldResult:
+    """Train a fold; in smaller parts where this machine has less memory than the trial's had."""
+    from breakhis_search.evaluation.metrics import epoch_score
+
+    while True:
+        try:
+            return trainer.fit(
+                data,
+                seed=seed,
+                epochs=config.training.max_epochs,
+                score=lambda y, logits: epoch_score(y, logits, config.objective),
+            )
+        except OutOfMemoryFailure:
+            if not trainer.take_smaller_parts():
+                raise
+
+
+def _ingredients(recorded: Recorded, context: StudyContext, *, parts: int) -> list[Ingredient]:
     """What could make a difference, then and now."""
     weights = context.weights[recorded.tags[keys.ARCHITECTURE]]
     origin = weights.origin + (f" {weights.sha256}" if weights.sha256 else "")
     now = {
         **provenance_tags(),
         keys.WEIGHTS: origin,
-        **{
-            name: context.tags[name]
-            for name in (keys.DATA_FINGERPRINT, keys.SPLIT_DIGEST, keys.DEVICE, keys.PRECISION)
-        },
+        **{name: context.tags[name] for name in _OF_THE_PROCESS},
+        keys.BATCH_IN_PARTS: str(parts),
     }
+    then = {keys.BATCH_IN_PARTS: "1", **recorded.tags}  # a trial that took them whole has no tag
     return [
-        Ingredient(name.removeprefix(keys.PREFIX), recorded.tags.get(name, "not recorded"), value)
+        Ingredient(name.removeprefix(keys.PREFIX), then.get(name, "not recorded"), value)
         for name, value in now.items()
     ]

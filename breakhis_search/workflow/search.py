@@ -189,6 +189,7 @@ def _tags(run: PreparedRun, device: Device) -> dict[str, str]:
         keys.PROFILE: run.resolved.profile or "none",
         keys.DEVICE: f"{device.kind}: {device.name}",
         keys.PRECISION: device.precision,
+        keys.THREADS: str(device.threads),
     }
 
 

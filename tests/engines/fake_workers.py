@@ -161,6 +161,8 @@ def ends_at_the_second_start(pipe: Connection, assignment: Assignment) -> None:
     """Work for ever, until what started it has been killed and started it again."""
     supervisor, count = _begin(pipe, assignment)
     supervisor.send(m.Ready(VERSION))
+    version = assignment.version.name if assignment.version else "its own"
+    supervisor.send(m.Said(f"start {count} at {version}"))
     if count == 1:
         Path(assignment.settings.home, f"working-{assignment.number}").touch()
         _wait_for_the_end(supervisor)

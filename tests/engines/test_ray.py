@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 
 from breakhis_search.engines.assignment import Assignment
-from breakhis_search.engines.ray_cluster import RayEngine, Source, require_servers
-from breakhis_search.engines.ray_node import NodeOrder, RayNode
-from breakhis_search.engines.shipping import Shelf, fetch
+from breakhis_search.engines.ray_cluster import RayEngine, require_servers
+from breakhis_search.engines.ray_node import NodeOrder, RayNode, places_here
+from breakhis_search.engines.shipping import Shelf
+from breakhis_search.engines.source import Source
 from breakhis_search.errors import EngineError, StudyError
 from breakhis_search.settings import Settings, read_settings
 from breakhis_search.workflow.preparation import Watcher
@@ -110,15 +111,43 @@ def test_ctrl_c_lets_every_worker_give_back_its_work(engine, settings, heeds_sig
     assert all((settings.home / f"gave-back-{i}").exists() for i in range(2))
 
 
-def test_worker_whose_actor_is_killed_comes_back(engine, settings) -> None:
-    runs, _ = engine("ends_at_the_second_start", workers=1)
-    home = settings.home
-    when_there(
-        home / "working-0",
-        do=lambda: os.kill(int((home / "actor-0").read_text()), signal.SIGKILL),
-    )
+def test_worker_whose_actor_is_killed_comes_back_to_the_study_it_had_opened(
+    engine, settings
+) -> None:
+    runs, said = engine("ends_at_the_second_start", workers=1)
+    actor = settings.home / "actor-0"
+
+    def kill_once_heard() -> None:
+        until = time.monotonic() + 60
+        while len(said) < 2 and time.monotonic() < until:
+            time.sleep(0.05)
+        os.kill(int(actor.read_text()), signal.SIGKILL)
+
+    when_there(actor, do=kill_once_heard)
     assert runs.run() == fake_workers.OUTCOME
-    assert (home / "starts-0").read_text() == "2"
+    assert said[1:] == ["worker 0: start 1 at its own", "worker 0: start 2 at binary@v1"]
+
+
+def test_checkpoints_move_with_a_home_that_is_not_here(settings, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("BREAKHIS_CACHE", str(tmp_path / "cache of the node"))
+    absent = read_settings({}, home=Path("/on/the/driver/only"))
+    here = places_here(absent)
+    assert here.checkpoints == here.state_dir / "checkpoints"
+    assert here.checkpoints.is_relative_to(tmp_path / "cache of the node")
+    given = replace(absent, checkpoints=Path("/shared/checkpoints"))
+    assert places_here(given).checkpoints == Path("/shared/checkpoints")
+    assert places_here(settings).checkpoints == settings.checkpoints, "a home that nodes share"
+
+
+def test_home_that_this_user_may_not_look_into_is_not_here(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("BREAKHIS_CACHE", str(tmp_path))
+    absent = read_settings({}, home=Path("/on/the/driver/only"))
+
+    def forbids(_: Path) -> bool:  # as root, who runs these tests at times, may look everywhere
+        raise PermissionError
+
+    monkeypatch.setattr(Path, "is_dir", forbids)
+    assert places_here(absent).home == tmp_path / "home"
 
 
 def test_files_as_stores_are_refused_for_several_machines(settings) -> None:
@@ -155,32 +184,7 @@ def test_node_without_the_data_fetches_it_from_the_driver(
     order = NodeOrder(assignment, "name: binary\n", absent, "the driver", {})
     here = RayNode(order, source).at_home()
     copied = sorted(here.request.data.rglob("*.*"))
-    assert [f.name for f in copied if f.name != ".complete"] == [f"{n}.png" for n in range(5)]
+    assert [f.name for f in copied] == [f"{n}.png" for n in range(5)]
     assert (here.request.data / "BreaKHis_v1" / "3.png").read_bytes() == bytes([3]) * 1000
     assert here.settings.state_dir.parent.name == "nodes"
     assert Path(here.request.study).read_text() == "name: binary\n"
-
-
-def test_fetch_that_was_cut_off_goes_on(folder, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr("breakhis_search.engines.shipping.CHUNK_BYTES", 2000)
-    shelf, asked = Shelf(folder), []
-
-    def reads(names: Any) -> dict[str, bytes]:
-        asked.append(list(names))
-        if len(asked) == 2:
-            raise ConnectionError
-        return shelf.read(names)
-
-    target = tmp_path / "copy"
-    with pytest.raises(ConnectionError):
-        fetch(shelf.listing(), reads, target)
-    fetch(shelf.listing(), reads, target)
-    assert [len(names) for names in asked] == [2, 2, 2, 1]
-    assert fetch(shelf.listing(), reads, target) == target
-    assert len(asked) == 4, "what is complete is not asked for again"
-
-
-def test_shelf_gives_nothing_else(folder) -> None:
-    for name in ("secret.env", "../data/secret.env", "/etc/passwd"):
-        with pytest.raises(EngineError, match="not to be had"):
-            Shelf(folder).read([name])

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 SCRIPT = """
-import dataclasses, json
+import dataclasses, json, os
 import keras
 import numpy as np
 from breakhis_search.config import TrainingConfig
@@ -76,6 +76,7 @@ for _ in range(2):
     after = predict_logits(model, images, rest, 16)  # Keras gives the memory of variables away
 print(json.dumps({
     "device": dataclasses.asdict(device),
+    "xla_flags": os.environ["XLA_FLAGS"],
     "memory_mb": peak_memory_mb(device),
     "folds": [[dataclasses.asdict(r) for r in fold.history] for fold in folds],
     "difference": float(np.abs(again - folds[1].logits).max()),
@@ -102,6 +103,10 @@ def test_the_device_is_found_on_jax(answer):
     assert answer["device"]["backend"] == "jax"
     assert answer["device"]["kind"] == "cpu"
     assert answer["memory_mb"] > 10
+
+
+def test_determinism_is_asked_of_xla_which_knows_the_flag(answer):
+    assert "--xla_gpu_deterministic_ops=true" in answer["xla_flags"].split()
 
 
 def test_a_model_learns_on_jax(answer):
