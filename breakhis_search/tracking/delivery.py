@@ -21,7 +21,7 @@ from breakhis_search.tracking.store import ensure_experiment, tracking_errors
 _MAX_ENTITIES = 1000  # MLflow's limits per batch
 _MAX_PARAMS = _MAX_TAGS = 100
 _MAX_VALUE_LENGTH = 6000
-_NOT_OF_A_MODEL = (keys.EPOCH, keys.SECONDS, "device/")  # how a run went, no scores
+_NOT_OF_A_MODEL = (keys.EPOCH, keys.SECONDS, "device/", "system/")  # how a run went, no scores
 _MODEL_FACTS = (keys.ARCHITECTURE, keys.SAMPLING, keys.STAGE, keys.TRIAL_NUMBER, keys.SEED)
 
 MakeReport = Callable[[Journal], Mapping[str, float]]
