@@ -30,6 +30,7 @@ from breakhis_search.tracking.journal import Journal
 from breakhis_search.tracking.models import save_keras_model
 from breakhis_search.training.devices import Device, peak_memory_mb, reset_peak_memory
 from breakhis_search.training.results import EpochReport
+from breakhis_search.training.system_usage import system_usage
 from breakhis_search.training.timing import Timer
 from breakhis_search.training.together import CutOff
 
@@ -118,6 +119,7 @@ class TrialRecord:
             once=True,
             turn=self._context.leases.turn_of(self._lease),
         )
+        system_usage()  # the use of processors counts from here
         self.deliver()
 
     def describe(self, candidate: Candidate) -> None:
@@ -137,6 +139,7 @@ class TrialRecord:
         self._journal.log_params({**_settings(self._context.config), **sizes, **candidate.values})
         self._journal.set_tags(
             {
+                keys.MLFLOW_NOTE: self._description(),
                 keys.ARCHITECTURE: candidate.architecture,
                 keys.SAMPLING: candidate.plan.sampling_strategy,
                 keys.SEED: str(candidate.seed),
@@ -243,7 +246,8 @@ class TrialRecord:
         memory = peak_memory_mb(self._context.device)
         try:
             if self._state != "interrupted":  # it will go on, and end once
-                self._journal.log_metrics({**durations, keys.METRIC_PEAK_MEMORY: memory})
+                numbers = {**durations, keys.METRIC_PEAK_MEMORY: memory, **system_usage()}
+                self._journal.log_metrics(numbers)
                 startup.clear()
             self._journal.set_tags({keys.STATE: self._state})
             self._journal.finish(MLFLOW_STATUS[self._state])
@@ -293,6 +297,13 @@ class TrialRecord:
         objective = context.config.objective
         journal.log_metrics({**findings.metrics, **headline_intervals(intervals, objective)})
         journal.log_artifacts()
+
+    def _description(self) -> str:
+        """What MLflow shows at the head of the run's page, as Markdown."""
+        study = self._context.name + (" (SYNTHETIC DEMO DATA)" if self._context.is_demo else "")
+        head = f"**{_NAMES[self._role].capitalize()} {self._number} of {study}**"
+        facts = [f"- {name.capitalize()}: {value}" for name, value in self._facts.items()]
+        return "\n".join([head, "", *facts, f"- Protocol: {protocol_in_words(self._context)}"])
 
     def _page_facts(self, value: float) -> dict[str, str]:
         context = self._context

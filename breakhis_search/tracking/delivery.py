@@ -21,6 +21,7 @@ from typing import Any
 from breakhis_search.errors import JournalError, TrackingError
 from breakhis_search.settings import Settings
 from breakhis_search.tracking import keys
+from breakhis_search.tracking.datasets import dataset_digest, dataset_inputs, dataset_name
 from breakhis_search.tracking.journal import TAKEN_OVER, Journal, Record, end_left_behind
 from breakhis_search.tracking.store import ensure_experiment, tracking_errors
 
@@ -35,6 +36,8 @@ _OF_ONE_RUN = {
     "RESOURCE_DOES_NOT_EXIST",
 }
 """Codes of MLflow that say that this request is wrong, and not that the store is away."""
+_NOT_OF_A_MODEL = (keys.EPOCH, keys.SECONDS, "device/", "system/")  # how a run went, no scores
+_MODEL_FACTS = (keys.ARCHITECTURE, keys.SAMPLING, keys.STAGE, keys.TRIAL_NUMBER, keys.SEED)
 
 MakeReport = Callable[[Journal], Mapping[str, float]]
 """Makes the artifacts of a journal from what is under its ``report``; returns further metrics."""
@@ -197,6 +200,7 @@ class Delivery:
             self._told_elsewhere[journal.uid] = self._told_by_others(journal, existing)
             self._client.update_run(existing, status="RUNNING")
             self._log_tags(existing, tags)
+            self._log_dataset(existing, tags)
             return
         run = self._client.create_run(
             self._experiment_ids[name],
@@ -205,6 +209,12 @@ class Delivery:
             run_name=body["name"],
         )
         self._run_ids[journal.uid] = run.info.run_id
+        self._log_dataset(run.info.run_id, tags)
+
+    def _log_dataset(self, run_id: str, tags: Mapping[str, str]) -> None:
+        """Say what the run was given; MLflow keeps an input that it has already as it is."""
+        if inputs := dataset_inputs(tags):
+            self._client.log_inputs(run_id, datasets=inputs)
 
     def _told_by_others(self, journal: Journal, run_id: str) -> set[tuple[str, int]]:
         """Name and step of all metrics of a run, if a machine that is lost told any of them."""
@@ -278,7 +288,8 @@ class Delivery:
         if not (journal.models / body["name"]).is_dir():  # delivered before; the cursor was lost
             return
         run_id = self._own_run(journal)
-        experiment = self._client.get_run(run_id).info.experiment_id
+        run = self._client.get_run(run_id)
+        experiment = run.info.experiment_id
         tag = f"tags.`{keys.TRIAL_UID}` = '{journal.uid}'"
         found = [
             m
@@ -292,15 +303,33 @@ class Delivery:
                 experiment,
                 name=body["name"],
                 source_run_id=run_id,
-                tags={**body["tags"], keys.TRIAL_UID: journal.uid},
+                tags={**_facts_of(run), **body["tags"], keys.TRIAL_UID: journal.uid},
                 model_type="classifier",
             )
         )
         if str(model.status).endswith("READY"):
             return
         self._client.log_model_artifacts(model.model_id, str(journal.models / body["name"]))
+        # Before it is ready: a model that is ready is not looked at again.
+        self._log_model_metrics(run, model.model_id)
         self._client.finalize_logged_model(model.model_id, "READY")
         self._client.log_outputs(run_id, models=[LoggedModelOutput(model.model_id, step=0)])
+
+    def _log_model_metrics(self, run: Any, model_id: str) -> None:
+        """Link the scores of a run to its model, with their own times: twice is as once."""
+        from mlflow.entities import Metric
+
+        tags = run.data.tags
+        digest = dataset_digest(tags)
+        name = dataset_name(tags) if digest else None
+        scores = [
+            Metric(m.key, m.value, m.timestamp, m.step, model_id, name, digest)
+            for m in run.data._metric_objs  # noqa: SLF001 - the only way to the times in one call
+            if not m.key.startswith(_NOT_OF_A_MODEL)
+        ]
+        for start in range(0, len(scores), _MAX_ENTITIES):
+            few = scores[start : start + _MAX_ENTITIES]
+            self._client.log_batch(run.info.run_id, metrics=few)
 
     def _send_finish(self, journal: Journal, body: dict[str, Any]) -> None:
         self._client.set_terminated(
@@ -373,6 +402,11 @@ class _Batch:
             yield {**few, "metrics": metrics[:room]}
             params, tags = params[_MAX_PARAMS:], tags[_MAX_TAGS:]
             metrics = metrics[room:]
+
+
+def _facts_of(run: Any) -> dict[str, str]:
+    """What a run says of its model, as tags to sort and filter models by."""
+    return {name: run.data.tags[name] for name in _MODEL_FACTS if name in run.data.tags}
 
 
 def _shorten(tags: dict[str, str]) -> dict[str, str]:

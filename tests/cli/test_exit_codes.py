@@ -80,6 +80,7 @@ def test_3_is_a_replay_that_came_to_other_numbers(env, monkeypatch, capsys):
         study="binary@v1",
         ingredients=(),
         metrics={"image/auroc": (0.5, 0.6)},
+        missing=(),
         is_deterministic=True,
     )
     monkeypatch.setattr("breakhis_search.workflow.replay.replay", lambda *_, **__: found)
