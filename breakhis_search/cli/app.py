@@ -371,7 +371,16 @@ def status(
         bool,
         typer.Option("--repair", help="Show what dead processes left; end it, if you say so."),
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Repair without asking.")] = False,
+    gc: Annotated[
+        bool,
+        typer.Option(
+            "--gc", help="Show what takes room; delete models of beaten trials, if you say so."
+        ),
+    ] = False,
+    keep: Annotated[
+        int, typer.Option(min=0, metavar="N", help="With --gc: models of a study that stay.")
+    ] = 5,
+    yes: Annotated[bool, typer.Option("--yes", help="Repair or delete without asking.")] = False,
 ) -> None:
     """Show studies, trials, registered models and records that wait for delivery."""
     from breakhis_search.cli import status as commands
@@ -380,7 +389,9 @@ def status(
         commands.deliver_command()
     if repair:
         commands.repair_command(assume_yes=yes)
-    if not (deliver or repair):
+    if gc:
+        commands.gc_command(keep=keep, assume_yes=yes)
+    if not (deliver or repair or gc):
         commands.status_command(as_json=as_json)
 
 

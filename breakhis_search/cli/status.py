@@ -84,6 +84,45 @@ def deliver_command() -> None:
     )
 
 
+def gc_command(*, keep: int, assume_yes: bool) -> None:
+    """Show what takes room; with leave, delete the models that better ones have beaten."""
+    from breakhis_search.workflow.housekeeping import (
+        delete_model,
+        find_beaten_models,
+        room_taken,
+    )
+
+    settings = read_settings()
+    if settings.is_unused:
+        console.tell("Nothing was searched here yet.")
+        return
+    for what, size in room_taken(settings).items():
+        console.tell(f"{_megabytes(size)}  {what}")
+    beaten = find_beaten_models(settings, keep=keep)
+    if not beaten:
+        console.tell(f"No study has more than {keep} models of search trials: nothing to delete.")
+        return
+    for model in beaten:
+        score = f"score {model.score:.4f}"
+        console.tell(
+            f"{_megabytes(model.size)}  model of {model.study} trial {model.trial} ({score}): would"
+            " be deleted; its scores, predictions and pages stay"
+        )
+    total = _megabytes(sum(model.size for model in beaten)).strip()
+    if not assume_yes and not (console.out.is_terminal and typer.confirm(f"Free {total}?")):
+        console.tell(f"Nothing was changed; add --yes to free {total}.")
+        return
+    for model in beaten:
+        delete_model(settings, model)
+    console.tell(f"deleted: {len(beaten)} models, {total}")
+    if not settings.has_local_store:
+        console.tell("Their files are the server's: `mlflow gc` frees the room there.")
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:8,.1f} MB"
+
+
 def repair_command(*, assume_yes: bool) -> None:
     """Show what dead processes left behind; with leave, bring it to an end."""
     from breakhis_search.workflow.repair import find_orphans, repair

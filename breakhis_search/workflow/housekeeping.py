@@ -1,0 +1,151 @@
+"""``status --gc``: what takes room on the disk, and which of it nobody will miss.
+
+A search keeps the model of a trial that is among its best when it ends; later ones beat it. Such
+models may go: their scores, predictions and pages stay, and ``replay`` trains them again. Models of
+finalists, refits and registered versions are never touched.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from breakhis_search.settings import Settings
+from breakhis_search.tracking import keys
+from breakhis_search.tracking.store import open_store, tracking_errors
+
+_PAGE = 100
+
+
+@dataclass(frozen=True)
+class BeatenModel:
+    """The model of a search trial that better ones have beaten.
+
+    Attributes:
+        model_id: In MLflow.
+        study: Full study name.
+        trial: Its number.
+        score: Its pooled out-of-fold objective.
+        folder: Where its files are; ``None`` where a server keeps them.
+        size: Of its files, in bytes; 0 where a server keeps them.
+    """
+
+    model_id: str
+    study: str
+    trial: int
+    score: float
+    folder: Path | None
+    size: int
+
+
+def find_beaten_models(settings: Settings, *, keep: int) -> list[BeatenModel]:
+    """Return the models that are not among the best of their study, the largest first.
+
+    Args:
+        settings: Where things are.
+        keep: So many models of each study stay, those of its best trials.
+
+    Raises:
+        TrackingError: MLflow refuses.
+    """
+    client = open_store(settings)
+    with tracking_errors(settings.tracking_uri):
+        by_study: dict[str, list[BeatenModel]] = {}
+        for study_uid, model in _models_of_trials(client):
+            by_study.setdefault(study_uid, []).append(model)
+    beaten = []
+    for models in by_study.values():
+        beaten += sorted(models, key=lambda m: (-m.score, m.trial))[keep:]
+    return sorted(beaten, key=lambda m: -m.size)
+
+
+def _models_of_trials(client: Any) -> Iterator[tuple[str, BeatenModel]]:
+    """Every model of a search trial, with the uid of its study."""
+    registered = {str(v.source).removeprefix("models:/") for v in client.search_model_versions()}
+    for model in _logged_models(client):
+        run = client.get_run(model.source_run_id)
+        tags = run.data.tags
+        if tags.get(keys.ROLE) != keys.ROLE_TRIAL or model.model_id in registered:
+            continue
+        folder = _local_folder(model.artifact_location)
+        yield (
+            tags.get(keys.STUDY_UID, tags[keys.STUDY]),
+            BeatenModel(
+                model.model_id,
+                tags[keys.STUDY],
+                int(tags[keys.TRIAL_NUMBER]),
+                _score(run.data.metrics),
+                folder,
+                bytes_in(folder) if folder else 0,
+            ),
+        )
+
+
+def _logged_models(client: Any) -> Iterator[Any]:
+    """The models of folds in all experiments of this program."""
+    known = client.search_experiments(filter_string="name LIKE 'breakhis-%'")
+    ids = [experiment.experiment_id for experiment in known]
+    token = None
+    while ids:
+        page = client.search_logged_models(
+            ids, filter_string=f"tags.`{keys.ROLE}` = 'fold'", max_results=_PAGE, page_token=token
+        )
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+def _score(metrics: Mapping[str, float]) -> float:
+    """The objective of a run; a run without one (it was cut off) is beaten by all."""
+    scores = [v for k, v in metrics.items() if k.startswith(f"{keys.METRIC_OBJECTIVE}/")]
+    return scores[0] if scores else float("-inf")
+
+
+def _local_folder(location: str) -> Path | None:
+    """Where files are on this machine, if they are."""
+    parts = urlsplit(location)
+    return Path(unquote(parts.path)) if parts.scheme in ("", "file") else None
+
+
+def delete_model(settings: Settings, model: BeatenModel) -> None:
+    """Delete a model: its files, if they are here, then what MLflow says of it.
+
+    In this order, so that what is cut off half-way is found and finished the next time.
+
+    Raises:
+        TrackingError: MLflow or the disk refuses.
+    """
+    client = open_store(settings)
+    with tracking_errors(settings.tracking_uri):
+        if model.folder is not None and model.folder.is_dir():
+            shutil.rmtree(model.folder)
+        client.delete_logged_model(model.model_id)
+
+
+def room_taken(settings: Settings) -> dict[str, int]:
+    """Return the bytes below every folder of ours, by what they are."""
+    places = {
+        "runs: pages, predictions, models": settings.artifacts_dir,
+        "journals": settings.journal_dir,
+        "checkpoints": settings.checkpoints,
+        "reports": settings.state_dir / "reports",
+        "caches: images, features (bounded by themselves)": settings.cache_dir,
+    }
+    return {what: bytes_in(place) for what, place in places.items() if place.is_dir()}
+
+
+def bytes_in(folder: Path) -> int:
+    """Return the size of all files below a folder; what vanishes meanwhile counts nothing."""
+    total = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with suppress(FileNotFoundError):
+                total += (Path(place) / name).lstat().st_size
+    return total
