@@ -23,6 +23,7 @@ from breakhis_search.cli.exit_codes import ExitCode
 from breakhis_search.cli.exit_codes import in_words as exit_codes
 from breakhis_search.cli.volume import Quiet, Verbose, with_volume
 from breakhis_search.errors import BreakhisSearchError
+from breakhis_search.garbage import garbage_kept
 
 app = typer.Typer(
     name="breakhis_search",
@@ -224,13 +225,15 @@ def compare(
         history_command(study, as_json=as_json)
         return
     if profile:
-        from breakhis_search.cli.profile import profile_command
+        with garbage_kept():
+            from breakhis_search.cli.profile import profile_command
 
-        profile_command(study, as_json=as_json)
+            profile_command(study, as_json=as_json)
         return
-    from breakhis_search.cli.compare import compare_command
+    with garbage_kept():
+        from breakhis_search.cli.compare import compare_command
 
-    compare_command(study, top=top, as_json=as_json)
+        compare_command(study, top=top, as_json=as_json)
 
 
 @app.command(epilog="Example: python -m breakhis_search promote --study binary --dry-run")
@@ -392,7 +395,8 @@ def status(
     if gc:
         commands.gc_command(keep=keep, assume_yes=yes)
     if not (deliver or repair or gc):
-        commands.status_command(as_json=as_json)
+        with garbage_kept():
+            commands.status_command(as_json=as_json)
 
 
 @app.command(epilog="Example: python -m breakhis_search replay RUN_ID")

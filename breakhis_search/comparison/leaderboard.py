@@ -12,6 +12,7 @@ from breakhis_search.comparison.evidence import read_predictions
 from breakhis_search.data.taxonomy import MAGNIFICATIONS
 from breakhis_search.errors import RegistryError, TrackingError
 from breakhis_search.evaluation.own_metrics import OWN
+from breakhis_search.garbage import garbage_kept
 from breakhis_search.study_file import study_name
 from breakhis_search.tracking import keys
 
@@ -146,6 +147,16 @@ def read_leaderboard(
         studies: Full study names.
         study_uid: Keep only runs of this very study: one server may hold two of one name.
     """
+    return rank_trials(read_trials(client, studies), study_uid=study_uid)
+
+
+def read_trials(client: Any, studies: Sequence[str]) -> pd.DataFrame:
+    """Return a row for every finalist and search trial of the studies, in no order, unranked.
+
+    Args:
+        client: An MLflow client.
+        studies: Full study names.
+    """
     rows = [
         _row(run)
         for study in studies
@@ -155,7 +166,16 @@ def read_leaderboard(
         )
     ]
     own = dict.fromkeys(name for row in rows for name in row if name.startswith(OWN))
-    frame = pd.DataFrame(rows, columns=[*COLUMNS, *own])
+    return pd.DataFrame(rows, columns=[*COLUMNS, *own])
+
+
+def rank_trials(frame: pd.DataFrame, *, study_uid: str | None = None) -> pd.DataFrame:
+    """Return what :func:`read_trials` gave as a leaderboard, see :func:`read_leaderboard`.
+
+    Args:
+        frame: One row per run.
+        study_uid: Keep only runs of this very study.
+    """
     if study_uid is not None:
         frame = frame[frame["study_uid"] == study_uid]
     complete = frame["state"] == "complete"
@@ -203,12 +223,13 @@ def search_runs(client: Any, condition: str) -> list[Any]:
     ]
     runs: list[Any] = []
     token = None
-    while experiments:
-        page = client.search_runs(experiments, filter_string=condition, page_token=token)
-        runs += page
-        token = page.token
-        if not token:
-            break
+    with garbage_kept():
+        while experiments:
+            page = client.search_runs(experiments, filter_string=condition, page_token=token)
+            runs += page
+            token = page.token
+            if not token:
+                break
     return runs
 
 

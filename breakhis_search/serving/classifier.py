@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import importlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -89,27 +89,26 @@ class BreastHistologyClassifier(PythonModel):  # type: ignore[misc]  # mlflow ha
         if not images:
             message = "no image was sent: the column 'image' is empty"
             raise ValueError(message)
-        starts = range(0, len(images), BATCH_SIZE)
-        if len(starts) == 1:  # no thread for a few images: it would only cost time
-            yield self._batch(images, 0)
+        rows = list(enumerate(images))
+        parts = [rows[i : i + BATCH_SIZE] for i in range(0, len(rows), BATCH_SIZE)]
+        if len(parts) == 1:  # no threads for a few images: they would only cost time
+            yield _stacked(map(self._prepare_row, parts[0]))
             return
-        with ThreadPoolExecutor(max_workers=1) as ahead:
-            coming = ahead.submit(self._batch, images, 0)
-            for start in starts[1:]:
-                ready = coming.result()
-                coming = ahead.submit(self._batch, images, start)
+        with ThreadPoolExecutor(os.cpu_count()) as pool:  # OpenCV releases the interpreter lock
+            coming = pool.map(self._prepare_row, parts[0])
+            for part in parts[1:]:
+                ready = _stacked(coming)
+                coming = pool.map(self._prepare_row, part)
                 yield ready
-            yield coming.result()
+            yield _stacked(coming)
 
-    def _batch(self, images: list[Any], start: int) -> Any:
-        batch = []
-        for row, image in enumerate(images[start : start + BATCH_SIZE], start):
-            try:
-                batch.append(self.prepare(image))
-            except (ValueError, OSError) as error:
-                message = f"row {row} of column 'image': {error}"
-                raise ValueError(message) from error
-        return np.stack(batch).astype(np.float32)
+    def _prepare_row(self, numbered: tuple[int, Any]) -> Any:
+        row, image = numbered
+        try:
+            return self.prepare(image)
+        except (ValueError, OSError) as error:
+            message = f"row {row} of column 'image': {error}"
+            raise ValueError(message) from error
 
     def _score(self, batch: Any) -> Any:
         """Logits of up to ``BATCH_SIZE`` images, float64 [n, K]."""
@@ -145,6 +144,11 @@ class BreastHistologyClassifier(PythonModel):  # type: ignore[misc]  # mlflow ha
         answer = pd.DataFrame(probabilities, columns=columns)
         answer.insert(0, f"{prefix}label", [self.classes[i] for i in decided])
         return answer
+
+
+def _stacked(images: Iterable[Any]) -> Any:
+    """A batch for the network, float32 [n, height, width, 3]."""
+    return np.stack(list(images)).astype(np.float32)
 
 
 def _softmax(logits: Any) -> Any:

@@ -16,7 +16,8 @@ from breakhis_search.comparison.leaderboard import (
     finalists_of,
     list_studies,
     only_finalists,
-    read_leaderboard,
+    rank_trials,
+    read_trials,
     resolve_studies,
     score_by_magnification,
     search_trials_of,
@@ -101,13 +102,14 @@ def compare_studies(client: Any, names: Sequence[str]) -> Comparison:
         TrackingError: The store has no such study.
     """
     known = {s["study"]: s for s in reversed(list_studies(client).to_dict("records"))}
-    studies = [_judge(client, name, known[name]) for name in resolve_studies(client, names)]
-    board = read_leaderboard(client, [s.name for s in studies])
+    trials = {name: read_trials(client, [name]) for name in resolve_studies(client, names)}
+    studies = [_judge(client, name, known[name], found) for name, found in trials.items()]
+    all_trials = pd.concat(trials.values(), ignore_index=True)
     warnings = [
         f"Several studies in this store are called {n}: the newest is shown."
-        for n in shared_names(board)
+        for n in shared_names(all_trials)
     ]
-    if different_splits(board):
+    if different_splits(all_trials):
         warnings.append("These studies split differently: their scores do not compare.")
     objectives = {s.objective for s in studies}
     selected = [
@@ -138,8 +140,8 @@ def profile_studies(client: Any, names: Sequence[str]) -> dict[str, pd.DataFrame
     }
 
 
-def _judge(client: Any, name: str, study: dict[Any, Any]) -> JudgedStudy:
-    board = read_leaderboard(client, [name], study_uid=study["study_uid"])
+def _judge(client: Any, name: str, study: dict[Any, Any], trials: pd.DataFrame) -> JudgedStudy:
+    board = rank_trials(trials, study_uid=study["study_uid"])
     if study["finalists"]:  # a selection was made: this one, not that of all finalists ever
         board = only_finalists(board, json.loads(study["finalists"]))
     rules = SelectionConfig(**json.loads(study["selection_rules"]))
