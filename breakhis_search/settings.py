@@ -118,10 +118,54 @@ def forwarded_environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name.startswith(prefixes)}
 
 
-def mask_password(uri: str) -> str:
-    """Return a database address without its password.
+_USERINFO = re.compile(r"([a-z][a-z0-9+.-]*)://([^\s/'\"]*)@", re.IGNORECASE)  # up to the last @
+_IN_QUERY = re.compile(
+    r"([?&](?:[a-z_]*password|passwd|pwd|token|secret)=)[^&\s'\"]*", re.IGNORECASE
+)
+_SECRET_VARIABLES = (
+    "PGPASSWORD",
+    "MLFLOW_TRACKING_PASSWORD",
+    "MLFLOW_TRACKING_TOKEN",
+    "MLFLOW_FLASK_SERVER_SECRET_KEY",
+)
+_SHORTEST_SECRET = 4
+"""Shorter values of those variables are not looked for: they would be found in every text."""
 
-    >>> mask_password("postgresql://me:secret@host/db")
-    'postgresql://me:***@host/db'
+
+def mask_password(text: str) -> str:
+    """Return an address, or any text with addresses in it, without passwords and tokens.
+
+    >>> mask_password("postgresql://me:p@ss@host/db?sslpassword=x")
+    'postgresql://me:***@host/db?sslpassword=***'
+    >>> mask_password("see https://TOKEN@host and postgresql://me@host/db")
+    'see https://***@host and postgresql://me@host/db'
     """
-    return re.sub(r"(://[^:/@]+):[^@]*@", r"\1:***@", uri)
+    return _IN_QUERY.sub(r"\1***", _USERINFO.sub(_masked, text))
+
+
+def _masked(found: re.Match[str]) -> str:
+    scheme, who = found[1], found[2]
+    user, colon, _ = who.partition(":")
+    if colon:
+        return f"{scheme}://{user}:***@"
+    # A name alone is that of a database user; of a web server it may be a token.
+    return f"{scheme}://***@" if scheme.lower().startswith("http") else found[0]
+
+
+def without_secrets(text: str, environment: Mapping[str, str] | None = None) -> str:
+    """Return a text for screens, logs and MLflow without any password that this process knows.
+
+    Args:
+        text: Such as the message of an error that somebody else raised.
+        environment: Variables to look into instead of ``os.environ``.
+
+    >>> without_secrets("password 'tops3cret' refused", {"PGPASSWORD": "tops3cret"})
+    "password '***' refused"
+    """
+    env = os.environ if environment is None else environment
+    masked = mask_password(text)
+    for name in _SECRET_VARIABLES:
+        secret = env.get(name, "")
+        if len(secret) >= _SHORTEST_SECRET:
+            masked = masked.replace(secret, "***")
+    return masked

@@ -26,6 +26,8 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from breakhis_search.settings import without_secrets
+
 _WIDTH_OF_A_FILE = 132
 _WIDTH_OF_A_SENTENCE = 36
 
@@ -137,7 +139,7 @@ def progress_bar(what: str, *, quiet: bool = False) -> Iterator[Callable[[int, i
 
 def print_error(text: str) -> None:
     """Print one error."""
-    err.print(f"[bold red]error:[/] {escape(text)}")
+    err.print(f"[bold red]error:[/] {escape(without_secrets(text))}")
 
 
 def print_problem(color: str, severity: str, path: str, detail: str, remedy: str) -> None:

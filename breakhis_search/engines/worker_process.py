@@ -17,6 +17,7 @@ from typing import Any
 from breakhis_search.engines import messages as m
 from breakhis_search.engines.assignment import Assignment
 from breakhis_search.errors import BreakhisSearchError, EngineError
+from breakhis_search.settings import without_secrets
 from breakhis_search.study.progress import SearchObserver
 from breakhis_search.tracking.delivery import Delivery
 from breakhis_search.tracking.journal import Journal
@@ -37,8 +38,8 @@ def work(pipe: Connection, assignment: Assignment) -> None:
     except (BreakhisSearchError, OSError) as error:
         ending = m.Failed(error)
     except Exception as error:  # noqa: BLE001 - in full in the log, in one line on the screen
-        traceback.print_exc()
-        ending = m.Broken(f"{type(error).__name__}: {error}")
+        print(without_secrets(traceback.format_exc()), file=sys.stderr, flush=True)  # noqa: T201
+        ending = m.Broken(without_secrets(f"{type(error).__name__}: {error}"))
     supervisor.end(ending)
 
 

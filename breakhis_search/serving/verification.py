@@ -6,12 +6,17 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from breakhis_search.errors import RegistryError
+
+NO_PICKLE = {"MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"}
+"""Environment in which MLflow unpickles nothing."""
 
 _TIMEOUT_S = 300
 _TOLERANCE = 1e-4  # of a probability: another process may pick other CPU kernels
@@ -25,6 +30,21 @@ answer = model.predict(pandas.DataFrame({"image": [open(image, "rb").read()]}))
 probabilities = answer[[c for c in answer if c.startswith("probability_")]]
 print("ANSWER " + json.dumps(probabilities.iloc[0].tolist()))
 """
+
+
+@contextmanager
+def no_pickle() -> Iterator[None]:
+    """Have MLflow unpickle nothing in this process during the block."""
+    before = {name: os.environ.get(name) for name in NO_PICKLE}
+    os.environ.update(NO_PICKLE)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def verify_in_fresh_process(
@@ -41,7 +61,7 @@ def verify_in_fresh_process(
     Raises:
         RegistryError: It does not load, or answers something else.
     """
-    environment = {**os.environ, "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"}
+    environment = {**os.environ, **NO_PICKLE}
     try:
         done = subprocess.run(
             [sys.executable, "-c", _SCRIPT, str(folder), str(image)],

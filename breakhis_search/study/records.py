@@ -17,6 +17,7 @@ from breakhis_search.evaluation.intervals import bootstrap_intervals
 from breakhis_search.evaluation.metrics import OBJECTIVE_TITLES
 from breakhis_search.evaluation.own_metrics import OWN
 from breakhis_search.evaluation.page import own_sections
+from breakhis_search.settings import without_secrets
 from breakhis_search.study.analysis import Findings
 from breakhis_search.study.artifacts import write_artifacts, write_findings
 from breakhis_search.study.candidate import Candidate
@@ -236,7 +237,7 @@ class TrialRecord:
     def end(self, state: str, reason: str) -> None:
         """Record an end that is not a completion."""
         self._state = state
-        self._journal.set_tags({keys.FAILURE: reason})
+        self._journal.set_tags({keys.FAILURE: without_secrets(reason)})
 
     def close(self, seconds: Mapping[str, float]) -> None:
         """Record durations, memory and the final state; what is not delivered yet can wait."""

@@ -12,7 +12,7 @@ import optuna
 from sqlalchemy.exc import SQLAlchemyError
 
 from breakhis_search.errors import StorageLostError, StudyError
-from breakhis_search.settings import mask_password
+from breakhis_search.settings import mask_password, without_secrets
 from breakhis_search.tracking.ownership import one_at_a_time
 
 STORAGE_FAULTS: tuple[type[Exception], ...] = (
@@ -106,7 +106,8 @@ def storage_errors(uri: str, *others: type[Exception]) -> Iterator[None]:
     try:
         yield
     except (*STORAGE_FAULTS, *others) as error:
-        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
+        told = without_secrets(str(error).strip() or type(error).__name__)
+        first_line = told.splitlines()[0]
         kind = StudyError if uri.startswith("sqlite:") else StorageLostError
         raise kind(
             f"the study storage {mask_password(uri)} cannot be used ({first_line[:200]})",

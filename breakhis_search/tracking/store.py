@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import errno
 import http.client
 import logging
 import os
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from breakhis_search.errors import DiskError, TrackingError
-from breakhis_search.settings import Settings, mask_password
+from breakhis_search.settings import Settings, mask_password, without_secrets
 from breakhis_search.tracking.ownership import one_at_a_time
 
 _REACH_TIMEOUT_S = 5
@@ -98,14 +100,27 @@ def _environment_kept(*names: str) -> Iterator[None]:
 
 def _require_server(uri: str) -> None:
     try:
-        with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=_REACH_TIMEOUT_S):  # noqa: S310 - http(s) only, checked by the caller
+        with urllib.request.urlopen(_health_of(uri), timeout=_REACH_TIMEOUT_S):  # noqa: S310 - http(s) only, checked by the caller
             return
     except urllib.error.HTTPError as error:
         if error.code in (401, 404):  # a proxy may ask for a password, or hide /health
             return
         raise _unreachable(uri, f"HTTP {error.code}") from error
     except (OSError, ValueError, http.client.HTTPException) as error:
-        raise _unreachable(uri, str(getattr(error, "reason", error))) from error
+        why = without_secrets(str(getattr(error, "reason", error)))
+        raise _unreachable(uri, why) from error
+
+
+def _health_of(uri: str) -> urllib.request.Request:
+    """The question whether a server is up; who is named in its address is told apart."""
+    parts = urllib.parse.urlsplit(uri)
+    who, at, host = parts.netloc.rpartition("@")
+    address = parts._replace(netloc=host, path=f"{parts.path.rstrip('/')}/health").geturl()
+    request = urllib.request.Request(address)  # noqa: S310 - as above
+    if at:
+        login = base64.b64encode(urllib.parse.unquote(who).encode()).decode()
+        request.add_header("Authorization", f"Basic {login}")
+    return request
 
 
 def _unreachable(uri: str, why: str) -> TrackingError:
@@ -146,7 +161,8 @@ def tracking_errors(uri: str) -> Iterator[None]:
     try:
         yield
     except (MlflowException, SQLAlchemyError, RequestException, OSError) as error:
-        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
+        told = without_secrets(str(error).strip() or type(error).__name__)
+        first_line = told.splitlines()[0]
         if _wants_login(error):
             raise TrackingError(
                 f"the MLflow server {mask_password(uri)} does not let you in",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any
 
 from breakhis_search.errors import RegistryError
 from breakhis_search.serving.digest import folder_digest
+from breakhis_search.serving.verification import no_pickle
 from breakhis_search.tracking import keys
 from breakhis_search.training.devices import import_keras
 
@@ -23,7 +26,7 @@ def load_verified(version: Any) -> Any:
     import mlflow.pyfunc
 
     import_keras()  # without the start-up messages of its backend
-    with _loading(version) as folder:
+    with verified_copy(version) as folder, no_pickle(), _loading_errors(version):
         return mlflow.pyfunc.load_model(str(folder))
 
 
@@ -33,22 +36,40 @@ def verify(version: Any) -> None:
     Raises:
         RegistryError: It is not, or cannot be read.
     """
-    with _loading(version):
+    with verified_copy(version):
         pass
 
 
 @contextmanager
-def _loading(version: Any) -> Iterator[Path]:
-    """The verified folder of a version's model."""
+def verified_copy(version: Any) -> Iterator[Path]:
+    """Yield a folder with the files of a version, which are those that were registered.
+
+    It is a copy of our own, with no compiled code in it: what is loaded is what was checked.
+
+    Raises:
+        RegistryError: They are others, or cannot be read.
+    """
     import mlflow.artifacts
+
+    with tempfile.TemporaryDirectory(prefix="breakhis-model-") as place:
+        folder = Path(place) / "model"
+        with _loading_errors(version):
+            # A local store gives its own files, wherever it is asked to put them.
+            found = mlflow.artifacts.download_artifacts(
+                f"models:/{version.name}/{version.version}", dst_path=place
+            )
+            shutil.copytree(found, folder, ignore=shutil.ignore_patterns("*.pyc", "__pycache__"))
+            _verify(folder, version)
+        yield folder
+
+
+@contextmanager
+def _loading_errors(version: Any) -> Iterator[None]:
+    """Turn what the artifact store and MLflow raise into one :class:`RegistryError`."""
     from mlflow.exceptions import MlflowException
 
     try:
-        folder = Path(
-            mlflow.artifacts.download_artifacts(f"models:/{version.name}/{version.version}")
-        )
-        _verify(folder, version)
-        yield folder
+        yield
     except (MlflowException, OSError, ValueError) as error:
         raise RegistryError(
             f"version {version.version} of {version.name} cannot be loaded",

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from breakhis_search.comparison.version_facts import read_facts
+from breakhis_search.serving.verification import NO_PICKLE
 from breakhis_search.settings import Settings
 from breakhis_search.tracking.store import open_store, tracking_errors
-from breakhis_search.workflow.loading import verify
+from breakhis_search.workflow.loading import verified_copy
 from breakhis_search.workflow.prediction import find_registered, model_name_of
 from breakhis_search.workflow.process_group import answers, require_free, serve_group
 
@@ -47,25 +48,26 @@ def serve_model(request: ServeRequest, settings: Settings, say: Callable[[str], 
         )
         facts = read_facts(client, found, client.get_registered_model(name).aliases)
     require_free(request.host, request.port)
-    verify(found)
-    say(f"starting MLflow's scoring server for {facts.in_words()} …")
     address = f"http://{request.host}:{request.port}"
-    serve_group(
-        [
-            *(sys.executable, "-m", "mlflow", "models", "serve", "--env-manager", "local"),
-            *("--model-uri", f"models:/{name}/{found.version}"),
-            *("--host", request.host, "--port", str(request.port), "--workers", "1"),
-        ],
-        _environment(settings),
-        is_up=lambda: answers(f"{address}/ping"),
-        when_up=lambda: say(_where_to_ask(address, name, str(found.version))),
-        start_timeout_s=_START_TIMEOUT_S,
-    )
+    with verified_copy(found) as folder:  # what is served is what was checked
+        say(f"starting MLflow's scoring server for {facts.in_words()} …")
+        serve_group(
+            [
+                *(sys.executable, "-m", "mlflow", "models", "serve", "--env-manager", "local"),
+                *("--model-uri", str(folder)),
+                *("--host", request.host, "--port", str(request.port), "--workers", "1"),
+            ],
+            _environment(settings),
+            is_up=lambda: answers(f"{address}/ping"),
+            when_up=lambda: say(_where_to_ask(address, name, str(found.version))),
+            start_timeout_s=_START_TIMEOUT_S,
+        )
 
 
 def _environment(settings: Settings) -> dict[str, str]:
     return {
         **os.environ,
+        **NO_PICKLE,
         # MLflow starts uvicorn by its name.
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
         # Not on the command line: an address may hold a password, and everybody can read that.

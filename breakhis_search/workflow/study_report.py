@@ -25,6 +25,7 @@ from breakhis_search.evaluation.intervals import Intervals, bootstrap_intervals
 from breakhis_search.evaluation.reliability import calibration_section, threshold_section
 from breakhis_search.evaluation.thresholds import Thresholds
 from breakhis_search.reporting.search_cost import cost_of
+from breakhis_search.reporting.stored_html import without_scripts
 from breakhis_search.reporting.study_report import StudyFacts, report_html, report_markdown
 from breakhis_search.settings import Settings
 from breakhis_search.study.budget import budget_in_words, reason_to_stop
@@ -197,7 +198,7 @@ def _winner(
     run_id = str(chosen.iloc[0])
     table = read_predictions(client, run_id)
     sections = _calibration_sections(client, run_id, table)
-    gallery = read_text(client, run_id, keys.ARTIFACT_GALLERY)
+    gallery = without_scripts(read_text(client, run_id, keys.ARTIFACT_GALLERY))
     return table, bootstrap_intervals(table), sections, gallery
 
 

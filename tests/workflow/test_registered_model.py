@@ -16,6 +16,7 @@ import pytest
 
 from breakhis_search.data.images import prepare
 from breakhis_search.evaluation.calibration import Calibration
+from breakhis_search.workflow.loading import verified_copy
 
 SCRIPT = """
 import sys, mlflow.pyfunc, pandas
@@ -87,6 +88,25 @@ def test_it_answers_many_images_in_batches(model, searched):
     answer = model.predict(pd.DataFrame({"image": [f.read_bytes() for f in files]}))
     assert len(answer) == 40
     np.testing.assert_allclose(answer.iloc[:, 1:].sum(axis=1), 1.0, atol=1e-6)
+
+
+def test_compiled_code_that_somebody_planted_is_never_loaded(searched, folder):
+    version = searched.client.get_model_version_by_alias("breakhis-binary-demo", "champion")
+    [package] = (folder / "code").glob("breakhis_classifier_*")
+    planted = package / "__pycache__" / f"images.{sys.implementation.cache_tag}.pyc"
+    planted.parent.mkdir(exist_ok=True)
+    kept = planted.read_bytes() if planted.exists() else None
+    planted.write_bytes(b"not what was registered")
+    try:
+        with verified_copy(version) as copy:
+            assert not list(copy.rglob("*.pyc"))
+            assert list((copy / "code").rglob("images.py"))
+            assert copy != folder
+        assert not copy.exists(), "nothing is left behind"
+    finally:
+        planted.unlink()
+        if kept:
+            planted.write_bytes(kept)
 
 
 def test_it_runs_beside_another_version_of_this_package(folder, model, image, tmp_path):
