@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,6 +137,13 @@ def download_dataset(
     archive = download_archive(
         address, folder / "BreaKHis_v1.tar.gz", sha256=sha256, progress=progress
     )
+    if sha256 is None:
+        with archive.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        say(
+            f"its sha256 is {digest}; none is published to check it against: keep it, and give it"
+            " with --sha256 the next time"
+        )
     say("unpacking")
     extract_archive(archive, folder)
     return read_catalog(folder, cache_dir=settings.cache_dir)
