@@ -14,7 +14,7 @@ Nothing is trained and nothing is changed; Keras is loaded by :meth:`Champion.lo
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from html import escape
 from pathlib import Path
@@ -30,15 +30,20 @@ from breakhis_search.comparison.leaderboard import list_studies, read_leaderboar
 from breakhis_search.comparison.profile import read_profile
 from breakhis_search.comparison.version_facts import VersionFacts, read_facts
 from breakhis_search.errors import ComparisonError, RegistryError
+from breakhis_search.evaluation.cells import cell_table
 from breakhis_search.evaluation.figures import confusion_figure, pr_figure, roc_figure
 from breakhis_search.evaluation.intervals import bootstrap_intervals
 from breakhis_search.evaluation.learning_curves import loss_figure, score_figure
 from breakhis_search.evaluation.metrics import Objective
+from breakhis_search.evaluation.mistakes import most_confident_mistakes
 from breakhis_search.evaluation.patient_strips import patient_strips
 from breakhis_search.evaluation.samples import DrawnLevel
+from breakhis_search.reporting.search_figures import history_figure, importances
 from breakhis_search.settings import Settings, read_settings
+from breakhis_search.study.storage import open_storage, storage_errors, trials_of
 from breakhis_search.tracking import keys
 from breakhis_search.tracking.store import open_store, tracking_errors
+from breakhis_search.workflow.comparison import compare_studies
 from breakhis_search.workflow.loading import load_verified
 
 _SHORT = ["rank", "trial", "stage", "state", "architecture", "sampling", "score", "patient_score"]
@@ -133,6 +138,32 @@ class Study:
         """
         names = ((first.name, first.run_id), (second.name, second.run_id))
         return compare_pair(self.client, *names, self.objective)
+
+    def selection(self) -> pd.DataFrame:
+        """Return the finalists with what speaks for and against each, the selected one marked.
+
+        Columns: those of :class:`.comparison.selection.Selection`'s table, such as ``difference``
+        to the best with its interval ``low`` and ``high``, ``p_holm``, ``tied``, ``selected``.
+        """
+        [judged] = compare_studies(self.client, [self.name]).studies
+        return judged.finalists
+
+    def search_history(self) -> go.Figure | None:
+        """Return the score of every trial in order, with the best so far; ``None`` without any."""
+        return history_figure(self._trials_of_search(), self.objective)
+
+    def importances(self) -> pd.DataFrame:
+        """Return how much each hyperparameter tells good trials from others, the most first.
+
+        Empty where too few trials differ.
+        """
+        found = importances(self._trials_of_search())
+        return pd.DataFrame({"hyperparameter": list(found), "importance": list(found.values())})
+
+    def _trials_of_search(self) -> list[Any]:
+        with storage_errors(self.settings.studies_uri):
+            storage = open_storage(self.settings.studies_uri)
+            return trials_of(storage, self.name)
 
     def profile(self) -> pd.DataFrame:
         """Return the seconds of every run by phase."""
@@ -233,6 +264,18 @@ class Trial:
     def patients(self) -> go.Figure:
         """Return a row for every patient with a mark for every image."""
         return patient_strips(self.predictions())
+
+    def mistakes(self) -> pd.DataFrame:
+        """Return its most confident mistakes, the surest first, at most two of one patient."""
+        found = most_confident_mistakes(self.predictions())
+        return pd.DataFrame([asdict(mistake) for mistake in found])
+
+    def by_magnification(self) -> pd.DataFrame:
+        """Return shares of right images and patients by tumour type and magnification.
+
+        Columns: :data:`breakhis_search.evaluation.cells.COLUMNS`.
+        """
+        return cell_table(self.predictions())
 
     def history(self) -> pd.DataFrame:
         """Return its epochs: fold, epoch, losses, score, learning rate."""

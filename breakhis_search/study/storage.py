@@ -173,6 +173,19 @@ def open_study(
     return study
 
 
+def trials_of(storage: optuna.storages.BaseStorage, name: str) -> list[optuna.trial.FrozenTrial]:
+    """Return the trials of a study, by number; none where the storage does not know it.
+
+    Args:
+        storage: From :func:`open_storage`.
+        name: Full study name.
+    """
+    known = {study.study_name for study in storage.get_all_studies()}
+    if name not in known:
+        return []
+    return optuna.load_study(study_name=name, storage=storage).get_trials(deepcopy=False)
+
+
 def study_versions(storage: optuna.storages.BaseStorage, name: str) -> dict[int, str | None]:
     """Return identity by version number of all versions of a study, ascending."""
     pattern = re.compile(rf"{re.escape(name)}@v(\d+)")
