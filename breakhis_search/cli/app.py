@@ -421,11 +421,14 @@ def replay(
 @with_volume
 def ui(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port on this machine.")] = 5000,
+    dashboard_port: Annotated[
+        int, typer.Option(min=1, max=65535, help="Port of Optuna Dashboard, where it is installed.")
+    ] = 8080,
 ) -> None:
-    """Open the MLflow UI on the store in use; Ctrl-C ends it."""
+    """Open the MLflow UI, and Optuna Dashboard beside it; Ctrl-C ends both."""
     from breakhis_search.cli.models import ui_command
 
-    ui_command(port)
+    ui_command(port, dashboard_port)
 
 
 @app.command(epilog="Example: python -m breakhis_search doctor --data BreaKHis_v1")

@@ -245,8 +245,8 @@ def serve_command(request: ServeRequest) -> None:
     serve_model(request, read_settings(), console.tell)
 
 
-def ui_command(port: int) -> None:
-    """Serve the MLflow UI until Ctrl-C."""
+def ui_command(port: int, dashboard_port: int) -> None:
+    """Serve the MLflow UI, and Optuna Dashboard beside it, until Ctrl-C."""
     from breakhis_search.workflow.ui import serve_ui
 
-    serve_ui(read_settings(), port=port, say=console.tell)
+    serve_ui(read_settings(), port=port, dashboard_port=dashboard_port, say=console.tell)

@@ -10,7 +10,8 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import IO
 
 from breakhis_search.errors import TrackingError
@@ -23,51 +24,81 @@ _GRACE_S = 8.0
 _STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-def serve_group(
-    command: Sequence[str],
-    environment: Mapping[str, str],
-    *,
-    is_up: Callable[[], bool],
-    when_up: Callable[[], None],
-    start_timeout_s: float,
-) -> None:
-    """Run a server until it ends or this process gets SIGINT, SIGTERM or SIGHUP; leave nothing.
+@dataclass(frozen=True)
+class Server:
+    """A server to run.
 
-    It has a session of its own, so that a Ctrl-C in the terminal reaches this process alone, and
-    what it writes is kept back and shown only where it fails.
-
-    Args:
-        command: The server.
+    Attributes:
+        name: What it is called in messages.
+        command: Starts it.
         environment: All its environment variables.
         is_up: Tells whether it answers.
-        when_up: Called once when it does.
-        start_timeout_s: How long it has for that.
+    """
+
+    name: str
+    command: Sequence[str]
+    environment: Mapping[str, str]
+    is_up: Callable[[], bool]
+
+
+def serve_group(
+    servers: Sequence[Server], *, when_up: Callable[[], None], start_timeout_s: float
+) -> None:
+    """Run servers until one ends or this process gets SIGINT, SIGTERM or SIGHUP; leave nothing.
+
+    Each has a session of its own, so that a Ctrl-C in the terminal reaches this process alone, and
+    what they write is kept back and shown only where one fails.
+
+    Args:
+        servers: One or more.
+        when_up: Called once when all of them answer.
+        start_timeout_s: How long they have for that.
 
     Raises:
-        TrackingError: It did not start or ended by itself; with its last words.
+        TrackingError: One did not start or ended by itself; with its last words.
     """
-    with tempfile.TemporaryFile() as log, _stops_noted() as asked:
-        server = subprocess.Popen(
-            command,
-            env=dict(environment),
+    with ExitStack() as stack:
+        asked = stack.enter_context(_stops_noted())
+        running = [stack.enter_context(_started(server)) for server in servers]
+        deadline = time.monotonic() + start_timeout_s
+        up = False
+        while not asked and all(r.process.poll() is None for r in running):
+            if not up and time.monotonic() > deadline:
+                break
+            if not up and all(server.is_up() for server in servers):
+                up = True
+                when_up()
+            time.sleep(_LOOK_EVERY_S)
+        if asked:
+            return
+        ended = [r for r in running if r.process.poll() is not None]
+        silent = [r for r in running if not r.server.is_up()]
+        raise _failure((ended or silent or running)[0], start_timeout_s)
+
+
+@dataclass(frozen=True)
+class _Running:
+    server: Server
+    process: subprocess.Popen[bytes]
+    log: IO[bytes]
+
+
+@contextmanager
+def _started(server: Server) -> Iterator[_Running]:
+    """A server that runs; at the end nothing of it does."""
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(
+            server.command,
+            env=dict(server.environment),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
             start_new_session=True,
         )
         try:
-            deadline = time.monotonic() + start_timeout_s
-            up = False
-            while not asked and server.poll() is None and (up or time.monotonic() < deadline):
-                if not up and is_up():
-                    up = True
-                    when_up()
-                time.sleep(_LOOK_EVERY_S)
-            code = server.poll()
+            yield _Running(server, process, log)
         finally:
-            _end(server)
-        if not asked:
-            raise _failure(code, log, start_timeout_s)
+            _end(process)
 
 
 def answers(url: str) -> bool:
@@ -79,8 +110,13 @@ def answers(url: str) -> bool:
         return False
 
 
-def require_free(host: str, port: int) -> None:
+def require_free(host: str, port: int, *, option: str = "--port") -> None:
     """Raise unless a server can be started there.
+
+    Args:
+        host: Address to listen on.
+        port: On it.
+        option: What names another port.
 
     Raises:
         TrackingError: The port is taken, or this user may not use it.
@@ -93,7 +129,7 @@ def require_free(host: str, port: int) -> None:
             raise TrackingError(
                 f"port {port} cannot be used ({error.strerror})",
                 expected="a free port",
-                remedy=f"try --port {port + 1 if port < 65535 else 5000}",
+                remedy=f"try {option} {port + 1 if port < 65535 else 5000}",
             ) from error
 
 
@@ -134,13 +170,14 @@ def _signal_group(group: int, number: int) -> bool:
     return True
 
 
-def _failure(code: int | None, log: IO[bytes], start_timeout_s: float) -> TrackingError:
-    log.seek(0)
-    words = log.read().decode(errors="replace").strip()[-_LAST_CHARACTERS:]
+def _failure(failed: _Running, start_timeout_s: float) -> TrackingError:
+    code = failed.process.poll()
+    failed.log.seek(0)
+    words = failed.log.read().decode(errors="replace").strip()[-_LAST_CHARACTERS:]
     what = (
-        f"the server did not answer within {start_timeout_s:.0f} s"
+        f"{failed.server.name} did not answer within {start_timeout_s:.0f} s"
         if code is None
-        else f"the server ended with exit code {code}"
+        else f"{failed.server.name} ended with exit code {code}"
     )
     return TrackingError(
         what,

@@ -14,7 +14,7 @@ from breakhis_search.settings import Settings
 from breakhis_search.tracking.store import open_store, tracking_errors
 from breakhis_search.workflow.loading import verified_copy
 from breakhis_search.workflow.prediction import find_registered, model_name_of
-from breakhis_search.workflow.process_group import answers, require_free, serve_group
+from breakhis_search.workflow.process_group import Server, answers, require_free, serve_group
 
 _START_TIMEOUT_S = 180.0  # it imports TensorFlow and loads the model before it answers
 
@@ -51,7 +51,8 @@ def serve_model(request: ServeRequest, settings: Settings, say: Callable[[str], 
     address = f"http://{request.host}:{request.port}"
     with verified_copy(found) as folder:  # what is served is what was checked
         say(f"starting MLflow's scoring server for {facts.in_words()} …")
-        serve_group(
+        server = Server(
+            "the server",
             [
                 *(sys.executable, "-m", "mlflow", "models", "serve", "--env-manager", "local"),
                 *("--model-uri", str(folder)),
@@ -59,6 +60,9 @@ def serve_model(request: ServeRequest, settings: Settings, say: Callable[[str], 
             ],
             _environment(settings),
             is_up=lambda: answers(f"{address}/ping"),
+        )
+        serve_group(
+            [server],
             when_up=lambda: say(_where_to_ask(address, name, str(found.version))),
             start_timeout_s=_START_TIMEOUT_S,
         )

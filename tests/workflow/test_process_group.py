@@ -13,7 +13,7 @@ import pytest
 
 from breakhis_search.errors import TrackingError
 from breakhis_search.workflow import process_group
-from breakhis_search.workflow.process_group import serve_group
+from breakhis_search.workflow.process_group import Server, serve_group
 
 # Starts a child of its own, writes the ids of both, and would go on for a minute.
 FAMILY = """
@@ -39,13 +39,9 @@ def heeded_signals():
 
 
 def serve(script: str, *arguments: str, is_up=lambda: False, when_up=lambda: None, timeout=30.0):
-    serve_group(
-        [sys.executable, "-c", script, *arguments],
-        os.environ,
-        is_up=is_up,
-        when_up=when_up,
-        start_timeout_s=timeout,
-    )
+    command = [sys.executable, "-c", script, *arguments]
+    server = Server("the server", command, os.environ, is_up)
+    serve_group([server], when_up=when_up, start_timeout_s=timeout)
 
 
 def is_running(pid: int) -> bool:

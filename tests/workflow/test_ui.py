@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -17,36 +16,24 @@ from pathlib import Path
 import pytest
 
 from breakhis_search.tracking import keys
+from tests.browser import NEEDS_CHROMIUM, chromium
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-# Chromium's own background traffic is switched off: the tests talk to this machine only.
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium: apt-get install chromium")
+pytestmark = NEEDS_CHROMIUM
 
 
 @pytest.fixture(scope="module")
 def served(searched, tmp_path_factory) -> Iterator[str]:
     """What `breakhis_search ui` prints once its server answers; at the end it is told to end."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port, beside = free_port(), free_port()
     command = [sys.executable, "-m", "breakhis_search", "ui", "--port", str(port)]
+    command += ["--dashboard-port", str(beside)]
     told = tmp_path_factory.mktemp("ui") / "told.txt"
     with (
         told.open("w") as out,
         subprocess.Popen(command, cwd=searched.folder, stdout=out, stderr=out) as server,
     ):
         try:
-            wait_for("registered models", told, server)
+            wait_for("Optuna Dashboard on", told, server)
             yield told.read_text()
         finally:
             server.send_signal(signal.SIGTERM)
@@ -55,8 +42,16 @@ def served(searched, tmp_path_factory) -> Iterator[str]:
             finally:
                 server.kill()
     assert "Traceback" not in told.read_text()
-    with pytest.raises(urllib.error.URLError, match="refused"):
-        urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1)
+    for ended in (port, beside):
+        with pytest.raises(urllib.error.URLError, match="refused"):
+            urllib.request.urlopen(f"http://127.0.0.1:{ended}/", timeout=1)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 @pytest.fixture(scope="module")
@@ -78,12 +73,8 @@ def wait_for(words: str, told: Path, server: subprocess.Popen) -> None:
 
 @pytest.fixture(scope="module")
 def browser():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield chromium
-        chromium.close()
+    with chromium() as browser:
+        yield browser
 
 
 @pytest.fixture
@@ -135,3 +126,12 @@ def test_the_links_it_prints_open_the_newest_runs_and_the_models(page, served):
     page.get_by_text("binary-demo@v1").first.wait_for()
     page.goto(models)
     page.get_by_text("breakhis-binary-demo").first.wait_for()
+
+
+def test_optuna_dashboard_shows_the_study_beside_it(served, page):
+    [address] = re.findall(r"Optuna Dashboard on (\S+)", served)
+    page.goto(address)
+    page.get_by_text("binary-demo@v1").first.click()
+    page.get_by_text("Hyperparameter Importance").first.wait_for()
+    page.goto(f"{page.url.rstrip('/')}/trials")
+    page.get_by_text("Trial 2").first.wait_for()
