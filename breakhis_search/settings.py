@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote
 
 import platformdirs
 
@@ -120,7 +121,8 @@ def forwarded_environment() -> dict[str, str]:
 
 _USERINFO = re.compile(r"([a-z][a-z0-9+.-]*)://([^\s/'\"]*)@", re.IGNORECASE)  # up to the last @
 _IN_QUERY = re.compile(
-    r"([?&](?:[a-z_]*password|passwd|pwd|token|secret)=)[^&\s'\"]*", re.IGNORECASE
+    r"((?:^|[?&\s])(?:[a-z_]*password|passwd|pwd|[a-z_]*token|secret|api_?key)=)[^&\s'\"]*",
+    re.IGNORECASE,
 )
 _SECRET_VARIABLES = (
     "PGPASSWORD",
@@ -164,8 +166,18 @@ def without_secrets(text: str, environment: Mapping[str, str] | None = None) -> 
     """
     env = os.environ if environment is None else environment
     masked = mask_password(text)
-    for name in _SECRET_VARIABLES:
-        secret = env.get(name, "")
+    for secret in _known_secrets(env):
         if len(secret) >= _SHORTEST_SECRET:
             masked = masked.replace(secret, "***")
     return masked
+
+
+def _known_secrets(env: Mapping[str, str]) -> Iterator[str]:
+    """Passwords of this process, as they are and as they stand in an address."""
+    yield from (env[name] for name in _SECRET_VARIABLES if name in env)
+    for name in ("MLFLOW_TRACKING_URI", "BREAKHIS_STUDIES_URI"):
+        _, _, rest = env.get(name, "").partition("://")
+        who, at, _ = rest.rpartition("@")
+        _, _, password = who.partition(":")
+        if at and password:
+            yield from (password, unquote(password))

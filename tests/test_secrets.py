@@ -24,6 +24,8 @@ from breakhis_search.tracking.store import _require_server
         ),
         ("https://TOKEN@host/x", "https://***@host/x"),
         ("http://:tok@h:5000", "http://:***@h:5000"),
+        ("host=h user=me password=secret", "host=h user=me password=***"),
+        ("http://h/x?access_token=abc&b=1", "http://h/x?access_token=***&b=1"),
         ("sqlite:////tmp/a@b.db", "sqlite:////tmp/a@b.db"),
         ("postgresql://breakhis@db/studies", "postgresql://breakhis@db/studies"),
     ],
@@ -37,6 +39,10 @@ def test_a_password_of_the_environment_is_told_nowhere():
     told = without_secrets("FATAL: 'hunter22' wrong", {"MLFLOW_TRACKING_PASSWORD": "hunter22"})
     assert told == "FATAL: '***' wrong"
     assert without_secrets("abc", {"PGPASSWORD": "a"}) == "abc", "too short to be looked for"
+    address = {"MLFLOW_TRACKING_URI": "http://me:se%2Fcret@host"}
+    assert without_secrets("port 'se%2Fcret@host', user se/cret", address) == (
+        "port '***@host', user ***"
+    )
 
 
 def test_a_server_that_is_away_is_told_without_its_secret():

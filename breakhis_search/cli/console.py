@@ -92,7 +92,7 @@ def note(text: str, *, style: str | None = None) -> None:
     if is_quiet():
         return
     at = f"[{time.monotonic() - _started:7.1f} s] " if is_verbose() else ""
-    out.print(escape(at + text), style=style, soft_wrap=True)
+    out.print(escape(at + without_secrets(text)), style=style, soft_wrap=True)
 
 
 def detail(text: str) -> None:
@@ -108,7 +108,7 @@ def print_log_line(source: str, text: str) -> None:
 
 def tell(text: str) -> None:
     """Print a sentence of the answer as it stands: no line is broken, so all can be copied."""
-    out.print(escape(text), soft_wrap=True)
+    out.print(escape(without_secrets(text)), soft_wrap=True)
 
 
 def print_demo_banner() -> None:
@@ -122,7 +122,7 @@ def print_demo_banner() -> None:
 
 def warn(text: str) -> None:
     """Print a warning."""
-    out.print(f"[yellow]warning:[/] {escape(text)}", soft_wrap=True)
+    out.print(f"[yellow]warning:[/] {escape(without_secrets(text))}", soft_wrap=True)
 
 
 @contextmanager
@@ -233,4 +233,7 @@ def _text(value: Any) -> str:
 
 def print_finding(color: str, state: str, subject: str, detail: str) -> None:
     """Print one line of ``doctor``."""
-    out.print(f"[{color}]{state:<6}[/] {escape(subject)}: {escape(detail)}", soft_wrap=True)
+    out.print(
+        f"[{color}]{state:<6}[/] {escape(subject)}: {escape(without_secrets(detail))}",
+        soft_wrap=True,
+    )

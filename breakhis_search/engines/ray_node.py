@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import queue
 import socket
+import sys
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -23,7 +24,7 @@ from breakhis_search.engines.local import Supervisor
 from breakhis_search.engines.shipping import fetch
 from breakhis_search.engines.worker_process import Forwarded, work
 from breakhis_search.errors import BreakhisSearchError
-from breakhis_search.settings import Settings, read_settings
+from breakhis_search.settings import Settings, read_settings, without_secrets
 from breakhis_search.study.storage import StudyVersion
 from breakhis_search.workflow.preparation import Watcher
 
@@ -79,8 +80,8 @@ class RayNode:
         except (BreakhisSearchError, OSError) as error:
             return m.Failed(error)
         except Exception as error:  # noqa: BLE001 - in full in Ray's log, in one line on the screen
-            traceback.print_exc()
-            return m.Broken(f"{type(error).__name__}: {error}")
+            sys.stderr.write(without_secrets(traceback.format_exc()))
+            return m.Broken(without_secrets(f"{type(error).__name__}: {error}"))
 
     def hear(self) -> list[Any]:
         """Return what was said since the last call, waiting a moment for something."""

@@ -38,7 +38,7 @@ ImageOf = Callable[[str], ByteArray]
 
 MAX_PAIRS = 12
 
-_STYLE = f"""
+GALLERY_STYLE = f"""
 .cases {{ display: grid; gap: 28px 32px; margin: 1rem 0;
   grid-template-columns: repeat(auto-fill, minmax(min(100%, 500px), 1fr)); }}
 .case {{ margin: 0; min-width: 0; }}
@@ -136,7 +136,7 @@ def build_gallery(table: pd.DataFrame, *, image_of: ImageOf, explanations: Expla
     """
     mistakes = most_confident_mistakes(table)
     pictures = _gallery_html(table, mistakes, image_of, explanations) if mistakes else ""
-    return f"<style>{_STYLE}</style>{_extent_html(table, mistakes)}{pictures}"
+    return f"<style>{GALLERY_STYLE}</style>{_extent_html(table, mistakes)}{pictures}"
 
 
 def _extent_html(table: pd.DataFrame, mistakes: list[Mistake]) -> str:

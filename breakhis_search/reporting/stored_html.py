@@ -12,16 +12,18 @@ from collections.abc import Sequence
 from html import escape
 from html.parser import HTMLParser
 
-_TEXT = "b br code div em figcaption figure h3 img li p span style ul"
+_TEXT = "b br code div em figcaption figure h3 img li p span ul"
 _PICTURE = "image svg title use"
 _ELEMENTS = frozenset(f"{_TEXT} {_PICTURE}".split())
 _OF_TEXT = "alt aria-label class href id role src style"
 _OF_PICTURES = "height preserveaspectratio viewbox width"
 _ATTRIBUTES = frozenset(f"{_OF_TEXT} {_OF_PICTURES}".split())
-_RAW = frozenset({"script", "iframe", "object", "embed", "template", "noscript"})
-"""What is between their tags is left out, too."""
+_RAW = frozenset({"script", "style", "iframe", "object", "embed", "template", "noscript"})
+"""What is between their tags is left out, too. A stored style could hide the page it comes into,
+and within an svg a browser reads tags in it; the gallery's own comes from our code."""
 
 _ADDRESS = re.compile(r"(data:image/(png|jpeg|webp);base64,[A-Za-z0-9+/=\s]*|#[\w-]+)\Z")
+_REACHES_OUT = re.compile(r"url\(|position|z-index|@", re.IGNORECASE)
 _SPELLED = {"preserveaspectratio": "preserveAspectRatio", "viewbox": "viewBox"}
 
 
@@ -44,7 +46,6 @@ class _Kept(HTMLParser):
         super().__init__(convert_charrefs=True)
         self.parts: list[str] = []
         self._left_out = 0
-        self._in_style = False
 
     def handle_starttag(self, tag: str, attrs: Sequence[tuple[str, str | None]]) -> None:
         self._left_out += tag in _RAW
@@ -53,7 +54,6 @@ class _Kept(HTMLParser):
     def _open(self, tag: str, attrs: Sequence[tuple[str, str | None]], end: str) -> None:
         if tag not in _ELEMENTS or self._left_out:
             return
-        self._in_style = tag == "style"
         kept = [(name, value or "") for name, value in attrs if _may_stay(name, value or "")]
         told = "".join(f' {_SPELLED.get(n, n)}="{escape(v)}"' for n, v in kept)
         self.parts.append(f"<{tag}{told}{end}")
@@ -61,23 +61,20 @@ class _Kept(HTMLParser):
     def handle_startendtag(self, tag: str, attrs: Sequence[tuple[str, str | None]]) -> None:
         if tag not in _RAW:  # pictures within an svg have to be closed
             self._open(tag, attrs, "/>")
-            self._in_style = False
 
     def handle_endtag(self, tag: str) -> None:
         if tag in _RAW:
             self._left_out = max(0, self._left_out - 1)
         elif tag in _ELEMENTS and not self._left_out and tag not in {"br", "img"}:
-            self._in_style = False
             self.parts.append(f"</{tag}>")
 
     def handle_data(self, data: str) -> None:
         if not self._left_out:
-            # A style has no entities; it cannot hold a tag, because that would have ended it.
-            self.parts.append(data if self._in_style else escape(data, quote=False))
+            self.parts.append(escape(data, quote=False))
 
 
 def _may_stay(name: str, value: str) -> bool:
     if name in ("href", "src"):
         return bool(_ADDRESS.fullmatch(value))
-    # A style may not fetch anything; the page's policy forbids it as well.
-    return name in _ATTRIBUTES and not (name == "style" and "url(" in value.lower())
+    # A style may neither fetch anything nor lie over what is not its own.
+    return name in _ATTRIBUTES and not (name == "style" and _REACHES_OUT.search(value))

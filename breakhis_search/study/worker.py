@@ -15,6 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from breakhis_search.config import StudyConfig
 from breakhis_search.errors import StudyError, TrackingError, TrialFailure
+from breakhis_search.settings import without_secrets
 from breakhis_search.study.budget import (
     CAUSE,
     INTERRUPTED,
@@ -340,8 +341,8 @@ class TakenTrial:
         self.trial.set_user_attr(SECONDS, self.spent_s + self.timer.seconds.get("total", 0.0))
 
     def _fail(self, study: optuna.Study, reason: str, cause: str) -> None:
-        self.trial.set_user_attr(REASON, reason)
-        self.trial.set_user_attr(CAUSE, without_numbers(cause))
+        self.trial.set_user_attr(REASON, without_secrets(reason))
+        self.trial.set_user_attr(CAUSE, without_secrets(without_numbers(cause)))
         self._note_seconds()
         study.tell(self.trial, state=TrialState.FAIL)
 

@@ -21,7 +21,7 @@ from multiprocessing.connection import Connection
 from typing import Protocol
 
 from breakhis_search.errors import DiskError, NotDeliveredError, TrackingError
-from breakhis_search.settings import Settings
+from breakhis_search.settings import Settings, without_secrets
 from breakhis_search.tracking.delivery import Delivery, MakeReport
 from breakhis_search.tracking.journal import Journal
 from breakhis_search.tracking.store import open_store
@@ -220,7 +220,7 @@ def _carry(
     try:
         _Round(pipe, settings, make_report, patience_s).go_on()
     except Exception:  # noqa: BLE001 - told in full, and raised again on the other side
-        _answer(pipe, Broken(traceback.format_exc()))
+        _answer(pipe, Broken(without_secrets(traceback.format_exc())))
 
 
 class _Inbox:

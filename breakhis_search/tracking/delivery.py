@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from breakhis_search.errors import JournalError, TrackingError
-from breakhis_search.settings import Settings
+from breakhis_search.settings import Settings, without_secrets
 from breakhis_search.tracking import keys
 from breakhis_search.tracking.datasets import dataset_digest, dataset_inputs, dataset_name
 from breakhis_search.tracking.journal import TAKEN_OVER, Journal, Record, end_left_behind
@@ -268,8 +268,8 @@ class Delivery:
         except Exception as error:  # noqa: BLE001 - a defect of a picture costs no result
             note = journal.artifacts / _NOT_DRAWN
             note.parent.mkdir(parents=True, exist_ok=True)
-            note.write_text(traceback.format_exc(), encoding="utf-8")
-            why = f"{type(error).__name__}: {error}"
+            note.write_text(without_secrets(traceback.format_exc()), encoding="utf-8")
+            why = without_secrets(f"{type(error).__name__}: {error}")
             self._log_tags(run_id, {keys.PAGE_FAILED: why})
             self.complaints.append(
                 f"the page of run {journal.uid} could not be drawn ({why}); its scores and"

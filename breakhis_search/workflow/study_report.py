@@ -22,6 +22,7 @@ from breakhis_search.errors import TrackingError
 from breakhis_search.evaluation.calibration import Calibration, calibrate_table
 from breakhis_search.evaluation.document import Section
 from breakhis_search.evaluation.intervals import Intervals, bootstrap_intervals
+from breakhis_search.evaluation.mistakes_page import GALLERY_STYLE
 from breakhis_search.evaluation.reliability import calibration_section, threshold_section
 from breakhis_search.evaluation.thresholds import Thresholds
 from breakhis_search.reporting.search_cost import cost_of
@@ -198,7 +199,8 @@ def _winner(
     run_id = str(chosen.iloc[0])
     table = read_predictions(client, run_id)
     sections = _calibration_sections(client, run_id, table)
-    gallery = without_scripts(read_text(client, run_id, keys.ARTIFACT_GALLERY))
+    stored = without_scripts(read_text(client, run_id, keys.ARTIFACT_GALLERY))
+    gallery = f"<style>{GALLERY_STYLE}</style>{stored}" if stored else ""
     return table, bootstrap_intervals(table), sections, gallery
 
 
