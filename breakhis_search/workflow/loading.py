@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,13 @@ from breakhis_search.serving.digest import folder_digest
 from breakhis_search.serving.verification import no_pickle
 from breakhis_search.tracking import keys
 from breakhis_search.training.devices import import_keras
+
+
+_LOADED = ExitStack()
+"""Copies of what this process has loaded. They stay until it ends: Python goes on importing from
+the first copy of a package, whichever version is loaded next."""
+
+atexit.register(_LOADED.close)
 
 
 def load_verified(version: Any) -> Any:
@@ -26,7 +34,8 @@ def load_verified(version: Any) -> Any:
     import mlflow.pyfunc
 
     import_keras()  # without the start-up messages of its backend
-    with verified_copy(version) as folder, no_pickle(), _loading_errors(version):
+    folder = _LOADED.enter_context(verified_copy(version))
+    with no_pickle(), _loading_errors(version):
         return mlflow.pyfunc.load_model(str(folder))
 
 
