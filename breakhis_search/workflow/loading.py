@@ -17,7 +17,6 @@ from breakhis_search.serving.verification import no_pickle
 from breakhis_search.tracking import keys
 from breakhis_search.training.devices import import_keras
 
-
 _LOADED = ExitStack()
 """Copies of what this process has loaded. They stay until it ends: Python goes on importing from
 the first copy of a package, whichever version is loaded next."""
