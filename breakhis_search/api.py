@@ -14,7 +14,8 @@ Nothing is trained and nothing is changed; Keras is loaded by :meth:`Champion.lo
 from __future__ import annotations
 
 import tempfile
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from html import escape
 from pathlib import Path
@@ -25,7 +26,7 @@ import plotly.graph_objects as go
 
 from breakhis_search.comparison.contest import Pair, compare_pair
 from breakhis_search.comparison.evidence import read_predictions
-from breakhis_search.comparison.history import champion_of, read_history
+from breakhis_search.comparison.history import ChampionChange, champion_of, read_history
 from breakhis_search.comparison.leaderboard import list_studies, read_leaderboard, resolve_studies
 from breakhis_search.comparison.profile import read_profile
 from breakhis_search.comparison.version_facts import VersionFacts, read_facts
@@ -35,7 +36,7 @@ from breakhis_search.evaluation.figures import confusion_figure, pr_figure, roc_
 from breakhis_search.evaluation.intervals import bootstrap_intervals
 from breakhis_search.evaluation.learning_curves import loss_figure, score_figure
 from breakhis_search.evaluation.metrics import Objective
-from breakhis_search.evaluation.mistakes import most_confident_mistakes
+from breakhis_search.evaluation.mistakes import Mistake, most_confident_mistakes
 from breakhis_search.evaluation.patient_strips import patient_strips
 from breakhis_search.evaluation.samples import DrawnLevel
 from breakhis_search.reporting.search_figures import history_figure, importances
@@ -126,6 +127,22 @@ class Study:
         """
         return self._find(number, (keys.STAGE_FINALISTS,))
 
+    @property
+    def selected(self) -> Trial:
+        """The finalist that was selected: of those tied with the best, the smallest.
+
+        It is the configuration of the registered version, and need not be :attr:`best`.
+
+        Raises:
+            ComparisonError: No finalist is trained, so nothing is selected.
+        """
+        board = self.selection()
+        if "selected" not in board or not board["selected"].any():
+            raise ComparisonError(
+                f"{self.name} has no finalist yet", remedy="run the study to its end"
+            )
+        return self._trial(board[board["selected"]].iloc[0])
+
     def predictions(self) -> pd.DataFrame:
         """Return the out-of-fold predictions of :attr:`best`: one row per image and seed."""
         return self.best.predictions()
@@ -175,14 +192,25 @@ class Study:
         Raises:
             RegistryError: There is none yet.
         """
-        registered = keys.registered_name(self.task, demo="-demo@" in self.name)  # type: ignore[arg-type]
-        version = champion_of(self.client, registered)
+        version = champion_of(self.client, self._registered)
         if version is None:
             raise RegistryError(
-                f"{registered} has no champion", remedy="ask `promote` to make a version champion"
+                f"{self._registered} has no champion",
+                remedy="ask `promote` to make a version champion",
             )
-        aliases = self.client.get_registered_model(registered).aliases
+        aliases = self.client.get_registered_model(self._registered).aliases
         return Champion(read_facts(self.client, version, aliases), version, self.client)
+
+    def decisions(self) -> pd.DataFrame:
+        """Return who was champion of this study's task when, and why; empty without any.
+
+        Columns: :class:`.comparison.history.ChampionChange`, one row per move of the alias.
+        """
+        return _frame_of(ChampionChange, read_history(self.client, self._registered))
+
+    @property
+    def _registered(self) -> str:
+        return keys.registered_name(self.task, demo="-demo@" in self.name)  # type: ignore[arg-type]
 
     def _find(self, number: int, stages: tuple[str, ...]) -> Trial:
         board = self.leaderboard()
@@ -266,9 +294,11 @@ class Trial:
         return patient_strips(self.predictions())
 
     def mistakes(self) -> pd.DataFrame:
-        """Return its most confident mistakes, the surest first, at most two of one patient."""
-        found = most_confident_mistakes(self.predictions())
-        return pd.DataFrame([asdict(mistake) for mistake in found])
+        """Return its most confident mistakes, the surest first, at most two of one patient.
+
+        Columns: :class:`.evaluation.mistakes.Mistake`; no row where it makes none.
+        """
+        return _frame_of(Mistake, most_confident_mistakes(self.predictions()))
 
     def by_magnification(self) -> pd.DataFrame:
         """Return shares of right images and patients by tumour type and magnification.
@@ -318,7 +348,13 @@ class Champion:
 
     def history(self) -> pd.DataFrame:
         """Return who was champion when, and why: one row per move of the alias."""
-        return pd.DataFrame(read_history(self.client, self.facts.name))
+        return _frame_of(ChampionChange, read_history(self.client, self.facts.name))
 
     def _repr_html_(self) -> str:
         return escape(self.facts.in_words())
+
+
+def _frame_of(kind: type[Any], records: Sequence[Any]) -> pd.DataFrame:
+    """Return dataclasses as rows; without any, the columns are there all the same."""
+    columns = [column.name for column in fields(kind)]
+    return pd.DataFrame([asdict(record) for record in records], columns=columns)

@@ -6,7 +6,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import pytest
 
-from breakhis_search.api import open_study
+from breakhis_search.api import Study, open_study
 from breakhis_search.errors import ComparisonError, TrackingError
 
 
@@ -41,6 +41,38 @@ def test_two_trials_compare(study) -> None:
     pair = study.compare(study.trial(0), study.trial(1))
     assert 0 < pair.test.p_two_sided <= 1
     assert "binary-demo@v1 trial 0" in pair.verdict
+
+
+def test_search_and_selection_are_told(study) -> None:
+    assert isinstance(study.search_history(), go.Figure)
+    assert list(study.importances().columns) == ["hyperparameter", "importance"]
+    table = study.selection()
+    assert table["selected"].sum() == 1
+    [number] = table.loc[table["selected"], "trial"]
+    assert study.selected.name == f"binary-demo@v1 finalist {number}"
+
+
+def test_without_finalists_nothing_is_selected(study, monkeypatch) -> None:
+    none_yet = pd.DataFrame({"trial": [], "run_id": []})
+    monkeypatch.setattr(Study, "selection", lambda self: none_yet)
+    with pytest.raises(ComparisonError, match="no finalist yet; to do: run the study"):
+        study.selected  # noqa: B018 (it is asked for its error)
+
+
+def test_errors_are_tables(study, monkeypatch) -> None:
+    trial = study.trial(0)
+    cells = trial.by_magnification()
+    assert {"type", "magnification", "images", "patients", "image_accuracy"} <= set(cells.columns)
+    columns = list(trial.mistakes().columns)
+    assert columns[:3] == ["image", "accession", "magnification"]
+    monkeypatch.setattr("breakhis_search.api.most_confident_mistakes", lambda table: [])
+    assert list(trial.mistakes().columns) == columns, "whoever makes no mistake has the same table"
+
+
+def test_decisions_are_those_of_the_champion(study) -> None:
+    decisions = study.decisions()
+    pd.testing.assert_frame_equal(decisions, study.champion().history())
+    assert list(decisions["version"]) == ["1"]
 
 
 def test_champion_is_the_one_that_predict_uses(study) -> None:

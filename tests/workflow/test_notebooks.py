@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shlex
 from pathlib import Path
 
 import nbclient
@@ -35,9 +37,10 @@ def both(searched):
 def test_every_cell_runs_and_shows_what_it_is_about(name, both, monkeypatch):
     trials = {"binary": 3, "multiclass": 2}[name]
     monkeypatch.setenv("NOTEBOOK_HOME", str(both.folder))
-    monkeypatch.setenv("BREAKHIS_ROOT", str(both.demo))
-    quoted = " ".join(f"'{option}'" for option in TINY)
-    monkeypatch.setenv("NOTEBOOK_OPTIONS", f"--trials {trials} --workers 0 {quoted}")
+    monkeypatch.chdir(both.demo.parent)
+    monkeypatch.setenv("BREAKHIS_ROOT", both.demo.name)  # as typed, from the notebook's folder
+    monkeypatch.setenv("NOTEBOOK_SETTINGS", shlex.join(TINY))
+    monkeypatch.setenv("NOTEBOOK_OPTIONS", f"--trials {trials} --workers 0")
     notebook = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
     nbclient.NotebookClient(notebook, timeout=300, resources={}).execute()
     shown = outputs_of(notebook)
@@ -45,7 +48,13 @@ def test_every_cell_runs_and_shows_what_it_is_about(name, both, monkeypatch):
     tables = [o for o in shown if "<table" in "".join(o.get("data", {}).get("text/html", ""))]
     assert len(figures) >= 2
     assert len(tables) >= 5
-    assert f"{name}-demo@v1" in json.dumps(shown)
+    text = json.dumps(shown)
+    assert f"{name}-demo@v1" in text
+    assert "fold 1 validates" in text
+    assert "fold 2 validates" not in text, "the split that is shown is the one that was searched"
+    assert "$BREAKHIS_ROOT" in text
+    for place in (both.folder, both.demo, os.environ["BREAKHIS_CACHE"]):
+        assert str(place) not in text, "no folder of this machine"
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
