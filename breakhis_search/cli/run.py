@@ -19,6 +19,7 @@ from breakhis_search.cli.log_tail import LogTail
 from breakhis_search.settings import read_settings
 
 if TYPE_CHECKING:
+    from breakhis_search.comparison.version_facts import VersionFacts
     from breakhis_search.workflow.outcome import RunOutcome
     from breakhis_search.workflow.preparation import Watcher
     from breakhis_search.workflow.request import RunRequest
@@ -222,17 +223,25 @@ def _print_outcome(request: RunRequest, outcome: RunOutcome) -> None:
     if outcome.is_demo:
         console.print_demo_banner()
     if not console.is_quiet():
-        _print_next(request, outcome)
+        versions = [version for study in comparison.studies for version in study.registered]
+        _print_next(request, outcome, versions[-1] if versions else None)
 
 
-def _print_next(request: RunRequest, outcome: RunOutcome) -> None:
+def _print_next(request: RunRequest, outcome: RunOutcome, version: VersionFacts | None) -> None:
+    """Print what to type next.
+
+    Args:
+        request: As typed.
+        outcome: What the study came to.
+        version: What it registered last, now or by an earlier run.
+    """
     program = "python -m breakhis_search"
     options = " --demo" if outcome.is_demo else ""
     promote = ""
-    if outcome.registered and outcome.registered.alias != "champion":
-        if outcome.registered.holds_floors:
+    if version and "champion" not in version.aliases:
+        if not version.below_floors:
             promote = f"{program} promote --study {request.study}{options}"
-        options += f" --version {outcome.registered.version}"
+        options += f" --version {version.version}"
     more = (
         f"{program} run --study {request.study} --data FOLDER_WITH_BreaKHis_v1"
         if outcome.is_demo

@@ -94,11 +94,12 @@ def test_a_signal_that_is_ignored_stays_ignored(tmp_path):
     """As under nohup: the hang-up of the terminal must not end the server."""
     script = (
         "import os, signal, sys; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
-        "from breakhis_search.workflow.process_group import serve_group\n"
+        "from breakhis_search.workflow.process_group import Server, serve_group\n"
         "def up():\n"
         "    os.kill(os.getpid(), signal.SIGHUP); print('still here', flush=True)\n"
-        "serve_group([sys.executable, '-c', 'import time; time.sleep(60)'], os.environ,\n"
-        "            is_up=lambda: True, when_up=up, start_timeout_s=30)\n"
+        "sleep = [sys.executable, '-c', 'import time; time.sleep(60)']\n"
+        "server = Server('sleep', sleep, os.environ, is_up=lambda: True)\n"
+        "serve_group([server], when_up=up, start_timeout_s=30)\n"
     )
     with subprocess.Popen(
         [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True
