@@ -41,7 +41,7 @@ from breakhis_search.evaluation.patient_strips import patient_strips
 from breakhis_search.evaluation.samples import DrawnLevel
 from breakhis_search.reporting.search_figures import history_figure, importances
 from breakhis_search.settings import Settings, read_settings
-from breakhis_search.study.storage import open_storage, storage_errors, trials_of
+from breakhis_search.study.storage import trials_of
 from breakhis_search.tracking import keys
 from breakhis_search.tracking.store import open_store, tracking_errors
 from breakhis_search.workflow.comparison import compare_studies
@@ -178,9 +178,7 @@ class Study:
         return pd.DataFrame({"hyperparameter": list(found), "importance": list(found.values())})
 
     def _trials_of_search(self) -> list[Any]:
-        with storage_errors(self.settings.studies_uri):
-            storage = open_storage(self.settings.studies_uri)
-            return trials_of(storage, self.name)
+        return trials_of(self.settings.studies_uri, self.name, self.uid)
 
     def profile(self) -> pd.DataFrame:
         """Return the seconds of every run by phase."""

@@ -11,11 +11,12 @@ import importlib
 import importlib.util
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from breakhis_search.errors import ConfigError
+from breakhis_search.errors import ConfigError, TrialFailure
 
 _NAME = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
@@ -48,6 +49,51 @@ def is_there(name: str) -> bool:
         return top in sys.modules
 
 
+def load_named(name: str, *, role: str, key: str) -> Any:
+    """Return what ``module:name`` names, or ``None`` where the module has nothing of that name.
+
+    Args:
+        name: For instance ``my_models:MyHyperModel``.
+        role: What it is to be; for messages.
+        key: Where in the study file it is named; for messages.
+
+    Raises:
+        ConfigError: The module cannot be imported.
+    """
+    module_name, _, attribute = name.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:  # someone else's code: whatever it raises when it is imported
+        raise ConfigError(
+            f"cannot import {module_name!r}",
+            expected=f"the module of a {role}, in this folder or installed",
+            received=f"{type(error).__name__}: {error}",
+            remedy=f"correct the module, or {key} in the study file",
+        ) from error
+    return getattr(module, attribute, None)
+
+
+@contextmanager
+def tried_on(example: str) -> Iterator[None]:
+    """Turn what fails in the block, before anything is trained, into an error of the study file.
+
+    Args:
+        example: What the code is tried on, in words.
+
+    Raises:
+        ConfigError: It fails.
+    """
+    try:
+        yield
+    except TrialFailure as failure:
+        raise ConfigError(
+            f"{failure.what} (of an example: {example})",
+            expected=failure.expected,
+            received=failure.received,
+            remedy=failure.remedy,
+        ) from failure
+
+
 def load_function(name: str, *, role: str, key: str) -> Callable[..., Any]:
     """Return the function that ``module:function`` names.
 
@@ -59,18 +105,9 @@ def load_function(name: str, *, role: str, key: str) -> Callable[..., Any]:
     Raises:
         ConfigError: The module cannot be imported, or holds no function of that name.
     """
-    module_name, _, function_name = name.partition(":")
-    try:
-        module = importlib.import_module(module_name)
-    except Exception as error:  # someone else's code: whatever it raises when it is imported
-        raise ConfigError(
-            f"cannot import {module_name!r}",
-            expected=f"the module of a {role}, in this folder or installed",
-            received=f"{type(error).__name__}: {error}",
-            remedy=f"correct the module, or {key} in the study file",
-        ) from error
-    found = getattr(module, function_name, None)
+    found = load_named(name, role=role, key=key)
     if not callable(found):
+        module_name, _, function_name = name.partition(":")
         raise ConfigError(
             f"{name!r} is no {role}",
             expected=f"a function {function_name} in {module_name}",

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
@@ -117,6 +118,23 @@ def forwarded_environment() -> dict[str, str]:
     """
     prefixes = ("MLFLOW_TRACKING_", "PG", "KERAS_BACKEND")
     return {name: value for name, value in os.environ.items() if name.startswith(prefixes)}
+
+
+@contextmanager
+def environment_kept(*names: str) -> Iterator[None]:
+    """Undo what the block does to environment variables: MLflow writes its addresses there.
+
+    The next command of this process would take them for the user's own.
+    """
+    before = {name: os.environ.get(name) for name in names}
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 _USERINFO = re.compile(r"([a-z][a-z0-9+.-]*)://([^\s/'\"]*)@", re.IGNORECASE)  # up to the last @

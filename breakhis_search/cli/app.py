@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal, cast
@@ -21,6 +20,14 @@ from breakhis_search.cli.completion import (
 from breakhis_search.cli.data import data_app
 from breakhis_search.cli.exit_codes import ExitCode
 from breakhis_search.cli.exit_codes import in_words as exit_codes
+from breakhis_search.cli.options import (
+    AsJson,
+    Study,
+    at_least_one,
+    known_device,
+    known_engine,
+    without_version,
+)
 from breakhis_search.cli.volume import Quiet, Verbose, with_volume
 from breakhis_search.errors import BreakhisSearchError
 from breakhis_search.garbage import garbage_kept
@@ -35,46 +42,6 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 app.add_typer(data_app, name="data")
-
-
-_DEVICES = ("auto", "gpu", "cpu")
-
-
-Study = Annotated[
-    str,
-    typer.Option(
-        "--study",
-        "-s",
-        autocompletion=complete_study,
-        help="Name in experiments/, or a YAML file.",
-    ),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON only.")]
-
-
-def _at_least_one(number: int | None) -> int | None:
-    if number is not None and number < 1:
-        raise typer.BadParameter(f"1 or more is expected, received {number}")
-    return number
-
-
-def _known_device(name: str) -> str:
-    return _one_of(_DEVICES, name)
-
-
-def _known_engine(name: str) -> str:
-    return _one_of(("local", "ray"), name)
-
-
-def _one_of(known: Sequence[str], name: str) -> str:
-    if name not in known:
-        raise typer.BadParameter(f"one of {', '.join(known)} is expected, received {name!r}")
-    return name
-
-
-def _without_version(study: str) -> str:
-    """The study's name alone: its registered model holds the winners of all its versions."""
-    return re.sub(r"@v\d+$", "", study)
 
 
 def _version(wanted: bool) -> None:
@@ -113,13 +80,13 @@ def run(
     ] = None,
     trials: Annotated[
         int | None,
-        typer.Option(callback=_at_least_one, help="Budget of the study in trials, 1 or more."),
+        typer.Option(callback=at_least_one, help="Budget of the study in trials, 1 or more."),
     ] = None,
     timeout: Annotated[
         str | None, typer.Option(help="Stop asking for new trials after, such as 2h or 90m.")
     ] = None,
     device: Annotated[
-        str, typer.Option(metavar="auto|gpu|cpu", callback=_known_device, help="Where to train.")
+        str, typer.Option(metavar="auto|gpu|cpu", callback=known_device, help="Where to train.")
     ] = "auto",
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="Override section.key=value; repeatable.")
@@ -143,7 +110,7 @@ def run(
         str,
         typer.Option(
             metavar="local|ray",
-            callback=_known_engine,
+            callback=known_engine,
             help="Where workers run: on this machine, or on the nodes of a Ray cluster.",
         ),
     ] = "local",
@@ -224,13 +191,12 @@ def compare(
 
         history_command(study, as_json=as_json)
         return
-    if profile:
-        with garbage_kept():
+    with garbage_kept():
+        if profile:
             from breakhis_search.cli.profile import profile_command
 
             profile_command(study, as_json=as_json)
-        return
-    with garbage_kept():
+            return
         from breakhis_search.cli.compare import compare_command
 
         compare_command(study, top=top, as_json=as_json)
@@ -262,7 +228,7 @@ def promote(
     from breakhis_search.workflow.promotion import PromotionRequest
 
     promote_command(
-        PromotionRequest(_without_version(study), version, data, demo, dry_run, force, again)
+        PromotionRequest(without_version(study), version, data, demo, dry_run, force, again)
     )
 
 
@@ -275,7 +241,7 @@ def rollback(
     """Make the previous champion champion again."""
     from breakhis_search.cli.models import rollback_command
 
-    rollback_command(_without_version(study), demo=demo)
+    rollback_command(without_version(study), demo=demo)
 
 
 @app.command(epilog="Example: python -m breakhis_search card --study binary --out paper_trail")
@@ -292,7 +258,7 @@ def card(
     """Write the model card and the decision log of a registered version, in Markdown."""
     from breakhis_search.cli.card import card_command
 
-    card_command(_without_version(study), version=version, demo=demo, out=out, as_json=as_json)
+    card_command(without_version(study), version=version, demo=demo, out=out, as_json=as_json)
 
 
 @app.command(epilog="Example: python -m breakhis_search report --study binary")
@@ -330,7 +296,7 @@ def predict(
     from breakhis_search.cli.models import predict_command
 
     predict_command(
-        _without_version(study),
+        without_version(study),
         images,
         version=version,
         demo=demo,
@@ -360,7 +326,7 @@ def serve(
 
     if version is not None and alias is not None:
         raise typer.BadParameter("--version and --alias both pin one: give one of them")
-    serve_command(ServeRequest(_without_version(study), version, alias, demo, host, port))
+    serve_command(ServeRequest(without_version(study), version, alias, demo, host, port))
 
 
 @app.command(epilog="Example: python -m breakhis_search status --json")

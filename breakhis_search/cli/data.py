@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from breakhis_search.cli import console
-from breakhis_search.cli.completion import complete_profile, complete_study
+from breakhis_search.cli.completion import complete_profile
+from breakhis_search.cli.options import Study
 from breakhis_search.cli.volume import with_volume
 from breakhis_search.errors import BadImagesError
 from breakhis_search.settings import read_settings
@@ -105,15 +106,7 @@ def describe(
 @data_app.command(epilog="Example: python -m breakhis_search data splits --study binary")
 @with_volume
 def splits(
-    study: Annotated[
-        str,
-        typer.Option(
-            "--study",
-            "-s",
-            autocompletion=complete_study,
-            help="Name in experiments/, or a YAML file.",
-        ),
-    ],
+    study: Study,
     data: DataOption = None,
     names: Annotated[
         Path | None, typer.Option(help="A list of image names instead of images, one a line.")

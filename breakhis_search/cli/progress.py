@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.status import Status
 
 from breakhis_search.cli import console
-from breakhis_search.study.progress import TrialSummary
+from breakhis_search.study.progress import SearchSize, TrialSummary
 
 _STAGES = {
     "probe": "stage probe, frozen backbones",
@@ -42,23 +42,15 @@ class TerminalObserver:
         """Take what follows as being told by this worker."""
         self._worker = number
 
-    def search_started(
-        self,
-        *,
-        trials: int,
-        finished: int,
-        folds: int,
-        epochs: int,
-        best: float | None,
-        repetitions: int,
-    ) -> None:
+    def search_started(self, size: SearchSize) -> None:
         """Remember the size of the search; workers that join it later know nothing new."""
         if self._search_started is not None:
             return
-        self._best = best
+        self._best = size.best
         self._search_started = time.monotonic()
-        self._trials, self._folds, self._epochs, self._finished = trials, folds, epochs, finished
-        self._repetitions = repetitions
+        self._trials, self._finished = size.trials, size.finished
+        self._folds, self._epochs = size.folds, size.epochs
+        self._repetitions = size.repetitions
         if console.is_live() and not console.is_verbose():  # lines and a live line push each other
             self._status = console.out.status("searching …")
             self._status.start()

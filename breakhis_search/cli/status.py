@@ -65,7 +65,7 @@ def deliver_command() -> None:
     """Bring to MLflow what interrupted runs left behind."""
     from breakhis_search.study.report import make_report
     from breakhis_search.tracking.delivery import Delivery
-    from breakhis_search.tracking.journal import open_journals, take_up_set_aside
+    from breakhis_search.tracking.journals import open_journals, take_up_set_aside
     from breakhis_search.tracking.store import open_store
 
     settings = read_settings()

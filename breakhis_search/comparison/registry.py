@@ -29,14 +29,12 @@ class Registered:
         version: Its version number.
         alias: The alias it was given.
         why: Why that one, in words.
-        holds_floors: Whether it reached the floors out-of-fold, so that the gate may let it pass.
     """
 
     name: str
     version: str
     alias: str
     why: str
-    holds_floors: bool
 
 
 def register(
@@ -86,11 +84,10 @@ def register(
             model_id=model_id,
         )
         version = str(created.version)
-    holds = floors.passed
-    if opens_sealed and holds:
+    if opens_sealed and floors.passed:
         floors += Decision.of(False, "`promote` opens the sealed test and decides")
     alias, why = _give_alias(client, name, version, floors, scores)
-    return Registered(name, version, alias, why, holds)
+    return Registered(name, version, alias, why)
 
 
 def find_version(client: Any, name: str, version: str | None) -> Any:

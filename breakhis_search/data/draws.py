@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from breakhis_search.data.taxonomy import TUMOR_TYPES, Task, class_names
 from breakhis_search.errors import ConfigError, TrialFailure
-from breakhis_search.own_code import load_function
+from breakhis_search.own_code import load_function, tried_on
 
 IntArray = npt.NDArray[np.int64]
 
@@ -116,15 +116,8 @@ def check_draw(name: str, task: Task) -> None:
             something else from the same state of ``rng``.
     """
     draw, rows = load_draw(name), _example_rows(task)
-    try:
+    with tried_on(f"{len(rows.y)} images, two patients of every type"):
         first, again = (draw(rows, _EXAMPLE_LENGTH, np.random.default_rng(0)) for _ in range(2))
-    except TrialFailure as failure:
-        raise ConfigError(
-            f"{failure.what} (of an example: {len(rows.y)} images, two patients of every type)",
-            expected=failure.expected,
-            received=failure.received,
-            remedy=failure.remedy,
-        ) from failure
     if not np.array_equal(first, again):
         raise ConfigError(
             f"{name} draws other images from the same random state, so that no trial could be"

@@ -28,6 +28,7 @@ import numpy as np
 import numpy.typing as npt
 
 from breakhis_search.data.eviction import evict, writer_lock
+from breakhis_search.durability import replace_file
 from breakhis_search.errors import DataError
 
 FloatArray = npt.NDArray[np.float32]
@@ -191,16 +192,8 @@ class _Store:
     def _save(self, file: IO[bytes], index: Mapping[str, tuple[int, int]]) -> None:
         file.flush()
         os.fsync(file.fileno())
-        self._write_index(index)
+        replace_file(self.folder / "index.json", json.dumps(index))
         os.utime(self.folder)
-
-    def _write_index(self, index: Mapping[str, tuple[int, int]]) -> None:
-        part = self.folder / "index.part"
-        with part.open("w") as file:
-            json.dump(index, file)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(self.folder / "index.json")
 
 
 def _digest(key: Mapping[str, object]) -> str:

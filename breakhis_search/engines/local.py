@@ -32,7 +32,7 @@ from breakhis_search.errors import (
 )
 from breakhis_search.study.report import make_report
 from breakhis_search.tracking.courier import Courier, Flushed, Refused, in_words
-from breakhis_search.tracking.journal import open_journals
+from breakhis_search.tracking.journals import open_journals
 from breakhis_search.workflow.outcome import RunOutcome
 from breakhis_search.workflow.preparation import Watcher
 

@@ -263,8 +263,12 @@ class _Crew:
         number = self._runs.pop(reference)
         self._has_ended = True
         actor = self._actors[number]
-        for message in self._ray.get(actor.hear.remote()):  # its last words
-            yield number, message
+        # Its last words: those that an answer holds which is on its way here, and the rest.
+        under_way = [ref for ref, n in self._hearings.items() if n == number]
+        for hearing in (*under_way, actor.hear.remote()):
+            self._hearings.pop(hearing, None)
+            for message in self._ray.get(hearing):
+                yield number, message
         yield number, self._ray.get(reference)
         self._ray.kill(actor)
 

@@ -17,9 +17,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from breakhis_search.errors import ConfigError, TrialFailure
+from breakhis_search.errors import TrialFailure
 from breakhis_search.evaluation.samples import DRAWN_LEVELS, DrawnLevel, Sample, samples_by_seed
-from breakhis_search.own_code import load_function
+from breakhis_search.own_code import load_function, tried_on
 
 OWN = "own/"
 """What the names of all such metrics begin with."""
@@ -83,15 +83,8 @@ def check_metric(metric: str, names: tuple[str, ...]) -> None:
     Raises:
         ConfigError: There is no such function, or it gives no number for the example.
     """
-    try:
+    with tried_on(f"{_EXAMPLE_OF_EACH} rows of every class"):
         _measure(metric, _example(names))
-    except TrialFailure as failure:
-        raise ConfigError(
-            f"{failure.what} (of an example of {_EXAMPLE_OF_EACH} rows of every class)",
-            expected=failure.expected,
-            received=failure.received,
-            remedy=failure.remedy,
-        ) from failure
 
 
 @cache

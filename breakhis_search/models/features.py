@@ -57,7 +57,7 @@ def feature_computer(
             batch = rows[start : start + size]
             try:
                 found = all_views(batch, size)
-            except Exception as error:
+            except Exception as error:  # want of memory has another class in every backend
                 if size == 1 or not is_out_of_memory(error):
                     raise
                 size //= 2

@@ -6,7 +6,6 @@ training is left out: its compilation is dropped and its optimizer hyperparamete
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import logging
 from collections.abc import Mapping
@@ -18,6 +17,7 @@ import keras_tuner
 from breakhis_search.errors import BreakhisSearchError, ConfigError, TrialFailure
 from breakhis_search.models.foreign_graph import check_graph, end_in_logits
 from breakhis_search.models.pinning import PinnedHyperParameters
+from breakhis_search.own_code import load_named
 
 logger = logging.getLogger(__name__)
 
@@ -82,17 +82,7 @@ def load_hypermodel(name: str) -> Any:
     Raises:
         ConfigError: The module or class does not exist, or it is no HyperModel.
     """
-    module_name, _, class_name = name.partition(":")
-    try:
-        module = importlib.import_module(module_name)
-    except Exception as error:  # someone else's code: whatever it raises when it is imported
-        raise ConfigError(
-            f"cannot import {module_name!r}",
-            expected="the module of a keras_tuner.HyperModel",
-            received=f"{type(error).__name__}: {error}",
-            remedy="correct model/architecture, or install the package into this environment",
-        ) from error
-    cls = getattr(module, class_name, None)
+    cls = load_named(name, role="keras_tuner.HyperModel", key="model/architecture")
     if not (inspect.isclass(cls) and issubclass(cls, keras_tuner.HyperModel)):
         raise ConfigError(
             f"{name!r} is no HyperModel",

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from breakhis_search.errors import RegistryError
+from breakhis_search.settings import environment_kept
 
 NO_PICKLE = {"MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"}
 """Environment in which MLflow unpickles nothing."""
@@ -35,16 +36,9 @@ print("ANSWER " + json.dumps(probabilities.iloc[0].tolist()))
 @contextmanager
 def no_pickle() -> Iterator[None]:
     """Have MLflow unpickle nothing in this process during the block."""
-    before = {name: os.environ.get(name) for name in NO_PICKLE}
-    os.environ.update(NO_PICKLE)
-    try:
+    with environment_kept(*NO_PICKLE):
+        os.environ.update(NO_PICKLE)
         yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 def verify_in_fresh_process(

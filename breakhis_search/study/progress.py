@@ -26,32 +26,35 @@ class TrialSummary:
     reason: str | None = None
 
 
+@dataclass(frozen=True)
+class SearchSize:
+    """How large a search is, and how far.
+
+    Attributes:
+        trials: Its budget.
+        finished: So many of them are done.
+        folds: Of every trial.
+        epochs: The most of a fold.
+        best: The best score so far.
+        repetitions: How often trials are trained again as finalists.
+    """
+
+    trials: int
+    finished: int
+    folds: int
+    epochs: int
+    best: float | None
+    repetitions: int
+
+
 class SearchObserver(Protocol):
     """Sees a search go by; what it does with it is its own business."""
 
     def of_worker(self, number: int) -> None:
         """What follows is told by this worker, where there are several."""
 
-    def search_started(
-        self,
-        *,
-        trials: int,
-        finished: int,
-        folds: int,
-        epochs: int,
-        best: float | None,
-        repetitions: int,
-    ) -> None:
-        """A search begins.
-
-        Args:
-            trials: Its budget.
-            finished: So many of them are done.
-            folds: Of every trial.
-            epochs: The most of a fold.
-            best: The best score so far.
-            repetitions: How often trials are trained again as finalists.
-        """
+    def search_started(self, size: SearchSize) -> None:
+        """A search begins."""
 
     def stage_started(self, name: str, *, until: int) -> None:
         """A stage of the search begins or goes on; it ends with so many trials of the study."""
@@ -83,16 +86,7 @@ class SilentObserver:
     def of_worker(self, number: int) -> None:
         """Do nothing."""
 
-    def search_started(
-        self,
-        *,
-        trials: int,
-        finished: int,
-        folds: int,
-        epochs: int,
-        best: float | None,
-        repetitions: int,
-    ) -> None:
+    def search_started(self, size: SearchSize) -> None:
         """Do nothing."""
 
     def stage_started(self, name: str, *, until: int) -> None:

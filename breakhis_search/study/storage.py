@@ -173,17 +173,23 @@ def open_study(
     return study
 
 
-def trials_of(storage: optuna.storages.BaseStorage, name: str) -> list[optuna.trial.FrozenTrial]:
-    """Return the trials of a study, by number; none where the storage does not know it.
+def trials_of(uri: str, name: str, uid: str) -> list[optuna.trial.FrozenTrial]:
+    """Return the trials of a study, by number; none where the database holds another study.
 
     Args:
-        storage: From :func:`open_storage`.
+        uri: Of the database.
         name: Full study name.
+        uid: Identity of the study: two databases may know two of one name.
+
+    Raises:
+        StudyError: The database cannot be opened.
     """
-    known = {study.study_name for study in storage.get_all_studies()}
-    if name not in known:
-        return []
-    return optuna.load_study(study_name=name, storage=storage).get_trials(deepcopy=False)
+    with storage_errors(uri):
+        storage = open_storage(uri)
+        for study in storage.get_all_studies():
+            if study.study_name == name and study.user_attrs.get("uid") == uid:
+                return storage.get_all_trials(study._study_id, deepcopy=False)  # noqa: SLF001
+    return []
 
 
 def study_versions(storage: optuna.storages.BaseStorage, name: str) -> dict[int, str | None]:

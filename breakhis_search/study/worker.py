@@ -34,7 +34,7 @@ from breakhis_search.study.interruption import HeldInterrupt
 from breakhis_search.study.leases import LeaseLostError
 from breakhis_search.study.liveness import cut_off_trials
 from breakhis_search.study.objective import run_trial
-from breakhis_search.study.progress import TrialSummary
+from breakhis_search.study.progress import SearchSize, TrialSummary
 from breakhis_search.study.pruning import STAGE
 from breakhis_search.study.stages import Stage, begin_stage, in_stage, stages_of
 from breakhis_search.study.storage import STORAGE_FAULTS
@@ -107,12 +107,14 @@ def run_search(
     timeout = config.search.timeout
     deadline = None if timeout is None else limits.began + timeout
     context.observer.search_started(
-        trials=config.search.trials,
-        finished=_used(study),
-        folds=len(context.split.folds),
-        epochs=config.training.max_epochs,
-        best=_best_score(study),
-        repetitions=config.finalists.count * config.finalists.seeds,
+        SearchSize(
+            trials=config.search.trials,
+            finished=_used(study),
+            folds=len(context.split.folds),
+            epochs=config.training.max_epochs,
+            best=_best_score(study),
+            repetitions=config.finalists.count * config.finalists.seeds,
+        )
     )
     finished = 0
     for stage in stages_of(config):

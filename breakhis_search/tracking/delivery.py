@@ -22,7 +22,8 @@ from breakhis_search.errors import JournalError, TrackingError
 from breakhis_search.settings import Settings, without_secrets
 from breakhis_search.tracking import keys
 from breakhis_search.tracking.datasets import dataset_digest, dataset_inputs, dataset_name
-from breakhis_search.tracking.journal import TAKEN_OVER, Journal, Record, end_left_behind
+from breakhis_search.tracking.journal import TAKEN_OVER, Journal, Record
+from breakhis_search.tracking.journals import end_left_behind
 from breakhis_search.tracking.store import ensure_experiment, tracking_errors
 
 _MAX_ENTITIES = 1000  # MLflow's limits per batch

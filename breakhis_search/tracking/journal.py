@@ -20,12 +20,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from breakhis_search.durability import replace_file, sync_tree
 from breakhis_search.errors import DiskError, JournalError, TrackingError
 from breakhis_search.tracking import keys
-from breakhis_search.tracking.durability import replace_file, sync_tree
 from breakhis_search.tracking.ownership import FolderLock
 
-_RECORDS = "records.jsonl"
+RECORDS = "records.jsonl"
 _CURSOR = "cursor"
 _SET_ASIDE = "set_aside"
 TAKEN_OVER = "another process went on with this run"
@@ -60,7 +60,7 @@ class Journal:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._records = folder / _RECORDS
+        self._records = folder / RECORDS
         self._lock = FolderLock(folder)
         self._delivery_lock = FolderLock(folder, "delivery.lock")
         self._is_whole = False
@@ -399,51 +399,6 @@ class Journal:
                     os.truncate(self._records, size)  # half of it on a full disk
                 raise
         self.seconds_writing += time.perf_counter() - start
-
-
-def all_journals(folder: Path) -> list[Journal]:
-    """Return the journals in a folder, oldest first."""
-    if not folder.is_dir():
-        return []
-    found = sorted(folder.iterdir(), key=lambda f: f.stat().st_mtime)
-    return [Journal(f) for f in found if (f / _RECORDS).is_file()]
-
-
-def open_journals(folder: Path) -> list[Journal]:
-    """Return the journals in a folder that hold undelivered records, oldest first."""
-    return [j for j in all_journals(folder) if j.has_undelivered]
-
-
-def journals_set_aside(folder: Path) -> dict[str, str]:
-    """Return the uids of runs whose records cannot be delivered, and why."""
-    reasons = {j.uid: j.set_aside_because for j in all_journals(folder)}
-    return {uid: why for uid, why in reasons.items() if why not in (None, TAKEN_OVER)}
-
-
-def take_up_set_aside(folder: Path) -> None:
-    """Have what could not be delivered tried again."""
-    for uid in journals_set_aside(folder):
-        Journal(folder / uid).take_up()
-
-
-def end_left_behind(folder: Path) -> list[Journal]:
-    """End the journals that no living process holds; return those that have something to deliver.
-
-    Nobody else holds a journal while it is written: one without an end was cut off.
-
-    Args:
-        folder: Of the journals.
-    """
-    waiting = []
-    for journal in all_journals(folder):
-        with journal.held() as is_ours:
-            if not is_ours or journal.set_aside_because is not None:
-                continue
-            if not journal.is_finished():
-                journal.end_cut_off()
-            if journal.has_undelivered:
-                waiting.append(journal)
-    return waiting
 
 
 def _now_ms() -> int:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from breakhis_search.errors import DiskError, TrackingError
-from breakhis_search.settings import Settings, mask_password, without_secrets
+from breakhis_search.settings import Settings, environment_kept, mask_password, without_secrets
 from breakhis_search.tracking.ownership import one_at_a_time
 
 _REACH_TIMEOUT_S = 5
@@ -58,7 +58,7 @@ def open_store(settings: Settings) -> Any:
         logging.getLogger(name).setLevel(logging.WARNING)
     # Everything here names its client and ids, but MLflow itself resolves a `models:/` address
     # (when a version is created or loaded) by these two process-wide settings only.
-    with _environment_kept("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):
+    with environment_kept("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):
         mlflow.set_tracking_uri(uri)
         mlflow.set_registry_uri(uri)
     with tracking_errors(uri), _tables_created_once(uri):
@@ -79,23 +79,6 @@ def _tables_created_once(uri: str) -> Iterator[None]:
 
 def _folder_of(uri: str) -> Path:
     return Path(uri.removeprefix(_SQLITE)).parent
-
-
-@contextmanager
-def _environment_kept(*names: str) -> Iterator[None]:
-    """Undo what the block does to environment variables: MLflow writes its addresses there.
-
-    The next command of this process would take them for the user's own.
-    """
-    before = {name: os.environ.get(name) for name in names}
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
 
 
 def _require_server(uri: str) -> None:

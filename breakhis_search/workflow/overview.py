@@ -18,7 +18,8 @@ from breakhis_search.study.budget import INTERRUPTED, cause_of
 from breakhis_search.study.leases import Leases
 from breakhis_search.study.liveness import cut_off_trials
 from breakhis_search.study.storage import open_storage, storage_errors
-from breakhis_search.tracking.journal import Journal, journals_set_aside, open_journals
+from breakhis_search.tracking.journal import Journal
+from breakhis_search.tracking.journals import journals_set_aside, open_journals
 from breakhis_search.tracking.store import open_store, tracking_errors
 
 

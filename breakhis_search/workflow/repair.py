@@ -21,7 +21,8 @@ from breakhis_search.study.liveness import cut_off_trials
 from breakhis_search.study.storage import open_storage, storage_errors
 from breakhis_search.tracking import keys
 from breakhis_search.tracking.delivery import Delivery, MakeReport
-from breakhis_search.tracking.journal import Journal, all_journals
+from breakhis_search.tracking.journal import Journal
+from breakhis_search.tracking.journals import all_journals
 from breakhis_search.tracking.store import open_store, tracking_errors
 
 GIVEN_UP = "cut off, and given up by `status --repair`"

@@ -37,7 +37,8 @@ from breakhis_search.study.worker import WorkerLimits, run_search
 from breakhis_search.tracking import keys
 from breakhis_search.tracking.courier import Carrier, Courier
 from breakhis_search.tracking.delivery import Delivery
-from breakhis_search.tracking.journal import Journal, end_left_behind
+from breakhis_search.tracking.journal import Journal
+from breakhis_search.tracking.journals import end_left_behind
 from breakhis_search.tracking.provenance import provenance_tags
 from breakhis_search.training.devices import Device, prepare_device
 from breakhis_search.workflow.outcome import RunOutcome

@@ -30,7 +30,7 @@ from breakhis_search.reporting.stored_html import without_scripts
 from breakhis_search.reporting.study_report import StudyFacts, report_html, report_markdown
 from breakhis_search.settings import Settings
 from breakhis_search.study.budget import budget_in_words, reason_to_stop
-from breakhis_search.study.storage import open_storage, storage_errors
+from breakhis_search.study.storage import trials_of
 from breakhis_search.tracking import keys
 from breakhis_search.tracking.store import open_store, tracking_errors
 from breakhis_search.workflow.comparison import JudgedStudy, compare_studies
@@ -109,7 +109,7 @@ def write_report(study: str, settings: Settings, *, out: Path | None, say: Say) 
 def _gather(client: Any, settings: Settings, name: str, known: Mapping[Any, Any]) -> StudyFacts:
     judged = compare_studies(client, [name]).studies[0]
     run = client.get_run(known["run_id"])
-    trials = _trials_of_optuna(settings, name, known["study_uid"])
+    trials = trials_of(settings.studies_uri, name, known["study_uid"])
     best = search_trials_of(judged.trials)
     config = _config(client, best)
     winner, intervals, sections, gallery = _winner(client, judged)
@@ -137,16 +137,6 @@ def _gather(client: Any, settings: Settings, name: str, known: Mapping[Any, Any]
         decisions=_decisions(client, judged),
         reproduce=_reproduce(name, run.data.tags, judged),
     )
-
-
-def _trials_of_optuna(settings: Settings, name: str, uid: str) -> Sequence[FrozenTrial]:
-    """The study's trials; none where its storage is another one."""
-    with storage_errors(settings.studies_uri):
-        storage = open_storage(settings.studies_uri)
-        for study in storage.get_all_studies():
-            if study.study_name == name and study.user_attrs.get("uid") == uid:
-                return storage.get_all_trials(study._study_id, deepcopy=False)  # noqa: SLF001
-    return ()
 
 
 def _config(client: Any, best: pd.DataFrame) -> Mapping[str, Any]:

@@ -6,7 +6,7 @@ import pytest
 
 from breakhis_search.cli import progress
 from breakhis_search.cli.progress import TerminalObserver
-from breakhis_search.study.progress import TrialSummary
+from breakhis_search.study.progress import SearchSize, TrialSummary
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def clock(monkeypatch):
 def begun(repetitions: int) -> TerminalObserver:
     observer = TerminalObserver()
     observer.search_started(
-        trials=5, finished=0, folds=2, epochs=3, best=None, repetitions=repetitions
+        SearchSize(trials=5, finished=0, folds=2, epochs=3, best=None, repetitions=repetitions)
     )
     return observer
 

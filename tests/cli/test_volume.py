@@ -18,7 +18,7 @@ from breakhis_search.cli.app import run_app
 from breakhis_search.cli.console import Volume
 from breakhis_search.cli.progress import TerminalObserver
 from breakhis_search.data.demo import make_demo
-from breakhis_search.study.progress import TrialSummary
+from breakhis_search.study.progress import SearchSize, TrialSummary
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -26,11 +26,11 @@ SHOW = """
 import sys
 from breakhis_search.cli import console
 from breakhis_search.cli.progress import TerminalObserver
-from breakhis_search.study.progress import TrialSummary
+from breakhis_search.study.progress import SearchSize, TrialSummary
 
 console.say("a sentence of [progress]")
 observer = TerminalObserver()
-observer.search_started(trials=2, finished=0, folds=2, epochs=3, best=None, repetitions=0)
+observer.search_started(SearchSize(2, 0, folds=2, epochs=3, best=None, repetitions=0))
 observer.trial_started(0, {"model/architecture": "small_cnn", "sampling/strategy": "focal"})
 observer.epoch_finished(number=0, fold=0, epoch=1, score=0.5, images_per_s=10.0)
 observer.trial_finished(TrialSummary(0, "complete", 0.75, 12.0))
@@ -123,7 +123,7 @@ def test_a_pipe_gets_plain_lines():
 def watch() -> None:
     """A search goes by."""
     observer = TerminalObserver()
-    observer.search_started(trials=2, finished=0, folds=2, epochs=3, best=None, repetitions=0)
+    observer.search_started(SearchSize(2, 0, folds=2, epochs=3, best=None, repetitions=0))
     values = {"model/architecture": "small_cnn", "sampling/strategy": "focal", "head/units": 64}
     observer.trial_started(0, values)
     observer.epoch_finished(number=0, fold=0, epoch=1, score=0.5, images_per_s=10.0)

@@ -162,17 +162,6 @@ def test_files_as_stores_are_refused_for_several_machines(settings) -> None:
     require_servers(served, nodes=2)
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """Images and weights on the driver's machine, and a file that is nobody's business."""
-    data = tmp_path / "data"
-    (data / "BreaKHis_v1").mkdir(parents=True)
-    for number in range(5):
-        (data / "BreaKHis_v1" / f"{number}.png").write_bytes(bytes([number]) * 1000)
-    (data / "secret.env").write_text("PASSWORD=1")
-    return data
-
-
 def test_node_without_the_data_fetches_it_from_the_driver(
     cluster, folder, settings, tmp_path, monkeypatch
 ) -> None:

@@ -2,24 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from breakhis_search.engines.shipping import Shelf, fetch
 from breakhis_search.errors import EngineError
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """Images on the driver's machine, and a file that is nobody's business."""
-    data = tmp_path / "data"
-    (data / "BreaKHis_v1").mkdir(parents=True)
-    for number in range(5):
-        (data / "BreaKHis_v1" / f"{number}.png").write_bytes(bytes([number]) * 1000)
-    (data / "secret.env").write_text("PASSWORD=1")
-    return data
 
 
 def test_fetch_that_was_cut_off_goes_on(folder, tmp_path, monkeypatch) -> None:

@@ -117,7 +117,7 @@ def test_what_is_no_number_fails_the_trial(metric, given, received):
     own = metric(lambda y_true, probabilities: given)
     with pytest.raises(TrialFailure, match=f"gives no number.*NaN where.*received .*{received}"):
         compute_own_metrics(table(), [own])
-    with pytest.raises(ConfigError, match="gives no number .of an example of 8 rows"):
+    with pytest.raises(ConfigError, match="gives no number .of an example: 8 rows"):
         check_metric(own, NAMES)
 
 

@@ -10,7 +10,7 @@ from optuna.trial import TrialState
 
 from breakhis_search.settings import Settings
 from breakhis_search.tracking import keys
-from breakhis_search.tracking.journal import all_journals
+from breakhis_search.tracking.journals import all_journals
 from breakhis_search.tracking.store import open_store
 
 ENDED = {

@@ -17,7 +17,8 @@ from breakhis_search.settings import read_settings
 from breakhis_search.tracking import keys
 from breakhis_search.tracking.courier import Courier, Flushed
 from breakhis_search.tracking.delivery import Delivery
-from breakhis_search.tracking.journal import Journal, journals_set_aside
+from breakhis_search.tracking.journal import Journal
+from breakhis_search.tracking.journals import journals_set_aside
 from breakhis_search.tracking.store import open_store
 
 

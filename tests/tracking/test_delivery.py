@@ -13,9 +13,8 @@ from breakhis_search.errors import TrackingError
 from breakhis_search.settings import Settings, read_settings
 from breakhis_search.tracking import keys
 from breakhis_search.tracking.delivery import Delivery
-from breakhis_search.tracking.journal import (
-    TAKEN_OVER,
-    Journal,
+from breakhis_search.tracking.journal import TAKEN_OVER, Journal
+from breakhis_search.tracking.journals import (
     end_left_behind,
     journals_set_aside,
     open_journals,

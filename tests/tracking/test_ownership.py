@@ -14,7 +14,8 @@ from breakhis_search.errors import TrackingError
 from breakhis_search.settings import Settings, read_settings
 from breakhis_search.tracking import keys
 from breakhis_search.tracking.delivery import Delivery
-from breakhis_search.tracking.journal import Journal, open_journals
+from breakhis_search.tracking.journal import Journal
+from breakhis_search.tracking.journals import open_journals
 from breakhis_search.tracking.ownership import FolderLock
 from breakhis_search.tracking.store import open_store
 
