@@ -72,11 +72,9 @@ def deliver_command() -> None:
     if settings.is_unused:
         console.tell("Nothing was searched here yet.")
         return
-    delivery = Delivery(open_store(settings), settings, make_report)
+    delivery = Delivery(open_store(settings), settings, make_report, complain=console.warn)
     take_up_set_aside(settings.journal_dir)
     runs = delivery.deliver_all(settings.journal_dir)
-    for complaint in delivery.complaints:
-        console.warn(complaint)
     left = len(open_journals(settings.journal_dir))
     console.tell(
         f"{runs} runs delivered"
@@ -140,7 +138,7 @@ def repair_command(*, assume_yes: bool) -> None:
         return
     from breakhis_search.study.report import make_report
 
-    repair(settings, orphans, make_report)
+    repair(settings, orphans, make_report, console.warn)
     console.tell(f"repaired: {len(orphans)}")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from mlflow.exceptions import MlflowException
@@ -16,25 +15,9 @@ from breakhis_search.comparison.history import (
     change_champion,
     version_of_alias,
 )
+from breakhis_search.comparison.registered import Registered
 from breakhis_search.errors import RegistryError
 from breakhis_search.tracking import keys
-
-
-@dataclass(frozen=True)
-class Registered:
-    """A registered version.
-
-    Attributes:
-        name: Registered model.
-        version: Its version number.
-        alias: The alias it was given.
-        why: Why that one, in words.
-    """
-
-    name: str
-    version: str
-    alias: str
-    why: str
 
 
 def register(

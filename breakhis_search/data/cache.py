@@ -71,7 +71,7 @@ def open_image_cache(
                 expected=f"{_bytes(shape) / 1e6:,.0f} MB of free, writable disk",
                 remedy="free space, or set BREAKHIS_CACHE to another folder",
             ) from error
-    images: Images = np.load(target, mmap_mode="r")
+    images: Images = np.load(target, mmap_mode="r", allow_pickle=False)
     with suppress(OSError):  # of another user, to be read only
         os.utime(target)  # used now
     evict(target.parent, kept=target, max_bytes=max_bytes)
@@ -86,7 +86,7 @@ def _key(sha256: Sequence[str], height_px: int, width_px: int) -> str:
 def _is_complete(target: Path, shape: tuple[int, ...]) -> bool:
     """A readable header of the right shape, and all the bytes that it promises."""
     try:
-        return bool(np.load(target, mmap_mode="r").shape == shape)
+        return bool(np.load(target, mmap_mode="r", allow_pickle=False).shape == shape)
     except (OSError, ValueError):
         return False
 

@@ -154,7 +154,7 @@ def _key(sha256: Sequence[str], size_px: tuple[int, ...]) -> str:
 def _read(target: Path, n: int) -> StainTable | None:
     """The table of a file, or ``None`` where there is none that is whole."""
     try:
-        with target.open("rb") as file, np.load(file) as stored:
+        with target.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             table = StainTable(stored["vectors"], stored["maxima"], stored["faults"])
     except (OSError, ValueError, KeyError, zipfile.BadZipFile):
         return None

@@ -2,7 +2,8 @@
 
 :mod:`.intervals` says which metric has which. All bootstrap formulas make up for few patients: a
 bootstrap's variance is (n - 1) / n of what it should be, and a spread known from n patients asks
-for quantiles of Student's t.
+for quantiles of Student's t. ``scipy.special`` has them, too, and loads much faster than
+``scipy.stats``.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import special, stats
+from scipy import special
 
 from breakhis_search.evaluation.pairwise import FloatArray
 
@@ -24,7 +25,7 @@ def wilson_bounds(share: float, n: int, level: float) -> tuple[float, float]:
     >>> [round(end, 4) for end in wilson_bounds(0.9, 10, 0.95)]
     [0.5958, 0.9821]
     """
-    z = float(stats.norm.ppf((1 + level) / 2))
+    z = float(special.ndtri((1 + level) / 2))
     spread = z * float(np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2)))
     low, high = ((share + z**2 / (2 * n) + side * spread) / (1 + z**2 / n) for side in (-1, 1))
     return max(0.0, low), min(1.0, high)
@@ -65,7 +66,7 @@ def logit_bounds(
     width = 1 - least
     share = (value - least) / width
     deviation = float(draws.std(ddof=1)) / width * float(np.sqrt(n / (n - 1)))
-    t = float(stats.t.ppf((1 + level) / 2, n - 1))
+    t = float(special.stdtrit(n - 1, (1 + level) / 2))
     # The slope of the logit carries the deviation over to its scale.
     reach = t * deviation / (share * (1 - share))
     low, high = special.expit(special.logit(share) + np.array([-reach, reach]))
@@ -94,5 +95,5 @@ def expanded_level(n: int, level: float) -> float:
     >>> round(expanded_level(5, 0.95), 4), round(expanded_level(1000, 0.95), 4)
     (0.9981, 0.9504)
     """
-    tail = np.sqrt(n / (n - 1)) * stats.t.ppf((1 - level) / 2, n - 1)
-    return 1 - 2 * float(stats.norm.cdf(tail))
+    tail = np.sqrt(n / (n - 1)) * special.stdtrit(n - 1, (1 - level) / 2)
+    return 1 - 2 * float(special.ndtr(tail))

@@ -8,7 +8,7 @@ from contextlib import nullcontext
 
 import optuna
 import pandas as pd
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from breakhis_search.evaluation.metrics import compute_metrics, epoch_score, score
 from breakhis_search.evaluation.own_metrics import compute_own_metrics
@@ -22,11 +22,11 @@ from breakhis_search.study.candidate import (
 )
 from breakhis_search.study.context import StudyContext
 from breakhis_search.study.folds import predictions_of_fold
-from breakhis_search.study.pruning import STAGE
 from breakhis_search.study.records import TrialRecord, recorded
 from breakhis_search.study.restarts import RestartableTraining
 from breakhis_search.study.retention import is_among_the_best
 from breakhis_search.study.seeding import seed_of
+from breakhis_search.study.twins import finished_twin
 from breakhis_search.training.results import EpochReport, FoldResult
 from breakhis_search.training.timing import Timer
 from breakhis_search.training.together import Training
@@ -61,6 +61,7 @@ def run_trial(
     Raises:
         optuna.TrialPruned: It was not worth going on.
         TrialFailure: It failed for a reason of its own.
+        TwinAtWork: A trial of the same values is at work.
     """
     record = TrialRecord(context, uid=uid, number=trial.number)
     with recorded(record, timer, delivers=False):
@@ -69,7 +70,7 @@ def run_trial(
             candidate = build_candidate(trial, context, seed=seed)
         record.describe(candidate)
         context.observer.trial_started(trial.number, candidate.values)
-        twin = _twin_of(trial)
+        twin = finished_twin(trial)
         if twin is not None:
             return _reuse(twin, trial, record)
         folds = _FoldRunner(trial, candidate, context, record, timer, reported, lost)
@@ -87,15 +88,6 @@ def run_trial(
         trial.set_user_attr(MEDIAN_EPOCH, median_epoch)
         trial.set_user_attr(NLL, metrics["image/nll"])
         return value
-
-
-def _twin_of(trial: optuna.Trial) -> FrozenTrial | None:
-    """The complete trial of the same values in the same stage, if there is one."""
-    stage = trial.user_attrs.get(STAGE)
-    for other in trial.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
-        if other.params == trial.params and other.user_attrs.get(STAGE) == stage:
-            return other
-    return None
 
 
 def _reuse(twin: FrozenTrial, trial: optuna.Trial, record: TrialRecord) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -29,11 +30,13 @@ from breakhis_search.study.storage import STORAGE_FAULTS
 from breakhis_search.tracking import keys
 from breakhis_search.tracking.journal import Journal
 from breakhis_search.tracking.models import save_keras_model
+from breakhis_search.tracking.system_usage import system_usage
 from breakhis_search.training.devices import Device, peak_memory_mb, reset_peak_memory
 from breakhis_search.training.results import EpochReport
-from breakhis_search.training.system_usage import system_usage
 from breakhis_search.training.timing import Timer
 from breakhis_search.training.together import CutOff
+
+_SAMPLE_EVERY_S = 10.0  # as MLflow itself; an epoch that takes longer has one sample
 
 MLFLOW_STATUS = {
     "complete": "FINISHED",
@@ -85,6 +88,7 @@ class TrialRecord:
         self._facts: dict[str, str] = {}
         self._has_model = False
         self._waits = False
+        self._sampled_at = 0.0
 
     @property
     def journal(self) -> Journal:
@@ -121,6 +125,7 @@ class TrialRecord:
             turn=self._context.leases.turn_of(self._lease),
         )
         system_usage()  # the use of processors counts from here
+        self._sampled_at = time.monotonic()
         self.deliver()
 
     def describe(self, candidate: Candidate) -> None:
@@ -166,7 +171,13 @@ class TrialRecord:
         numbers = {k: v for k, v in asdict(report).items() if isinstance(v, float)}
         self._journal.log_metrics({prefix + k: v for k, v in numbers.items()}, step=report.epoch)
         if not self._waits:
+            self._sample_usage()
             self.deliver()
+
+    def _sample_usage(self) -> None:
+        if time.monotonic() - self._sampled_at > _SAMPLE_EVERY_S:
+            self._sampled_at = time.monotonic()
+            self._journal.log_metrics(system_usage(), step=len(self._epochs))
 
     @contextmanager
     def epochs_at_once(self) -> Iterator[None]:
@@ -247,8 +258,8 @@ class TrialRecord:
         memory = peak_memory_mb(self._context.device)
         try:
             if self._state != "interrupted":  # it will go on, and end once
-                numbers = {**durations, keys.METRIC_PEAK_MEMORY: memory, **system_usage()}
-                self._journal.log_metrics(numbers)
+                self._journal.log_metrics({**durations, keys.METRIC_PEAK_MEMORY: memory})
+                self._journal.log_metrics(system_usage(), step=len(self._epochs) + 1)
                 startup.clear()
             self._journal.set_tags({keys.STATE: self._state})
             self._journal.finish(MLFLOW_STATUS[self._state])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -140,6 +141,7 @@ def open_study(
     storage: optuna.storages.BaseStorage,
     version: StudyVersion,
     *,
+    objective: str,
     sampler: optuna.samplers.BaseSampler,
     pruner: optuna.pruners.BasePruner,
 ) -> optuna.Study:
@@ -148,6 +150,7 @@ def open_study(
     Args:
         storage: From :func:`open_storage`.
         version: From :func:`find_version`.
+        objective: What its trials are scored by; Optuna's own pages show the name.
         sampler: Proposes values.
         pruner: Stops hopeless trials.
 
@@ -165,6 +168,10 @@ def open_study(
     identity = study.user_attrs.get(_IDENTITY)
     if identity is None:
         study.set_user_attr(_IDENTITY, version.digest)
+        with warnings.catch_warnings(
+            action="ignore", category=optuna.exceptions.ExperimentalWarning
+        ):
+            study.set_metric_names([objective])
     elif identity != version.digest:
         raise StudyError(
             f"another run has just created another study called {version.name}",

@@ -38,6 +38,7 @@ from breakhis_search.study.progress import SearchSize, TrialSummary
 from breakhis_search.study.pruning import STAGE
 from breakhis_search.study.stages import Stage, begin_stage, in_stage, stages_of
 from breakhis_search.study.storage import STORAGE_FAULTS
+from breakhis_search.study.twins import WAITS_FOR, TwinAtWork, waits
 from breakhis_search.training.devices import resident_gb
 from breakhis_search.training.timing import Timer
 from breakhis_search.training.together import CutOff, Training, run_alone, run_together
@@ -233,7 +234,7 @@ class TakenTrial:
         with _alone(context):
             trials = study.get_trials(deepcopy=False)  # once: others wait for their turn
             left = set(cut_off_trials(_in_state(trials, TrialState.RUNNING), context.leases))
-            for trial in (t for t in trials if t.number in left):
+            for trial in (t for t in trials if t.number in left and not waits(t, trials)):
                 taken = cls._take_over(study, context, trial)
                 if taken is not None:
                     return taken
@@ -314,8 +315,8 @@ class TakenTrial:
             self._note_seconds()
             study.tell(trial, value)
             state = "complete"
-            twin = trial.user_attrs.get(SAME_AS)
-            reason = None if twin is None else f"the same values as trial {twin}: not trained again"
+            same = trial.user_attrs.get(SAME_AS)
+            reason = None if same is None else f"the same values as trial {same}: not trained again"
         except optuna.TrialPruned as pruned:
             state, reason = "pruned", str(pruned)
             self._note_seconds()
@@ -323,6 +324,10 @@ class TakenTrial:
         except TrialFailure as failure:
             state, reason = "failed", str(failure)
             self._fail(study, reason, failure.what)
+        except TwinAtWork as twin:
+            reason = str(twin)
+            trial.set_user_attr(WAITS_FOR, twin.number)
+            self.give_back(study, context, twin)
         except LeaseLostError as lost:
             reason = str(lost)  # it has another owner now, who tells its end
         except BaseException as error:  # a Ctrl-C too: the next run goes on with it

@@ -320,13 +320,16 @@ class _Round:
         """Deliver what is due; what another process is delivering stays due."""
         if self._delivery is None:
             client = open_store(self._settings)
-            self._delivery = Delivery(client, self._settings, self._make_report, for_others=True)
+            self._delivery = Delivery(
+                client,
+                self._settings,
+                self._make_report,
+                for_others=True,
+                complain=lambda complaint: _answer(self._pipe, Complained(complaint)),
+            )
         for uid in list(self._due):
             if self._delivery.deliver(Journal(self._settings.journal_dir / uid)):
                 del self._due[uid]
-            complaints, self._delivery.complaints = self._delivery.complaints, []
-            for complaint in complaints:
-                _answer(self._pipe, Complained(complaint))
 
     def _was_taken(self) -> None:
         if self._refused_since is not None:

@@ -52,9 +52,7 @@ class Delivery:
         settings: Where things are.
         make_report: Makes pages and figures when they are due.
         for_others: Whether the journals are written by another process, which is alive.
-
-    Attributes:
-        complaints: What was set aside or could not be drawn, in words, until somebody takes it.
+        complain: Told, in words, what was set aside or could not be drawn.
     """
 
     def __init__(
@@ -64,15 +62,16 @@ class Delivery:
         make_report: MakeReport | None = None,
         *,
         for_others: bool = False,
+        complain: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._client = client
         self._settings = settings
         self._make_report = make_report
         self._for_others = for_others
+        self._complain = complain
         self._run_ids: dict[str, str] = {}
         self._experiment_ids: dict[str, str] = {}
         self._refusal: TrackingError | None = None
-        self.complaints: list[str] = []
         self._told_elsewhere: dict[str, set[tuple[str, int]]] = {}
 
     def deliver(self, journal: Journal) -> bool:
@@ -91,7 +90,7 @@ class Delivery:
                     return is_ours and self._send_all(journal)
         except JournalError as error:
             journal.set_aside(str(error))
-            self.complaints.append(
+            self._complain(
                 f"the records of run {journal.uid} are set aside: {error.what}; the other runs are"
                 " not affected, `status --deliver` tries again"
             )
@@ -272,7 +271,7 @@ class Delivery:
             note.write_text(without_secrets(traceback.format_exc()), encoding="utf-8")
             why = without_secrets(f"{type(error).__name__}: {error}")
             self._log_tags(run_id, {keys.PAGE_FAILED: why})
-            self.complaints.append(
+            self._complain(
                 f"the page of run {journal.uid} could not be drawn ({why}); its scores and"
                 f" predictions are in MLflow, the traceback in {_NOT_DRAWN} there"
             )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from breakhis_search.comparison.registry import Registered
+from breakhis_search.comparison.registered import Registered
 
 
 @dataclass(frozen=True)

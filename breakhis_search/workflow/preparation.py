@@ -86,6 +86,7 @@ class PreparedRun:
         study = open_study(
             self.storage,
             self.version,
+            objective=config.objective,
             sampler=optuna.samplers.RandomSampler(seed=0),  # replaced, once the size is known
             pruner=build_pruner(config),
         )

@@ -16,7 +16,8 @@ import pandas as pd
 from optuna.trial import FrozenTrial
 
 from breakhis_search.comparison.gate import GateRules, judge_floors
-from breakhis_search.comparison.registry import Registered, register
+from breakhis_search.comparison.registered import Registered
+from breakhis_search.comparison.registry import register
 from breakhis_search.data.images import prepare
 from breakhis_search.data.stain import normalize_stain
 from breakhis_search.evaluation.calibration import (

@@ -6,9 +6,10 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 
 import optuna
@@ -27,13 +28,16 @@ from breakhis_search.tracking.store import open_store, tracking_errors
 
 GIVEN_UP = "cut off, and given up by `status --repair`"
 
+SETTLED_AFTER = timedelta(minutes=10)
+"""How long after a trial's end its run may be on its way to MLflow from another machine."""
+
 
 @dataclass(frozen=True)
 class Orphan:
     """Something that a dead process left.
 
     Attributes:
-        kind: ``trial``, ``run`` (in a journal here) or ``checkpoint``.
+        kind: ``trial``, ``run`` or ``checkpoint``.
         name: What it is, for people.
         study: The study of a trial; else empty.
         number: The number of a trial; else -1.
@@ -53,13 +57,42 @@ def find_orphans(settings: Settings) -> list[Orphan]:
     """Return what dead processes left, trials first; nothing is changed."""
     with storage_errors(settings.studies_uri), closing(Leases(settings.studies_uri)) as leases:
         trials = list(_trials(settings, leases))
+        ended = dict(_ended_trials(settings))
     known = {trial.uid for trial in trials}
     runs = [
         Orphan("run", f"run {j.uid}", "", -1, j.uid, "ended as FAILED in MLflow")
         for j in all_journals(settings.journal_dir)
         if j.uid not in known and _is_left(j)
     ]
+    runs += _runs_without_journal(settings, ended)
     return trials + runs + list(_checkpoints(settings, known))
+
+
+def _ended_trials(settings: Settings) -> Iterator[tuple[str, str]]:
+    """Uid and name of the trials that ended so long ago that MLflow should know."""
+    before = datetime.now() - SETTLED_AFTER  # noqa: DTZ005 - as Optuna
+    storage = open_storage(settings.studies_uri)
+    for study in storage.get_all_studies():
+        for trial in storage.get_all_trials(study._study_id, deepcopy=False):  # noqa: SLF001
+            ended = trial.datetime_complete
+            if trial.state.is_finished() and ended is not None and ended < before:
+                uid = str(trial.user_attrs.get(UID, ""))
+                yield uid, f"{study.study_name} trial {trial.number}"
+
+
+def _runs_without_journal(settings: Settings, ended: Mapping[str, str]) -> list[Orphan]:
+    """Runs that MLflow takes for running, of trials that ended, with no journal here to say how."""
+    client = open_store(settings)
+    found = []
+    with tracking_errors(settings.tracking_uri):
+        experiments = [e.experiment_id for e in client.search_experiments()]
+        running = client.search_runs(experiments, "attributes.status = 'RUNNING'")
+    for run in running:
+        uid = run.data.tags.get(keys.TRIAL_UID, "")
+        if uid in ended and not Journal(settings.journal_dir / uid).is_begun:
+            name = f"run {uid} of {ended[uid]}, which has ended; its records are not here"
+            found.append(Orphan("run", name, "", -1, uid, "ended as FAILED in MLflow"))
+    return found
 
 
 def _trials(settings: Settings, leases: Leases) -> Iterator[Orphan]:
@@ -96,13 +129,19 @@ def _ended_for_good(journal: Journal) -> bool:
     return journal.is_finished() and not journal.was_interrupted()
 
 
-def repair(settings: Settings, orphans: Sequence[Orphan], make_report: MakeReport) -> None:
+def repair(
+    settings: Settings,
+    orphans: Sequence[Orphan],
+    make_report: MakeReport,
+    complain: Callable[[str], None],
+) -> None:
     """Bring orphans to their end, in Optuna and in MLflow.
 
     Args:
         settings: Where things are.
         orphans: From :func:`find_orphans`; what came to life since is left alone.
         make_report: Makes the pages that are still due.
+        complain: Told what could not be delivered.
     """
     client = open_store(settings)
     with storage_errors(settings.studies_uri), closing(Leases(settings.studies_uri)) as leases:
@@ -110,11 +149,12 @@ def repair(settings: Settings, orphans: Sequence[Orphan], make_report: MakeRepor
             if orphan.kind == "trial":
                 _end_trial(settings, leases, orphan, client)
             elif orphan.kind == "run":
-                _end_run(settings, orphan.uid)
+                _end_run(settings, orphan.uid, client)
             else:
                 shutil.rmtree(settings.checkpoints / orphan.uid, ignore_errors=True)
     with tracking_errors(settings.tracking_uri):
-        Delivery(client, settings, make_report).deliver_all(settings.journal_dir)
+        delivery = Delivery(client, settings, make_report, complain=complain)
+        delivery.deliver_all(settings.journal_dir)
 
 
 def _end_trial(settings: Settings, leases: Leases, orphan: Orphan, client: Any) -> None:
@@ -130,15 +170,15 @@ def _end_trial(settings: Settings, leases: Leases, orphan: Orphan, client: Any) 
     if not orphan.uid:
         return
     shutil.rmtree(settings.checkpoints / orphan.uid, ignore_errors=True)
-    if Journal(settings.journal_dir / orphan.uid).is_begun:
-        _end_run(settings, orphan.uid)
-    else:
-        _end_run_of_another_machine(settings, orphan.uid, client)
+    _end_run(settings, orphan.uid, client)
     leases.forget(orphan.uid)
 
 
-def _end_run(settings: Settings, uid: str) -> None:
+def _end_run(settings: Settings, uid: str, client: Any) -> None:
     journal = Journal(settings.journal_dir / uid)
+    if not journal.is_begun:
+        _end_run_of_another_machine(settings, uid, client)
+        return
     with journal.held() as nobody_writes:
         if nobody_writes:
             journal.end_cut_off(GIVEN_UP)

@@ -74,7 +74,7 @@ def search_and_register(
     Raises:
         WorkerIsTired: The limits are reached, and there is still something to do.
     """
-    delivery = Delivery(run.client, run.settings, make_report)
+    delivery = Delivery(run.client, run.settings, make_report, complain=watcher.say)
     with storage_errors(run.settings.studies_uri):
         leases = Leases(run.settings.studies_uri)
     with closing(carrier or _carrier(delivery, run, watcher)) as carries, closing(leases):

@@ -43,6 +43,13 @@ def cluster() -> Any:
     patch.undo()
 
 
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch) -> None:
+    """Beside other tests an actor may take a minute to start."""
+    for name in ("_LOST_AFTER_S", "_STOP_WITHIN_S"):
+        monkeypatch.setattr(f"breakhis_search.engines.ray_cluster.{name}", 600.0)
+
+
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     (tmp_path / "study.yaml").write_text("name: binary\n")

@@ -188,12 +188,13 @@ def test_a_cursor_that_a_power_cut_emptied_delivers_everything_again_to_the_same
     journal.log_metrics({"m": 0.5})
     journal.log_report()
     journal.finish("FINISHED")
-    delivery = Delivery(client, settings, lambda _: {"made": 1.0})
+    complaints: list[str] = []
+    delivery = Delivery(client, settings, lambda _: {"made": 1.0}, complain=complaints.append)
     delivery.deliver(journal)
     assert not journal.report.exists(), "it is in MLflow now"
     (journal.folder / "cursor").write_text("")
     assert delivery.deliver(journal)
-    assert delivery.complaints == []
+    assert complaints == []
     [run] = runs_of(client, "emptied")
     assert run.info.status == "FINISHED"
     assert len(client.get_metric_history(run.info.run_id, "made")) == 1
@@ -206,11 +207,11 @@ def test_a_damaged_journal_keeps_no_other_waiting(settings, client):
         journal.finish("FINISHED")
     with (damaged.folder / "records.jsonl").open("a") as file:
         file.write("no json\n")
-    delivery = Delivery(client, settings)
-    delivery.deliver_all(settings.journal_dir)
+    complaints: list[str] = []
+    Delivery(client, settings, complain=complaints.append).deliver_all(settings.journal_dir)
     assert not other.has_undelivered
     assert "a-damaged" in journals_set_aside(settings.journal_dir)
-    assert "is damaged at byte" in delivery.complaints[0]
+    assert "is damaged at byte" in complaints[0]
     take_up_set_aside(settings.journal_dir)
     assert damaged.has_undelivered, "it is tried again"
     shutil.rmtree(damaged.folder)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
+from contextlib import closing
 
 import optuna
 import pytest
 from optuna.trial import TrialState
 
 from breakhis_search.errors import TrialFailure
+from breakhis_search.study.leases import Leases
 from breakhis_search.study.worker import TakenTrial
 from breakhis_search.tracking import keys
 from breakhis_search.training.step_tensorflow import TensorFlowStep as Step
@@ -237,10 +241,10 @@ def test_a_trial_of_a_dead_process_goes_on(home):
 
 
 def test_the_same_values_are_not_trained_twice(home, monkeypatch, capsys):
+    monkeypatch.setattr("breakhis_search.workflow.search.select_winner", lambda *_: None)
     assert home.search("binary", 1) == 0
     study_of(home).enqueue_trial(study_of(home).trials[0].params)
     trained = epochs_trained(monkeypatch)
-    monkeypatch.setattr("breakhis_search.workflow.search.select_winner", lambda *_: None)
     assert home.search("binary", 2) == 0
     assert trained == []
     first, second = study_of(home).trials
@@ -251,6 +255,50 @@ def test_the_same_values_are_not_trained_twice(home, monkeypatch, capsys):
     assert run.data.tags[keys.SAME_AS] == "0"
     assert home.run("compare", "--study", "binary-demo@v1") == 0
     assert "reused" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("ends", [TrialState.COMPLETE, TrialState.FAIL])
+def test_the_same_values_at_work_elsewhere_are_waited_for(home, monkeypatch, capsys, ends):
+    monkeypatch.setattr("breakhis_search.workflow.search.select_winner", lambda *_: None)
+    assert home.search("binary", 1) == 0
+    study = study_of(home)
+    [model] = study.trials
+    values = {**model.params, "optimizer/learning_rate": 0.00123}
+    study.enqueue_trial(values)
+    other = study.ask()
+    for name, distribution in model.distributions.items():
+        other._suggest(name, distribution)
+    for name in ("stage", "median_epoch", "nll"):
+        other.set_user_attr(name, model.user_attrs[name])
+    other.set_user_attr("trial_uid", "elsewhere")
+    study.enqueue_trial(values)
+    trained = epochs_trained(monkeypatch)
+
+    def end_it_once_it_is_waited_for() -> None:
+        until = time.monotonic() + 60
+        while not any("waits_for" in trial.user_attrs for trial in study_of(home).trials):
+            if time.monotonic() > until:
+                break
+            time.sleep(0.05)
+        study.tell(other, 0.7 if ends == TrialState.COMPLETE else None, state=ends)
+        leases.release("elsewhere")
+
+    with closing(Leases(home.settings.studies_uri)) as leases:
+        leases.take("elsewhere")
+        elsewhere = threading.Thread(target=end_it_once_it_is_waited_for)
+        elsewhere.start()
+        assert home.search("binary", 3) == 0
+        elsewhere.join()
+    third = study_of(home).trials[2]
+    assert third.state == TrialState.COMPLETE
+    told = capsys.readouterr().out
+    assert "it waits for trial 1, which has the same values" in told
+    if ends == TrialState.COMPLETE:
+        assert (third.value, third.user_attrs["same_as"], trained) == (0.7, 1, [])
+        assert "the same values as trial 1: not trained again" in told
+    else:
+        assert "same_as" not in third.user_attrs
+        assert trained, "what its twin failed at is tried once more"
 
 
 def test_another_space_starts_another_version(home, capsys):

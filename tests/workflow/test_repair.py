@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from datetime import timedelta
 
 import optuna
 import pytest
@@ -73,6 +75,22 @@ def test_it_ends_what_nobody_will_go_on_with(left, capsys):
     assert not (left.settings.checkpoints / "left").exists()
     assert left.run("status", "--repair") == 0
     assert "Nothing was left behind" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("has_settled", [True, False])
+def test_run_of_an_ended_trial_whose_journal_is_gone_is_ended(
+    left, capsys, monkeypatch, has_settled
+):
+    study = optuna.load_study(study_name="binary@v1", storage=left.settings.studies_uri)
+    study.tell(0, 0.5)
+    shutil.rmtree(left.settings.journal_dir / "left")
+    if has_settled:
+        monkeypatch.setattr("breakhis_search.workflow.repair.SETTLED_AFTER", timedelta(0))
+    assert left.run("status", "--repair", "--yes") == 0
+    told = "run left of binary@v1 trial 0, which has ended; its records are not here"
+    assert (told in capsys.readouterr().out) == has_settled
+    assert runs(left)["left"] == ("FAILED" if has_settled else "RUNNING")
+    assert trial_of(left).value == 0.5
 
 
 def test_what_lives_is_left_alone(left, capsys):
