@@ -23,6 +23,7 @@ from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
+from mlflow.exceptions import MlflowException
 
 from breakhis_search.comparison.contest import Pair, compare_pair
 from breakhis_search.comparison.evidence import read_predictions
@@ -306,9 +307,30 @@ class Trial:
         return cell_table(self.predictions())
 
     def history(self) -> pd.DataFrame:
-        """Return its epochs: fold, epoch, losses, score, learning rate."""
+        """Return its epochs: fold, epoch, losses, score, learning rate.
+
+        Raises:
+            ComparisonError: It has none, because it did not complete.
+        """
+        return self._table(keys.ARTIFACT_HISTORY, "it did not complete")
+
+    def calibration(self) -> pd.DataFrame:
+        """Return the dots of a finalist's reliability diagrams, before and after calibration.
+
+        Columns: those of :func:`.evaluation.reliability.reliability_points`, cross-fitted: a
+        patient's temperature is that of other patients.
+
+        Raises:
+            ComparisonError: It is no finalist; trials of the search are not calibrated.
+        """
+        return self._table(keys.ARTIFACT_RELIABILITY, "only finalists are calibrated")
+
+    def _table(self, artifact: str, why_absent: str) -> pd.DataFrame:
         with tempfile.TemporaryDirectory() as folder:
-            file = self.client.download_artifacts(self.run_id, keys.ARTIFACT_HISTORY, folder)
+            try:
+                file = self.client.download_artifacts(self.run_id, artifact, folder)
+            except (MlflowException, OSError) as error:
+                raise ComparisonError(f"{self.name} has no {artifact}: {why_absent}") from error
             return pd.read_csv(file)
 
     def learning_curves(self) -> list[go.Figure]:

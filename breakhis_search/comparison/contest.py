@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from html import escape
 from typing import Any
 
 import pandas as pd
@@ -74,6 +75,9 @@ class Pair:
     test: SwapTest
     interval: DifferenceInterval
     verdict: str
+
+    def _repr_html_(self) -> str:
+        return f"<b>{escape(self.verdict)}</b>"
 
 
 def compare_pair(

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from breakhis_search.settings import Settings
 from breakhis_search.study.storage import StudyVersion
+from breakhis_search.training.threads import VARIABLES
 from breakhis_search.workflow.request import RunRequest
 
 _CUDA = "CUDA_VISIBLE_DEVICES"
@@ -91,7 +92,7 @@ def share_out(workers: int, gpus: list[str], *, cores: int) -> list[dict[str, st
     >>> share_out(2, ["0", "1"], cores=8)
     [{'CUDA_VISIBLE_DEVICES': '0'}, {'CUDA_VISIBLE_DEVICES': '1'}]
     >>> share_out(2, [], cores=8)[0]
-    {'OMP_NUM_THREADS': '4', 'TF_NUM_INTRAOP_THREADS': '4'}
+    {'OMP_NUM_THREADS': '4', 'TF_NUM_INTRAOP_THREADS': '4', 'NPROC': '4'}
     """
     if gpus:
         share = gpu_memory_share(-(-workers // len(gpus)))
@@ -118,5 +119,4 @@ def gpu_memory_share(each: int) -> dict[str, str]:
 
 def cpu_threads(cores: int) -> dict[str, str]:
     """Return what lets a worker use so many cores, at least one."""
-    threads = str(max(1, cores))
-    return {"OMP_NUM_THREADS": threads, "TF_NUM_INTRAOP_THREADS": threads}
+    return dict.fromkeys(("OMP_NUM_THREADS", *VARIABLES.values()), str(max(1, cores)))

@@ -103,7 +103,7 @@ class FinalistAnalysis:
         calibrated = cross_fit(table, correction)
         metrics = calibration_metrics(table, correction)
         sections = [calibration_section(table, calibrated)]
-        frames = {"figures/reliability.csv": reliability_points(table, calibrated)}
+        frames = {keys.ARTIFACT_RELIABILITY: reliability_points(table, calibrated)}
         if is_binary(self._context.class_names):
             final = calibrate_table(table, fit_calibration(table, correction))
             sections.append(threshold_section(final, lock_thresholds(final)))

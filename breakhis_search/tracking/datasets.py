@@ -34,6 +34,15 @@ def dataset_digest(tags: Mapping[str, str]) -> str | None:
     return fingerprint[:_LONGEST_DIGEST] if fingerprint else None
 
 
+def _profile(tags: Mapping[str, str]) -> dict[str, Any]:
+    """What MLflow's page of a dataset shows; ``num_rows`` is a name of its own."""
+    counts = {"num_rows": keys.IMAGES, "num_patients": keys.PATIENTS}
+    return {
+        **{name: int(tags[key]) for name, key in counts.items() if key in tags},
+        **{name: tags[name] for name in _DESCRIBED_BY if name in tags},
+    }
+
+
 def dataset_inputs(tags: Mapping[str, str]) -> list[Any]:
     """Return the ``mlflow.entities.DatasetInput`` of a run: one, or none without a fingerprint."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
@@ -46,7 +55,7 @@ def dataset_inputs(tags: Mapping[str, str]) -> list[Any]:
         digest=digest,
         source_type="local",
         source=json.dumps({"uri": tags.get(keys.DATA_FOLDER, "")}),
-        profile=json.dumps({name: tags[name] for name in _DESCRIBED_BY if name in tags}),
+        profile=json.dumps(_profile(tags)),
     )
     # The sealed test is part of the folder, but no run of a search is given it.
     return [DatasetInput(dataset, [InputTag("mlflow.data.context", "development")])]

@@ -11,7 +11,7 @@ from contextlib import suppress
 
 from breakhis_search.training.determinism import has_jax_started
 
-_VARIABLES = {"tensorflow": "TF_NUM_INTRAOP_THREADS", "jax": "NPROC"}
+VARIABLES = {"tensorflow": "TF_NUM_INTRAOP_THREADS", "jax": "NPROC"}
 """JAX: ``DefaultThreadPoolSize`` in ``xla/pjrt/utils.cc``."""
 
 
@@ -33,7 +33,7 @@ def use_threads(backend: str, count: int) -> None:
         with suppress(RuntimeError):  # it has computed something
             tf.config.threading.set_intra_op_parallelism_threads(count)
     elif not has_jax_started():
-        os.environ[_VARIABLES[backend]] = str(count)
+        os.environ[VARIABLES[backend]] = str(count)
 
 
 def _set_in_program(backend: str) -> int:
@@ -45,7 +45,7 @@ def _set_in_program(backend: str) -> int:
 
 
 def _set_from_outside(backend: str) -> int:
-    text = os.environ.get(_VARIABLES[backend], "")
+    text = os.environ.get(VARIABLES[backend], "")
     return int(text) if text.isdigit() else 0
 
 

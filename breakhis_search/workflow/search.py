@@ -169,6 +169,7 @@ def _identified(context: StudyContext, study: optuna.Study) -> StudyContext:
 def _tags(run: PreparedRun, device: Device) -> dict[str, str]:
     """What every run of the study is tagged with."""
     config, sealed = run.resolved.config, run.split.sealed
+    seen = run.split.development_only().table
     return {
         **provenance_tags(),
         keys.STUDY: run.version.name,
@@ -185,6 +186,8 @@ def _tags(run: PreparedRun, device: Device) -> dict[str, str]:
         **_weights_folder(run),
         keys.DATA_FINGERPRINT: run.catalog.fingerprint,
         keys.SPLIT_DIGEST: run.split.digest,
+        keys.IMAGES: str(len(seen)),
+        keys.PATIENTS: str(seen["accession"].nunique()),
         **_sealed_digest(run),
         keys.SEALED_TEST: sealed.absent_because or f"{len(sealed.groups)} patients",
         keys.PROFILE: run.resolved.profile or "none",

@@ -272,10 +272,11 @@ def test_gpus_that_were_named_are_those_in_use(named, found):
     assert visible_gpus({"CUDA_VISIBLE_DEVICES": named}) == found
 
 
-def test_the_supervisor_loads_neither_keras_nor_a_backend():
+def test_the_supervisor_and_what_starts_a_worker_load_nothing_heavy():
     code = (
-        "import sys, breakhis_search.engines.local;"
-        "print({'keras', 'tensorflow', 'jax', 'torch'} & set(sys.modules))"
+        "import sys, breakhis_search.engines.local, breakhis_search.engines.worker_process;"
+        "heavy = {'keras', 'tensorflow', 'jax', 'torch', 'mlflow', 'scipy.stats'};"
+        "print(heavy & set(sys.modules))"
     )
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert told.stdout.strip() == "set()"

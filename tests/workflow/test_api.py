@@ -37,6 +37,14 @@ def test_trial_has_figures_and_tables(study) -> None:
     assert {"metric", "low", "high", "reason"} <= set(trial.intervals().columns)
 
 
+def test_finalist_is_calibrated_and_a_trial_is_not(study) -> None:
+    dots = study.selected.calibration()
+    assert set(dots["state"]) == {"before", "after"}
+    assert dots["claimed"].between(0, 1).all()
+    with pytest.raises(ComparisonError, match="trial 0 has no .*only finalists are calibrated"):
+        study.trial(0).calibration()
+
+
 def test_two_trials_compare(study) -> None:
     pair = study.compare(study.trial(0), study.trial(1))
     assert 0 < pair.test.p_two_sided <= 1
@@ -85,6 +93,7 @@ def test_reprs_are_html_that_shows_the_study(study) -> None:
     assert "<table" in study._repr_html_()
     assert "objective/auroc" in study.trial(0)._repr_html_()
     assert "not a medical device" in study.champion()._repr_html_()
+    assert "trial 0" in study.compare(study.trial(0), study.trial(1))._repr_html_()
 
 
 def test_what_is_not_there_is_told(study, searched) -> None:

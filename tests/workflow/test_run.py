@@ -93,6 +93,14 @@ def test_epochs_are_logged_once_per_step(searched, trial_run):
         assert [m.step for m in history] == [0, 1]
 
 
+def test_a_trial_names_the_images_it_was_given_and_counts_them(trial_run, artifacts):
+    table = read_parquet(artifacts / "predictions" / "predictions.parquet")
+    [given] = trial_run.inputs.dataset_inputs
+    profile = json.loads(given.dataset.profile)
+    assert (given.dataset.name, profile["num_rows"]) == ("breakhis-demo-all", len(table))
+    assert profile["num_patients"] == table["accession"].nunique()
+
+
 def test_the_predictions_hold_every_development_image_once(searched, artifacts):
     table = read_parquet(artifacts / "predictions" / "predictions.parquet")
     assert table["image"].is_unique
