@@ -138,6 +138,8 @@ def environment_kept(*names: str) -> Iterator[None]:
 
 
 _USERINFO = re.compile(r"([a-z][a-z0-9+.-]*)://([^\s/'\"]*)@", re.IGNORECASE)  # up to the last @
+_OF_A_DATABASE = re.compile(r"\b(?!https?:)([a-z][a-z0-9+.-]*://[^\s:/@]*):\S*@", re.IGNORECASE)
+"""The password of a database, unlike that in the address of a page, may hold slashes and quotes."""
 _IN_QUERY = re.compile(
     r"((?:^|[?&\s])(?:[a-z_]*password|passwd|pwd|[a-z_]*token|secret|api_?key)=)[^&\s'\"]*",
     re.IGNORECASE,
@@ -159,7 +161,10 @@ def mask_password(text: str) -> str:
     'postgresql://me:***@host/db?sslpassword=***'
     >>> mask_password("see https://TOKEN@host and postgresql://me@host/db")
     'see https://***@host and postgresql://me@host/db'
+    >>> mask_password("postgresql+psycopg2://me:Zm9v/Ym'Fy@host/db refused")
+    'postgresql+psycopg2://me:***@host/db refused'
     """
+    text = _OF_A_DATABASE.sub(r"\1:***@", text)
     return _IN_QUERY.sub(r"\1***", _USERINFO.sub(_masked, text))
 
 

@@ -45,7 +45,9 @@ STORE_PAUSE_S, STORE_PATIENCE_S = 10.0, 600.0
 long."""
 
 _STOP_WITHIN_S = 60.0
-_COURIER_STARTS = 3
+_COURIER_DEATHS, _WITHIN_S = 5, 3600.0
+"""So many deaths of the process that delivers, within so many seconds, end the run."""
+
 _LOOK_EVERY_S = 0.5
 
 
@@ -108,7 +110,7 @@ class Supervisor:
         self._target = target
         self._context = multiprocessing.get_context("spawn")  # no thread or CUDA survives a fork
         self._courier: Courier | None = None
-        self._courier_starts = 0
+        self._courier_deaths: deque[float] = deque(maxlen=_COURIER_DEATHS)
         self._is_open = False
         self._lost_since: float | None = None
         self._is_to_stop = threading.Event()
@@ -201,10 +203,11 @@ class Supervisor:
         return text if len(self._crew.workers) == 1 else f"{worker.name}: {text}"
 
     def _observe(self, worker: _Worker, seen: m.Observed) -> None:
-        self._lost_since = None  # it goes on
         observer = self._watcher.search
         observer.of_worker(worker.assignment.number)
         getattr(observer, seen.event)(*seen.positional, **seen.named)
+        if _goes_on(seen):
+            self._lost_since = None
         if seen.event == "trial_finished":
             worker.deaths = 0
 
@@ -270,7 +273,6 @@ class Supervisor:
         )
 
     def _deliver(self, _: _Worker, deliver: m.Deliver) -> None:
-        self._lost_since = None  # it goes on
         with suppress(TrackingError):  # it has ended, which its connection says next
             self._carries().ask_for(deliver.uid)
 
@@ -283,7 +285,6 @@ class Supervisor:
         """The courier, started when there is something to carry."""
         if self._courier is None:
             self._courier = Courier(self._settings, make_report)
-            self._courier_starts += 1
         return self._courier
 
     def _hear_courier(self) -> None:
@@ -304,7 +305,9 @@ class Supervisor:
         """Start another courier: the journals say what the one that died had not brought over."""
         courier = self._carries()
         courier.close()
-        if self._courier_starts >= _COURIER_STARTS:
+        deaths, now = self._courier_deaths, time.monotonic()
+        deaths.append(now)
+        if len(deaths) == _COURIER_DEATHS and now - deaths[0] < _WITHIN_S:
             raise courier.ended()
         self._courier = None
         for journal in open_journals(self._settings.journal_dir):
@@ -352,6 +355,13 @@ def _may_heal(error: Exception) -> bool:
     if isinstance(error, DiskError | NotDeliveredError):
         return False  # waiting does not help, or was long enough
     return isinstance(error, StorageLostError | TrackingError)
+
+
+def _goes_on(seen: m.Observed) -> bool:
+    """Whether something was trained: a worker that only began may meet the same store again."""
+    if seen.event == "trial_finished":
+        return all(summary.state != "interrupted" for summary in seen.positional)
+    return seen.event in ("epoch_finished", "features_computed")
 
 
 @contextmanager

@@ -8,6 +8,7 @@ its last epoch.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import queue
 import socket
@@ -18,6 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from breakhis_search.durability import replace_file
 from breakhis_search.engines import messages as m
 from breakhis_search.engines.assignment import Assignment
 from breakhis_search.engines.local import Supervisor
@@ -132,8 +134,10 @@ class RayNode:
         settings = assignment.settings if is_driver else places_here(assignment.settings)
         folder = settings.state_dir / "nodes"
         folder.mkdir(parents=True, exist_ok=True)
-        study = folder / f"study-{assignment.number}.yaml"
-        study.write_text(order.study, encoding="utf-8")
+        # Several studies may be run from one folder at once.
+        digest = hashlib.sha256(order.study.encode()).hexdigest()[:16]
+        study = folder / f"{digest}-{assignment.number}.yaml"
+        replace_file(study, order.study)
         request = replace(assignment.request, study=str(study))
         if not is_driver:
             request = replace(

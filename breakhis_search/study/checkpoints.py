@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from breakhis_search.errors import TrackingError
+from breakhis_search.errors import DiskError
 from breakhis_search.training.results import EpochReport, FoldResult
 from breakhis_search.training.state import (
     FoldState,
@@ -62,7 +62,7 @@ class CheckpointFiles:
         """Have a file written soon.
 
         Raises:
-            TrackingError: The disk refused what was to be written before.
+            DiskError: The disk refused what was to be written before.
         """
         self._later(file, (arrays, facts))
 
@@ -92,7 +92,7 @@ class CheckpointFiles:
         """Wait until everything is written.
 
         Raises:
-            TrackingError: The disk refused.
+            DiskError: The disk refused.
         """
         self._raise_refusal(wait=True)
 
@@ -104,7 +104,7 @@ class CheckpointFiles:
             try:
                 future.result()
             except OSError as error:
-                raise TrackingError(
+                raise DiskError(
                     f"the checkpoints {self._folder} cannot be written ({error.strerror or error})",
                     remedy="free space or make the folder writable, then run the same command"
                     " again; nothing recorded so far is lost",

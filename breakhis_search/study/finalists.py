@@ -137,7 +137,9 @@ def _outcome(
 ) -> str:
     """Train a finalist; return ``complete``, or ``failed`` after having said why."""
     if known.lost >= context.config.search.attempts:
-        say(f"finalist: trial {trial.number} failed: its process ended {known.lost} times")
+        reason = f"its process ended {known.lost} times"
+        say(f"finalist: trial {trial.number} failed: {reason}")
+        _record(trial, context, known.uid, work).give_up(reason)
         return "failed"
     try:
         run_finalist(trial, context_of(trial, context), uid=known.uid, lease=work, lost=known.lost)
@@ -149,6 +151,10 @@ def _outcome(
 
 def _note(study: optuna.Study, trial: FrozenTrial, known: _Known, seeds: int) -> None:
     study.set_user_attr(f"{_FINALIST}{trial.number}", {**asdict(known), "seeds": seeds})
+
+
+def _record(trial: FrozenTrial, context: StudyContext, uid: str, lease: str) -> TrialRecord:
+    return TrialRecord(context, uid=uid, number=trial.number, role=keys.ROLE_FINALIST, lease=lease)
 
 
 def run_finalist(
@@ -166,9 +172,7 @@ def run_finalist(
     Raises:
         TrialFailure: It failed for a reason of its own.
     """
-    record = TrialRecord(
-        context, uid=uid, number=trial.number, role=keys.ROLE_FINALIST, lease=lease
-    )
+    record = _record(trial, context, uid, lease)
     timer = Timer()
     with recorded(record, timer):
         runner = _Repetitions(trial, context, record, timer, lost)

@@ -51,6 +51,13 @@ _NOW = {"postgresql": "extract(epoch from clock_timestamp())", "mysql": "unix_ti
 _NOW_SQLITE = "(julianday('now') - 2440587.5) * 86400.0"
 
 
+def _clock() -> float:
+    """Seconds that also go by while the machine sleeps, where it can tell them."""
+    if hasattr(time, "CLOCK_BOOTTIME"):
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+    return time.monotonic()
+
+
 def lead_of(study_uid: str) -> str:
     """Return the name of the lease on leading a study to its end."""
     return f"{study_uid}/lead"
@@ -84,6 +91,7 @@ class Leases:
         self._lock = threading.Lock()
         self._closing = threading.Event()
         self._renewer: threading.Thread | None = None
+        self._renewed_at = _clock()
         self._create_table()
 
     def _create_table(self) -> None:
@@ -177,9 +185,14 @@ class Leases:
     def require(self, name: str) -> None:
         """Make sure that this process still holds a lease.
 
+        Where the last renewal is too long ago, for a network or a machine that slept, it is asked.
+
         Raises:
             LeaseLostError: Another one took it.
+            SQLAlchemyError: The database does not answer.
         """
+        if _clock() - self._renewed_at > 2 * RENEW_S:
+            self.renew()
         if not self.holds(name):
             raise LeaseLostError(
                 "another process took this work over: this one was not heard of for"
@@ -227,15 +240,18 @@ class Leases:
 
     def renew(self) -> None:
         """Tell the database that this process lives; notice what was taken away meanwhile."""
-        mine = _TABLE.c.holder == self._holder
+        mine, began = _TABLE.c.holder == self._holder, _clock()
         with self._engine.begin() as connection:
             connection.execute(sa.update(_TABLE).where(mine).values(renewed_at=self._now))
             still = set(connection.execute(sa.select(_TABLE.c.name).where(mine)).scalars())
         with self._lock:
             self._held &= still
+            self._renewed_at = began
 
     def _keep(self, name: str, turn: int) -> None:
         with self._lock:
+            if not self._held:  # nothing was renewed while nothing was held
+                self._renewed_at = _clock()
             self._held.add(name)
             self._turns[name] = turn
             if self._renewer is None:

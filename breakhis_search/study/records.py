@@ -36,6 +36,7 @@ from breakhis_search.training.results import EpochReport
 from breakhis_search.training.timing import Timer
 from breakhis_search.training.together import CutOff
 
+_TOLD_BY_ANOTHER = optuna.exceptions.UpdateFinishedTrialError
 _SAMPLE_EVERY_S = 10.0  # as MLflow itself; an epoch that takes longer has one sample
 
 MLFLOW_STATUS = {
@@ -250,6 +251,13 @@ class TrialRecord:
         self._state = state
         self._journal.set_tags({keys.FAILURE: without_secrets(reason)})
 
+    def give_up(self, reason: str) -> None:
+        """Record that nobody brings the run to its end any more, whoever was at it last."""
+        self.begin()  # another machine may have been at it, whose journal is not here
+        self._journal.end_cut_off(reason)
+        self._journal.release()
+        self.deliver()
+
     def close(self, seconds: Mapping[str, float]) -> None:
         """Record durations, memory and the final state; what is not delivered yet can wait."""
         startup = self._context.startup
@@ -377,7 +385,7 @@ def recorded(record: TrialRecord, timer: Timer, *, delivers: bool = True) -> Ite
         record.end("interrupted", str(cut_off))
         raise
     # The run was not at fault and will go on.
-    except (TrackingError, LeaseLostError, *STORAGE_FAULTS) as error:  # type: ignore[misc]  # all are
+    except (TrackingError, LeaseLostError, _TOLD_BY_ANOTHER, *STORAGE_FAULTS) as error:  # type: ignore[misc]  # all are
         record.end("interrupted", str(error))
         raise
     except Exception as error:  # a bug: recorded, then raised to stop the study

@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -36,6 +35,7 @@ from breakhis_search.study.liveness import cut_off_trials
 from breakhis_search.study.objective import run_trial
 from breakhis_search.study.progress import SearchSize, TrialSummary
 from breakhis_search.study.pruning import STAGE
+from breakhis_search.study.records import TrialRecord
 from breakhis_search.study.stages import Stage, begin_stage, in_stage, stages_of
 from breakhis_search.study.storage import STORAGE_FAULTS
 from breakhis_search.study.twins import WAITS_FOR, TwinAtWork, waits
@@ -47,9 +47,6 @@ LOST = "processes_lost"
 """User attribute of a trial: how many processes ended while they were at it."""
 
 SAME_FAILURES_THAT_STOP = 3
-
-UNMARKED_FOR = timedelta(minutes=1)
-"""How long a trial may run without its uid; giving it one takes moments."""
 
 _LOOK_EVERY_S = 1.0
 
@@ -128,6 +125,7 @@ def run_search(
         while True:
             if deadline is not None and time.time() > deadline:
                 context.observer.search_stopped("its time is up (search.timeout)")
+                _wait_for_living(study, context)
                 return
             limits.check(finished)
             done = run_batch(study, in_it, stage, at_most=largest_batch(config))
@@ -156,6 +154,15 @@ def _wait_for_others(study: optuna.Study) -> bool:
         return False
     time.sleep(_LOOK_EVERY_S)
     return True
+
+
+def _wait_for_living(study: optuna.Study, context: StudyContext) -> None:
+    """Wait for the trials that others are at: they count, and one of them may be the best."""
+    while True:
+        running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        if len(cut_off_trials(running, context.leases)) == len(running):
+            return
+        time.sleep(_LOOK_EVERY_S)
 
 
 def largest_batch(config: StudyConfig) -> int:
@@ -262,10 +269,7 @@ class TakenTrial:
         cls, study: optuna.Study, context: StudyContext, left: FrozenTrial
     ) -> TakenTrial | None:
         """Take a trial whose process is gone; ``None`` where it lives, or it was gone too often."""
-        uid = left.user_attrs.get(UID)
-        if uid is None and not _is_unmarked_for_long(left):
-            return None
-        uid = uid or uuid.uuid4().hex
+        uid = left.user_attrs.get(UID) or uuid.uuid4().hex
         if context.leases.holds(uid) or not context.leases.take(uid):
             return None
         [left] = [t for t in study.get_trials(deepcopy=False) if t.number == left.number]
@@ -328,8 +332,9 @@ class TakenTrial:
             reason = str(twin)
             trial.set_user_attr(WAITS_FOR, twin.number)
             self.give_back(study, context, twin)
-        except LeaseLostError as lost:
-            reason = str(lost)  # it has another owner now, who tells its end
+        # It has another owner now, who tells its end, or has told it.
+        except (LeaseLostError, optuna.exceptions.UpdateFinishedTrialError) as lost:
+            reason = str(lost)
         except BaseException as error:  # a Ctrl-C too: the next run goes on with it
             self.give_back(study, context, error)
             raise
@@ -359,9 +364,7 @@ class TakenTrial:
 
     def give_up(self, study: optuna.Study, context: StudyContext, reason: str) -> None:
         """End a trial that cannot be brought to an end."""
-        journal = context.journal(self.uid)
-        if journal.is_begun:
-            journal.end_cut_off(reason)
+        TrialRecord(context, uid=self.uid, number=self.trial.number).give_up(reason)
         self._fail(study, reason, reason)
         self._end(context)
         context.observer.trial_finished(
@@ -391,12 +394,6 @@ class TakenTrial:
             return
         study.tell(self.trial, state=TrialState.FAIL)
         self._end(context)
-
-
-def _is_unmarked_for_long(trial: FrozenTrial) -> bool:
-    """Tell whether a process ended between asking for a trial and marking it."""
-    started = trial.datetime_start
-    return started is None or datetime.now() - started > UNMARKED_FOR  # noqa: DTZ005 - as Optuna
 
 
 def _stop_if_hopeless(study: optuna.Study) -> None:

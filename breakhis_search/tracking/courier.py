@@ -134,8 +134,11 @@ class Courier:
 
     def deliver(self, journal: Journal) -> bool:
         """Ask for what is new of a journal to be brought over, and go on."""
-        while self.connection.poll():
-            self._heard(self.connection.recv())
+        try:
+            while self.connection.poll():
+                self._heard(self.connection.recv())
+        except (EOFError, OSError):
+            raise self.ended() from None
         self.ask_for(journal.uid)
         return True
 

@@ -130,7 +130,9 @@ class Delivery:
         if batch.last is None:
             return
         run_id = self._own_run(journal)
-        batch.leave_out(self._told_elsewhere.get(journal.uid, set()))
+        if journal.uid not in self._told_elsewhere:
+            self._told_elsewhere[journal.uid] = self._told_by_others(journal, run_id)
+        batch.leave_out(self._told_elsewhere[journal.uid])
         for part in batch.parts():
             self._client.log_batch(run_id, **part)
         journal.mark_delivered(batch.last)
@@ -209,6 +211,7 @@ class Delivery:
             run_name=body["name"],
         )
         self._run_ids[journal.uid] = run.info.run_id
+        self._told_elsewhere[journal.uid] = set()
         self._log_dataset(run.info.run_id, tags)
 
     def _log_dataset(self, run_id: str, tags: Mapping[str, str]) -> None:
@@ -217,10 +220,14 @@ class Delivery:
             self._client.log_inputs(run_id, datasets=inputs)
 
     def _told_by_others(self, journal: Journal, run_id: str) -> set[tuple[str, int]]:
-        """Name and step of all metrics of a run, if a machine that is lost told any of them."""
-        data = self._client.get_run(run_id).data
-        if not journal.is_new_to_mlflow and int(data.tags.get(keys.TURN, 0)) in journal.turns:
+        """Name and step of all metrics of a run, if another machine may have told any of them.
+
+        What is not delivered yet may be older than what another machine told since: the journal
+        is behind then, whoever has the run now.
+        """
+        if not journal.is_new_to_mlflow and journal.knows_all_turns:
             return set()
+        data = self._client.get_run(run_id).data
         return {
             (name, point.step)
             for name in data.metrics
@@ -296,19 +303,20 @@ class Delivery:
             for m in self._client.search_logged_models([experiment], filter_string=tag)
             if m.name == body["name"]
         ]
-        model = (
-            found[0]
-            if found
-            else self._client.create_logged_model(
+        tags = {**_facts_of(run), **body["tags"], keys.TRIAL_UID: journal.uid}
+        if not found:
+            model = self._client.create_logged_model(
                 experiment,
                 name=body["name"],
                 source_run_id=run_id,
-                tags={**_facts_of(run), **body["tags"], keys.TRIAL_UID: journal.uid},
+                tags=tags,
                 model_type="classifier",
             )
-        )
-        if str(model.status).endswith("READY"):
+        elif str(found[0].status).endswith("READY"):
             return
+        else:  # it is filled with files of now
+            model = found[0]
+            self._client.set_logged_model_tags(model.model_id, tags)
         self._client.log_model_artifacts(model.model_id, str(journal.models / body["name"]))
         # Before it is ready: a model that is ready is not looked at again.
         self._log_model_metrics(run, model.model_id)

@@ -285,6 +285,11 @@ class Journal:
         return [int(r.body.get("turn", 0)) for r in self._records_from(0) if r.kind == "run"]
 
     @property
+    def knows_all_turns(self) -> bool:
+        """Whether all processes that were ever at the run wrote into this journal."""
+        return set(range(1, self.turn + 1)) <= set(self.turns)
+
+    @property
     def turn(self) -> int:
         """The how manyeth process wrote it last; 0 where nobody counted."""
         return max(self.turns, default=0)

@@ -15,6 +15,12 @@ def all_journals(folder: Path) -> list[Journal]:
     return [Journal(f) for f in found if (f / RECORDS).is_file()]
 
 
+def find_journal(folder: Path, uid: str) -> Journal | None:
+    """Return the journal of a run, ``None`` where nothing of it was recorded here."""
+    place = folder / uid
+    return Journal(place) if (place / RECORDS).is_file() else None
+
+
 def open_journals(folder: Path) -> list[Journal]:
     """Return the journals in a folder that hold undelivered records, oldest first."""
     return [j for j in all_journals(folder) if j.has_undelivered]

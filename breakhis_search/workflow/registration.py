@@ -194,7 +194,7 @@ class _RefitRun:
     ) -> Registered:
         context, client = self._context, self._client
         self._keep_selection()
-        self.record.journal.log_model("classifier", tags={keys.ROLE: "refit"})
+        self.record.journal.log_model("classifier", tags={keys.ROLE: "refit", **_digests(packaged)})
         self.record.complete_refit()
         run_id = str(context.delivery.run_id(self.uid))
         [model] = client.search_logged_models(
@@ -203,7 +203,8 @@ class _RefitRun:
         )
         metrics = compute_metrics(self._winner.table)
         floors = judge_floors(metrics, context.config.registration.floors, where="out-of-fold")
-        tags = self._tags(candidate, packaged, metrics)
+        # A run that was cut off before may have brought its own package to MLflow already.
+        tags = {**self._tags(candidate, metrics), **_digests(packaged), **_digests_of(model)}
         tags[keys.CALIBRATION] = json.dumps(calibration.to_dict())
         if thresholds is not None:
             tags[keys.THRESHOLDS] = json.dumps(thresholds.to_dict())
@@ -229,9 +230,7 @@ class _RefitRun:
             self._winner.selection.to_csv(file, index=False)
         journal.log_artifacts()
 
-    def _tags(
-        self, candidate: Candidate, packaged: Packaged, metrics: Mapping[str, float]
-    ) -> dict[str, str]:
+    def _tags(self, candidate: Candidate, metrics: Mapping[str, float]) -> dict[str, str]:
         config = self._context.config
         rules = GateRules(
             objective=config.objective,
@@ -249,12 +248,20 @@ class _RefitRun:
             keys.SAMPLING: candidate.plan.sampling_strategy,
             keys.EVIDENCE_RUN: self._winner.run_id,
             keys.GATE_RULES: rules.to_json(),
-            keys.MODEL_SHA256: packaged.model_sha256,
-            keys.PACKAGE_SHA256: packaged.sha256,
             keys.WHY_SELECTED: self._winner.why,
             keys.SELECTED_TRIAL: str(self._winner.trial.number),
             "score_out_of_fold": f"{metrics[f'image/{config.objective}']:.4f}",
         }
+
+
+def _digests(packaged: Packaged) -> dict[str, str]:
+    return {keys.MODEL_SHA256: packaged.model_sha256, keys.PACKAGE_SHA256: packaged.sha256}
+
+
+def _digests_of(model: Any) -> dict[str, str]:
+    """Digests of the files that a logged model was brought to MLflow with."""
+    names = (keys.MODEL_SHA256, keys.PACKAGE_SHA256)
+    return {name: model.tags[name] for name in names if name in model.tags}
 
 
 def _answer(

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -23,7 +24,7 @@ from breakhis_search.study.storage import open_storage, storage_errors
 from breakhis_search.tracking import keys
 from breakhis_search.tracking.delivery import Delivery, MakeReport
 from breakhis_search.tracking.journal import Journal
-from breakhis_search.tracking.journals import all_journals
+from breakhis_search.tracking.journals import all_journals, find_journal
 from breakhis_search.tracking.store import open_store, tracking_errors
 
 GIVEN_UP = "cut off, and given up by `status --repair`"
@@ -58,14 +59,21 @@ def find_orphans(settings: Settings) -> list[Orphan]:
     with storage_errors(settings.studies_uri), closing(Leases(settings.studies_uri)) as leases:
         trials = list(_trials(settings, leases))
         ended = dict(_ended_trials(settings))
+        at_work = leases.living(place.name for place in _places(settings))
     known = {trial.uid for trial in trials}
     runs = [
         Orphan("run", f"run {j.uid}", "", -1, j.uid, "ended as FAILED in MLflow")
         for j in all_journals(settings.journal_dir)
-        if j.uid not in known and _is_left(j)
+        if j.uid not in known | at_work and _is_left(j)
     ]
     runs += _runs_without_journal(settings, ended)
-    return trials + runs + list(_checkpoints(settings, known))
+    return trials + runs + list(_checkpoints(settings, known | at_work))
+
+
+def _places(settings: Settings) -> Iterator[Path]:
+    """Folders of journals and checkpoints, each named by a uid."""
+    for folder in (settings.journal_dir, settings.checkpoints):
+        yield from folder.iterdir() if folder.is_dir() else ()
 
 
 def _ended_trials(settings: Settings) -> Iterator[tuple[str, str]]:
@@ -89,7 +97,7 @@ def _runs_without_journal(settings: Settings, ended: Mapping[str, str]) -> list[
         running = client.search_runs(experiments, "attributes.status = 'RUNNING'")
     for run in running:
         uid = run.data.tags.get(keys.TRIAL_UID, "")
-        if uid in ended and not Journal(settings.journal_dir / uid).is_begun:
+        if uid in ended and find_journal(settings.journal_dir, uid) is None:
             name = f"run {uid} of {ended[uid]}, which has ended; its records are not here"
             found.append(Orphan("run", name, "", -1, uid, "ended as FAILED in MLflow"))
     return found
@@ -114,12 +122,12 @@ def _is_left(journal: Journal) -> bool:
         return nobody_writes and not journal.is_finished()
 
 
-def _checkpoints(settings: Settings, of_trials: set[str]) -> Iterator[Orphan]:
+def _checkpoints(settings: Settings, needed: set[str]) -> Iterator[Orphan]:
     """Checkpoints of no trial that will go on; those of other work are its own business."""
     folder = settings.checkpoints
     for found in sorted(folder.iterdir()) if folder.is_dir() else ():
-        journal = Journal(settings.journal_dir / found.name)
-        if found.name not in of_trials and journal.is_begun and _ended_for_good(journal):
+        journal = find_journal(settings.journal_dir, found.name)
+        if found.name not in needed and journal is not None and _ended_for_good(journal):
             size_mb = sum(f.stat().st_size for f in found.iterdir()) / 1e6
             name = f"checkpoint {found.name} ({size_mb:.0f} MB)"
             yield Orphan("checkpoint", name, "", -1, found.name, "deleted")
@@ -158,25 +166,24 @@ def repair(
 
 
 def _end_trial(settings: Settings, leases: Leases, orphan: Orphan, client: Any) -> None:
-    if orphan.uid and not leases.take(orphan.uid):
-        return
     study = optuna.load_study(study_name=orphan.study, storage=open_storage(settings.studies_uri))
     [trial] = [t for t in study.get_trials(deepcopy=False) if t.number == orphan.number]
-    if trial.state != TrialState.RUNNING:
+    uid = str(trial.user_attrs.get(UID, ""))  # it may have one by now, and a process that is at it
+    if trial.state != TrialState.RUNNING or (uid and not leases.take(uid)):
         return
     storage = study._storage  # noqa: SLF001 - tell() cannot add attributes
     storage.set_trial_user_attr(trial._trial_id, INTERRUPTED, True)  # noqa: SLF001
     study.tell(orphan.number, state=TrialState.FAIL)
-    if not orphan.uid:
+    if not uid:
         return
-    shutil.rmtree(settings.checkpoints / orphan.uid, ignore_errors=True)
-    _end_run(settings, orphan.uid, client)
-    leases.forget(orphan.uid)
+    shutil.rmtree(settings.checkpoints / uid, ignore_errors=True)
+    _end_run(settings, uid, client)
+    leases.forget(uid)
 
 
 def _end_run(settings: Settings, uid: str, client: Any) -> None:
-    journal = Journal(settings.journal_dir / uid)
-    if not journal.is_begun:
+    journal = find_journal(settings.journal_dir, uid)
+    if journal is None:
         _end_run_of_another_machine(settings, uid, client)
         return
     with journal.held() as nobody_writes:

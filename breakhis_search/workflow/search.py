@@ -83,8 +83,9 @@ def search_and_register(
             watcher.say("estimating how long the full profile takes on this CPU …")
             watcher.confirm_slow(*estimate_hours(context))  # who declines leaves no study behind
         with storage_errors(run.settings.studies_uri):
-            study = run.open_study()
-            context = _identified(context, study)
+            with leases.exclusively(f"open/{run.version.name}"):
+                study = run.open_study()
+                context = _identified(context, study)
             watcher.opened(run.version)
             search = _Search(study, context, run, watcher, limits or WorkerLimits())
             if leads:

@@ -13,7 +13,7 @@ from breakhis_search.engines import messages as m
 from breakhis_search.engines.assignment import Assignment
 from breakhis_search.engines.worker_process import Supervisor, listen_to_the_supervisor_only
 from breakhis_search.errors import StorageLostError, StudyError, TrackingError
-from breakhis_search.study.progress import TrialSummary
+from breakhis_search.study.progress import SearchSize, TrialSummary
 from breakhis_search.study.storage import StudyVersion
 from breakhis_search.workflow.outcome import RunOutcome
 
@@ -178,3 +178,12 @@ def loses_mlflow(pipe: Connection, assignment: Assignment) -> None:
         _end(supervisor, assignment)
     else:
         supervisor.end(m.Failed(TrackingError("the MLflow server does not answer")))
+
+
+def is_refused_for_ever(pipe: Connection, assignment: Assignment) -> None:
+    """Begin to search, and find a store that refuses, whichever process it is."""
+    supervisor, _ = _begin(pipe, assignment)
+    supervisor.send(m.Ready(VERSION))
+    size = SearchSize(trials=3, finished=0, folds=2, epochs=2, best=None, repetitions=1)
+    supervisor.send(m.Observed("search_started", (size,), {}))
+    supervisor.end(m.Failed(TrackingError("the store refuses")))

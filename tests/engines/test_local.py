@@ -23,6 +23,7 @@ from breakhis_search.errors import (
     NotDeliveredError,
     StorageLostError,
     StudyError,
+    TrackingError,
 )
 from breakhis_search.settings import Settings, read_settings
 from breakhis_search.study.progress import SilentObserver, TrialSummary
@@ -75,6 +76,17 @@ def supervise(settings, said, monkeypatch) -> Callable[..., Supervisor]:
         return Supervisor(crew, watcher, target)
 
     return supervise
+
+
+def test_a_store_that_refuses_again_and_again_is_not_waited_for_for_ever(supervise, monkeypatch):
+    monkeypatch.setattr(local, "STORE_PATIENCE_S", 1.0)
+    monkeypatch.setattr(local, "STORE_PAUSE_S", 0.1)
+    supervisor = supervise(fake_workers.is_refused_for_ever)
+    watchdog = threading.Timer(60, supervisor.ask_to_stop)
+    watchdog.start()
+    with pytest.raises(TrackingError, match="refuses"):
+        supervisor.run()
+    watchdog.cancel()
 
 
 def test_one_worker_finds_the_study_and_the_others_join_it(supervise, said):

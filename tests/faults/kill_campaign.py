@@ -131,7 +131,7 @@ def search(
 
     local.DEATHS_THAT_STOP = 10**9
     local.FIRST_PAUSE_S = local.LONGEST_PAUSE_S = 0.05
-    local._COURIER_STARTS = 10**9
+    local._WITHIN_S = 0.0
     settings = read_settings(home=home)
     request = request_of(data, trials)
     first = Assignment(0, request, settings, settings.log_dir, asks_before_hours=False)

@@ -49,6 +49,18 @@ def change(uri: str, **values: object) -> None:
     engine.dispose()
 
 
+def test_who_slept_too_long_learns_that_another_one_has_its_work(pair, uri, monkeypatch):
+    ours, theirs = pair
+    assert ours.take("work")
+    change(uri, host="elsewhere", renewed_at=0.0)
+    assert theirs.take("work")
+    ours.require("work")  # as far as it knows
+    monkeypatch.setattr(module, "RENEW_S", -1.0)  # the last renewal was long ago
+    with pytest.raises(LeaseLostError):
+        ours.require("work")
+    theirs.require("work")
+
+
 def test_a_lease_has_one_holder_until_it_is_released(pair):
     ours, theirs = pair
     assert ours.take("work")

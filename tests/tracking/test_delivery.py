@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -165,6 +166,56 @@ def test_a_machine_that_comes_back_does_not_end_what_another_went_on_with(
     assert again.set_aside_because == TAKEN_OVER
     assert again.is_finished()
     assert not again.has_undelivered
+
+
+def steps_of(client, uid: str) -> list[int]:
+    [run] = runs_of(client, uid)
+    return [point.step for point in client.get_metric_history(run.info.run_id, "loss")]
+
+
+BEGINNING = {"name": "a", "tags": {}, "parent_uid": None, "experiment": "breakhis-test"}
+
+
+def test_a_courier_that_is_new_behind_the_beginning_repeats_nothing_of_another_machine(
+    settings, client, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(Settings, "shares_runs", True)
+    theirs = Journal(tmp_path / "theirs" / "moved")
+    theirs.begin(**BEGINNING, once=True, turn=1)
+    for epoch in range(3):
+        theirs.log_metrics({"loss": 1.0}, step=epoch)
+    Delivery(client, settings).deliver(theirs)
+    time.sleep(0.01)  # or the same point would be told twice, which is as once
+    ours = Journal(tmp_path / "ours" / "moved")
+    ours.begin(**BEGINNING, once=True, turn=2)
+    Delivery(client, settings).deliver(ours)
+    for epoch in range(4):  # what the checkpoint has seen, and one more
+        ours.log_metrics({"loss": 1.0}, step=epoch)
+    Delivery(client, settings).deliver(ours)
+    assert steps_of(client, "moved") == [0, 1, 2, 3]
+
+
+def test_a_machine_that_takes_its_run_back_leaves_out_what_it_had_not_delivered(
+    settings, client, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(Settings, "shares_runs", True)
+    ours = Journal(tmp_path / "ours" / "back")
+    ours.begin(**BEGINNING, once=True, turn=1)
+    ours.log_metrics({"loss": 1.0}, step=0)
+    Delivery(client, settings).deliver(ours)
+    ours.log_metrics({"loss": 0.9}, step=1)
+    ours.release()
+    theirs = Journal(tmp_path / "theirs" / "back")
+    theirs.begin(**BEGINNING, once=True, turn=2)
+    for epoch in range(3):
+        theirs.log_metrics({"loss": 0.8}, step=epoch)
+    Delivery(client, settings).deliver(theirs)
+    again = Journal(tmp_path / "ours" / "back")
+    again.begin(**BEGINNING, once=True, turn=3)
+    for epoch in range(4):
+        again.log_metrics({"loss": 0.7}, step=epoch)
+    Delivery(client, settings).deliver(again)
+    assert steps_of(client, "back") == [0, 1, 2, 3]
 
 
 def test_a_machine_that_takes_a_run_back_repeats_nothing_of_the_other(settings, client):

@@ -15,6 +15,8 @@ from breakhis_search.errors import TrialFailure
 from breakhis_search.study.leases import Leases
 from breakhis_search.study.worker import TakenTrial
 from breakhis_search.tracking import keys
+from breakhis_search.tracking.delivery import Delivery
+from breakhis_search.tracking.journal import Journal
 from breakhis_search.training.step_tensorflow import TensorFlowStep as Step
 from breakhis_search.training.trainer import FoldTrainer
 
@@ -299,6 +301,59 @@ def test_the_same_values_at_work_elsewhere_are_waited_for(home, monkeypatch, cap
     else:
         assert "same_as" not in third.user_attrs
         assert trained, "what its twin failed at is tried once more"
+
+
+def test_cut_off_behind_the_upload_of_the_model_it_registers_what_is_there(
+    home, monkeypatch, capsys
+):
+    def stop(*_args, **_kwargs):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("breakhis_search.workflow.registration.register", stop)
+        assert home.search("binary", 1) == 130
+    assert home.search("binary", 1) == 0
+    image = next(home.demo.rglob("*.png"))
+    assert home.run("predict", "--study", "binary", "--demo", str(image)) == 0
+    assert image.name in capsys.readouterr().out
+
+
+def test_a_trial_given_up_here_ends_its_run_of_another_machine(home, monkeypatch):
+    monkeypatch.setattr("breakhis_search.workflow.search.select_winner", lambda *_: None)
+    assert home.search("binary", 1) == 0
+    trial = study_of(home).ask()
+    trial.set_user_attr("trial_uid", "elsewhere")
+    trial.set_user_attr("processes_lost", 2)
+    journal = Journal(home.folder / "elsewhere" / "elsewhere")
+    tags = {keys.ROLE: "trial", keys.STATE: "running", keys.TRIAL_NUMBER: "1"}
+    experiment = "breakhis-binary-demo"
+    journal.begin(name="x", tags=tags, parent_uid=None, experiment=experiment, once=True, turn=1)
+    Delivery(home.client, home.settings).deliver(journal)
+    journal.release()
+    assert home.search("binary", 2) == 0
+    assert study_of(home).trials[1].state == TrialState.FAIL
+    [run] = [r for r in runs_of(home) if r.data.tags[keys.TRIAL_UID] == "elsewhere"]
+    assert run.info.status == "FAILED"
+    assert "its process ended 3 times" in run.data.tags[keys.FAILURE]
+
+
+def test_who_runs_out_of_time_waits_for_the_trials_of_others(home, monkeypatch):
+    monkeypatch.setattr("breakhis_search.workflow.search.select_winner", lambda *_: None)
+    assert home.search("binary", 1) == 0
+    other = study_of(home).ask()
+    other.set_user_attr("trial_uid", "elsewhere")
+
+    def end_it() -> None:
+        time.sleep(3)
+        study_of(home).tell(other.number, state=TrialState.FAIL)
+
+    with closing(Leases(home.settings.studies_uri)) as leases:
+        leases.take("elsewhere")
+        elsewhere = threading.Thread(target=end_it)
+        elsewhere.start()
+        assert home.search("binary", 3, "--timeout", "1s") == 0
+        assert study_of(home).trials[1].state == TrialState.FAIL, "it was waited for"
+        elsewhere.join()
 
 
 def test_another_space_starts_another_version(home, capsys):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import closing
 from datetime import timedelta
 
 import optuna
@@ -11,11 +12,13 @@ import pytest
 from optuna.trial import TrialState
 
 from breakhis_search.study.checkpoints import CheckpointFiles
+from breakhis_search.study.leases import Leases
 from breakhis_search.tracking import keys
 from breakhis_search.tracking.delivery import Delivery
 from breakhis_search.tracking.journal import Journal
 from breakhis_search.tracking.store import open_store
 from breakhis_search.training.state import FoldState, Part
+from breakhis_search.workflow.repair import find_orphans, repair
 
 
 @pytest.fixture
@@ -91,6 +94,32 @@ def test_run_of_an_ended_trial_whose_journal_is_gone_is_ended(
     assert (told in capsys.readouterr().out) == has_settled
     assert runs(left)["left"] == ("FAILED" if has_settled else "RUNNING")
     assert trial_of(left).value == 0.5
+
+
+def test_a_trial_that_was_just_asked_for_is_not_left_behind(home):
+    home.settings.state_dir.mkdir(parents=True, exist_ok=True)
+    study = optuna.create_study(storage=home.settings.studies_uri, study_name="binary@v1")
+    study.ask()  # the sampler is at work: it has no uid yet
+    assert find_orphans(home.settings) == []
+
+
+def test_a_trial_that_came_to_life_since_is_left_alone(left):
+    found = find_orphans(left.settings)
+    with closing(Leases(left.settings.studies_uri)) as elsewhere:
+        assert elsewhere.take("left")
+        repair(left.settings, found, lambda _: {}, print)
+        assert trial_of(left).state == TrialState.RUNNING
+
+
+def test_a_trial_that_went_on_elsewhere_keeps_its_checkpoints(left):
+    with closing(Leases(left.settings.studies_uri)) as elsewhere:
+        assert elsewhere.take("left")
+        for _ in range(2):
+            found = find_orphans(left.settings)
+            assert [orphan.uid for orphan in found if orphan.uid == "left"] == []
+            repair(left.settings, found, lambda _: {}, print)
+        assert (left.settings.checkpoints / "left").exists()
+        assert runs(left)["left"] == "RUNNING"
 
 
 def test_what_lives_is_left_alone(left, capsys):
