@@ -119,7 +119,7 @@ def test_a_trial_that_went_on_elsewhere_keeps_its_checkpoints(left):
             assert [orphan.uid for orphan in found if orphan.uid == "left"] == []
             repair(left.settings, found, lambda _: {}, print)
         assert (left.settings.checkpoints / "left").exists()
-        assert runs(left)["left"] == "RUNNING"
+        assert trial_of(left).state == TrialState.RUNNING
 
 
 def test_what_lives_is_left_alone(left, capsys):
