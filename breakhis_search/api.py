@@ -268,8 +268,11 @@ class Trial:
         """Return its out-of-fold predictions: one row per image and seed.
 
         Raises:
-            RegistryError: It has none, because it did not complete.
+            ComparisonError: It has none, because it did not complete.
+            RegistryError: They cannot be read any more.
         """
+        if self.state != "complete":
+            raise ComparisonError(f"{self.name} has no predictions: it is {self.state}")
         return read_predictions(self.client, self.run_id)
 
     def intervals(self) -> pd.DataFrame:
@@ -334,8 +337,11 @@ class Trial:
             return pd.read_csv(file)
 
     def learning_curves(self) -> list[go.Figure]:
-        """Return its losses and its scores by epoch."""
-        found = [loss_figure(self.history()), score_figure(self.history())]
+        """Return its losses and its scores by epoch; of a finalist those of its first seed."""
+        history = self.history()
+        if "seed" in history:
+            history = history[history["seed"] == history["seed"].min()]
+        found = [loss_figure(history), score_figure(history)]
         return [figure for figure in found if figure is not None]
 
     def _repr_html_(self) -> str:

@@ -288,7 +288,11 @@ def predict(
     out: Annotated[Path | None, typer.Option(help="CSV file to write all answers to.")] = None,
     explain: Annotated[
         bool,
-        typer.Option("--explain", help="Write each image with a map of the reasons (Grad-CAM)."),
+        typer.Option(
+            "--explain",
+            help="Write each image with a map of the reasons (Grad-CAM), to explained/ or"
+            " beside --out.",
+        ),
     ] = False,
     as_json: AsJson = False,
 ) -> None:

@@ -38,7 +38,8 @@ def promote_command(request: PromotionRequest) -> None:
     outcome = promote(request, read_settings(), console.say)
     who = f"[bold]{outcome.name} version {outcome.version}[/]"
     if request.dry_run:
-        answer = "would go on to be promoted" if outcome.decision.passed else "would be refused"
+        passed = outcome.decision.passed
+        answer = "is not refused by what is known" if passed else "would be refused"
         console.out.print(f"Dry run: {who} {answer}; nothing was changed.")
     elif outcome.change is None:
         console.out.print(f"{who} is champion and stays so.")
@@ -145,6 +146,8 @@ def predict_command(
         _print_answer(answer, out=out)
         if answer.unexplained:
             console.warn(f"no maps: {answer.unexplained}")
+        elif explains:
+            console.tell(f"{len(answer.table)} maps in {_explained(out)}")
         for path, why in answer.bad.items():
             console.warn(f"not scored: {path} ({why})")
     if answer.bad:

@@ -254,6 +254,9 @@ def _print_next(request: RunRequest, outcome: RunOutcome, version: VersionFacts 
         f"  {'give it the real data' if outcome.is_demo else 'compare the trials   '}   {more}",
         soft_wrap=True,
     )
+    console.out.print(
+        f"  all of it on one page   {program} report --study {outcome.study}", soft_wrap=True
+    )
     if promote:
         console.out.print(f"  make it champion        {promote}", soft_wrap=True)
     console.out.print(

@@ -68,10 +68,13 @@ sup {{ line-height: 0; }}
 .figures > div {{ min-width: 0; background: #fff; border-radius: 6px; }}
 .figures.wide {{ overflow-x: auto; }}
 .figures.wide > div {{ min-width: 760px; }}
+nav {{ margin: 1rem 0; line-height: 1.9; }} nav a {{ margin-right: 1rem; color: inherit; }}
 pre {{ white-space: pre-wrap; overflow-wrap: anywhere; font-size: .85em; }}
 @media print {{ body {{ max-width: none; padding: 0; }} h2 {{ break-after: avoid; }}
-  .figures > div, tr {{ break-inside: avoid; }} .figures.wide > div {{ min-width: 0; }}
-  .modebar {{ display: none !important; }} }}
+  h2 + p {{ break-after: avoid; }} .figures > div, tr {{ break-inside: avoid; }}
+  .table, .figures.wide {{ overflow: visible; }} .figures.wide > div {{ min-width: 0; }}
+  table {{ font-size: .7rem; }} th, td {{ overflow-wrap: anywhere; }}
+  nav, .modebar {{ display: none !important; }} }}
 """
 
 _POLICY = (
@@ -82,7 +85,8 @@ _POLICY = (
 # The figures are drawn on white whatever the page is: their colours were chosen on it.
 # The scroll bar may appear after the first figures were drawn, and takes some of their width.
 _RESIZE = (
-    "addEventListener('load', () => document.querySelectorAll('.plotly-graph-div')"
+    "for (const when of ['load', 'beforeprint', 'afterprint'])"
+    " addEventListener(when, () => document.querySelectorAll('.plotly-graph-div')"
     ".forEach(figure => Plotly.Plots.resize(figure)));"
 )
 

@@ -311,4 +311,4 @@ def _score_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, counts
 
 def _scrollable(table: str) -> str:
     """Return a table that scrolls by itself where the screen is narrow."""
-    return f'<div class="table">{table}</div>'
+    return f'<div class="table" tabindex="0">{table}</div>'

@@ -7,6 +7,7 @@ again.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -57,6 +58,7 @@ class StudyFacts:
         board: The leaderboard's rows of its search trials.
         finalists: The judged finalists, best first: trial, architecture, sampling, score,
             patient_score, difference, low, high, p_holm, tied, selected, parameters.
+        searched: What was searched and how, by what it is called.
         why_ended: Why the search ended, in words.
         why_selected: Which finalist is selected and why, in words.
         notes: What else must be known to read it: optimism, hard patients, alarms.
@@ -77,6 +79,7 @@ class StudyFacts:
     trials: Sequence[FrozenTrial]
     board: pd.DataFrame
     finalists: pd.DataFrame
+    searched: Mapping[str, str]
     why_ended: str
     why_selected: str
     notes: Sequence[str]
@@ -99,18 +102,30 @@ def report_html(study: StudyFacts) -> str:
     """Return the page."""
     numbers = count(1)
     banner = f'<p class="absent"><b>{DEMO_BANNER}</b></p>' if study.is_demo else ""
+    head = f"<h1>{escape(study.name)}: report</h1>{banner}"
     parts = [
-        f"<h1>{escape(study.name)}: report</h1>{banner}",
         facts_table(study.facts),
         *(section_html(section, numbers) for section in _sections(study)),
         _gallery(study),
         *(section_html(section, numbers) for section in _ending(study)),
     ]
-    return document(f"{escape(study.name)}: report", "".join(parts))
+    contents, body = _with_contents("".join(parts))
+    return document(f"{escape(study.name)}: report", head + contents + body)
+
+
+def _with_contents(body: str) -> tuple[str, str]:
+    """Return links to all sections of a page, and the page with what they lead to."""
+    headings = re.findall(r"<h2>(.*?)</h2>", body)
+    links = "".join(f'<a href="#part-{n}">{h}</a> ' for n, h in enumerate(headings, 1))
+    numbers = count(1)
+    marked = re.sub("<h2>", lambda _: f'<h2 id="part-{next(numbers)}">', body)
+    return f'<nav aria-label="Contents">{links}</nav>', marked
 
 
 def _sections(study: StudyFacts) -> Iterator[Section]:
     yield _answer(study)
+    if study.searched:
+        yield _searched(study)
     yield _history(study)
     yield from _what_mattered(study)
     yield _side_by_side(study)
@@ -122,11 +137,20 @@ def _answer(study: StudyFacts) -> Section:
     sentences = [study.why_selected, *study.notes]
     return Section(
         "The answer",
-        "".join(f"{escape(sentence)}<br>" for sentence in sentences if sentence)
-        + "Finalists are trained on several seeds for epochs fixed beforehand, and only they are"
-        " ranked; <em>tied</em> is who is not shown to be worse than the best and within the"
+        "<ul>"
+        + "".join(f"<li>{escape(_plain(sentence))}</li>" for sentence in sentences if sentence)
+        + "</ul>Finalists are trained on several seeds for epochs fixed beforehand, and only they"
+        " are ranked; <em>tied</em> is who is not shown to be worse than the best and within the"
         " study's margin of it.",
         tables=_html_table(*_finalist_rows(study)),
+    )
+
+
+def _searched(study: StudyFacts) -> Section:
+    return Section(
+        "What was searched",
+        "Names are those of the study file; what is given as a range or as choices was searched.",
+        tables=facts_table(study.searched),
     )
 
 
@@ -278,10 +302,35 @@ def _ending(study: StudyFacts) -> Iterator[Section]:
         yield Section(
             "What was decided",
             "Moves of the champion, openings of the sealed test, answers of the gate.",
-            tables=f"<pre>{escape(study.decisions)}</pre>",
+            tables=_from_markdown(study.decisions),
         )
     lines = escape("\n".join(study.reproduce))
     yield Section("How to do it again", "In the folder of the study.", tables=f"<pre>{lines}</pre>")
+
+
+def _from_markdown(text: str) -> str:
+    """The decision log as HTML: its tables, and its other lines as paragraphs."""
+    parts: list[str] = []
+    rows: list[list[str]] = []
+    for line in [*text.splitlines(), ""]:
+        if line.startswith("|"):
+            cells = [_plain(cell) for cell in re.split(r"(?<!\\)\|", line.strip())[1:-1]]
+            if any(cell.strip("-: ") for cell in cells):
+                rows.append(cells)
+            continue
+        if rows:
+            parts.append(_html_table(rows[0], rows[1:]))
+            rows = []
+        if line.startswith("#"):
+            parts.append(f"<h3>{escape(_plain(line.lstrip('# ')))}</h3>")
+        elif line.strip():
+            parts.append(f"<p>{escape(_plain(line))}</p>")
+    return "".join(parts)
+
+
+def _plain(text: str) -> str:
+    """Text without its marks for bold, code and quotation."""
+    return re.sub(r"\\(.)", r"\1", re.sub(r"\*\*|`|^\s*>\s?", "", text)).strip()
 
 
 def _html_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -296,8 +345,8 @@ def _html_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         for row in rows
     )
     return (
-        f'<div class="table"><table><thead><tr>{cells}</tr></thead><tbody>{body}</tbody></table>'
-        "</div>"
+        f'<div class="table" tabindex="0"><table><thead><tr>{cells}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
     )
 
 
@@ -315,6 +364,10 @@ def report_markdown(study: StudyFacts) -> str:
         md.escape(study.why_selected),
         md.bullets([md.escape(note) for note in study.notes]),
         _md_table(*_finalist_rows(study)) if not study.finalists.empty else "",
+        "## What was searched" if study.searched else "",
+        _md_table(["setting", "value"], [list(row) for row in study.searched.items()])
+        if study.searched
+        else "",
         "## How the search went",
         md.escape(study.why_ended),
         _md_table(*_state_rows(study)),

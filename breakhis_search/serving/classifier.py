@@ -15,10 +15,18 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from mlflow.exceptions import INVALID_PARAMETER_VALUE, MlflowException
 from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel
 
 BATCH_SIZE = 32
+
+
+class UnusableInputError(MlflowException, ValueError):  # type: ignore[misc]  # mlflow has no types
+    """What was sent cannot be scored; over HTTP only errors of MLflow's kind keep their words."""
+
+    def __init__(self, message: str) -> None:
+        MlflowException.__init__(self, message, error_code=INVALID_PARAMETER_VALUE)
 
 
 class BreastHistologyClassifier(PythonModel):  # type: ignore[misc]  # mlflow has no types
@@ -88,7 +96,7 @@ class BreastHistologyClassifier(PythonModel):  # type: ignore[misc]  # mlflow ha
         """Yield batches, float32 [n, height, width, 3]; the next one is decoded meanwhile."""
         if not images:
             message = "no image was sent: the column 'image' is empty"
-            raise ValueError(message)
+            raise UnusableInputError(message)
         rows = list(enumerate(images))
         parts = [rows[i : i + BATCH_SIZE] for i in range(0, len(rows), BATCH_SIZE)]
         if len(parts) == 1:  # no threads for a few images: they would only cost time
@@ -108,7 +116,7 @@ class BreastHistologyClassifier(PythonModel):  # type: ignore[misc]  # mlflow ha
             return self.prepare(image)
         except (ValueError, OSError) as error:
             message = f"row {row} of column 'image': {error}"
-            raise ValueError(message) from error
+            raise UnusableInputError(message) from error
 
     def _score(self, batch: Any) -> Any:
         """Logits of up to ``BATCH_SIZE`` images, float64 [n, K]."""
@@ -163,7 +171,7 @@ def _patients_of(model_input: pd.DataFrame) -> Any:
         return None
     if model_input["patient"].isna().any():
         message = "the column 'patient' must name the patient of every image, or be left out"
-        raise ValueError(message)
+        raise UnusableInputError(message)
     return pd.factorize(model_input["patient"])[0]
 
 

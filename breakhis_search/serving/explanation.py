@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -41,16 +42,13 @@ def explain(
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for file, label, places in zip(files, labels, saliency.maps, strict=True):
-        target = _free_name(folder, f"{file.stem} {label}")
+        target = folder / f"{_name_of(file)} {label}.png"
         picture = blend(read_rgb(file), places)
         cv2.imwrite(str(target), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
         written.append(str(target))
     return written, ""
 
 
-def _free_name(folder: Path, stem: str) -> Path:
-    """A name that no picture of this folder has: images of two folders may share one."""
-    target, number = folder / f"{stem}.png", 2
-    while target.exists():
-        target, number = folder / f"{stem} {number}.png", number + 1
-    return target
+def _name_of(file: Path) -> str:
+    """A name of the image's own, the same at every call: images of two folders may share one."""
+    return f"{file.stem} {hashlib.sha256(str(file.resolve()).encode()).hexdigest()[:6]}"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,7 +80,7 @@ def predict_images(
         version: Number of a version; by default the champion.
         demo: Whether the demo's model is meant.
         explain_in: Folder for pictures of where the model found reasons for its label.
-        progress: Called with (images scored, images in all).
+        progress: Called with (images looked at and, if they can be, scored; images in all).
 
     Raises:
         RegistryError: There is no such model or version.
@@ -88,18 +90,29 @@ def predict_images(
     files = list(_files(places))
     if not files:
         raise DataError("there is no image to score", expected=", ".join(sorted(_SUFFIXES)))
-    good, bad = _readable(files)
-    if not good:
-        raise not_scored(bad, of=len(files))
+    _require_one(files)
     client = open_store(settings)
     with tracking_errors(settings.tracking_uri):
         found = find_registered(client, name, study, version=version)
         facts = read_facts(client, found, client.get_registered_model(name).aliases)
         learned = _patients_learned_from(client, found)
-    doubts = {str(f): (*_doubts(f, facts), *_acquaintance(f, learned)) for f in good}
-    table, unexplained = _score(good, found, settings, explain_in, progress)
-    told = {path: reasons for path, reasons in doubts.items() if reasons}
-    return Answer(facts, table, told, bad, unexplained)
+    with tracking_errors(settings.tracking_uri):
+        model = load_verified(found)
+    parts: list[pd.DataFrame] = []
+    doubts: dict[str, tuple[str, ...]] = {}
+    bad: dict[str, str] = {}
+    unexplained = ""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # OpenCV releases the interpreter lock
+        for start in range(0, len(files), _BATCH):
+            batch = files[start : start + _BATCH]
+            seen = list(pool.map(lambda file: _look_at(file, facts, learned), batch))
+            bad |= {str(s.file): s.unusable for s in seen if s.unusable}
+            doubts |= {str(s.file): s.doubts for s in seen if s.doubts}
+            if good := [s for s in seen if not s.unusable]:
+                part, unexplained = _score(model, good, explain_in)
+                parts.append(part)
+            progress(start + len(batch), len(files))
+    return Answer(facts, pd.concat(parts, ignore_index=True), doubts, bad, unexplained)
 
 
 def not_scored(bad: Mapping[str, str], *, of: int) -> DataError:
@@ -128,20 +141,44 @@ def _files(places: Sequence[Path]) -> Iterator[Path]:
             raise DataError(f"{place} does not exist", remedy="name image files or folders")
 
 
-def _readable(files: Sequence[Path]) -> tuple[list[Path], dict[str, str]]:
-    good, bad = [], {}
+def _require_one(files: Sequence[Path]) -> None:
+    """Raise before anything heavy is loaded where no image can be scored at all."""
+    bad: dict[str, str] = {}
     for file in files:
         try:
             decode_rgb(file.read_bytes())
-            good.append(file)
         except (ImageDecodeError, OSError) as error:
             bad[str(file)] = str(error)
-    return good, bad
+        else:
+            return
+    raise not_scored(bad, of=len(files))
 
 
-def _doubts(file: Path, facts: VersionFacts) -> tuple[str, ...]:
-    image = decode_rgb(file.read_bytes())
-    return doubts_about(image, file.name, magnification=facts.magnification_x)
+@dataclass(frozen=True)
+class _Seen:
+    """An image file that was looked at.
+
+    Attributes:
+        file: The file.
+        content: Its bytes.
+        doubts: Why it may be none that the model is made for.
+        unusable: Why it cannot be scored; empty where it can.
+    """
+
+    file: Path
+    content: bytes = b""
+    doubts: tuple[str, ...] = ()
+    unusable: str = ""
+
+
+def _look_at(file: Path, facts: VersionFacts, learned: frozenset[str]) -> _Seen:
+    try:
+        content = file.read_bytes()
+        image = decode_rgb(content)
+    except (ImageDecodeError, OSError) as error:
+        return _Seen(file, unusable=str(error))
+    doubts = doubts_about(image, file.name, magnification=facts.magnification_x)
+    return _Seen(file, content, (*doubts, *_acquaintance(file, learned)))
 
 
 def _patients_learned_from(client: Any, version: Any) -> frozenset[str]:
@@ -164,31 +201,18 @@ def _acquaintance(file: Path, learned: frozenset[str]) -> tuple[str, ...]:
 
 
 def _score(
-    files: Sequence[Path],
-    version: Any,
-    settings: Settings,
-    explain_in: Path | None,
-    progress: Progress,
+    model: Any, images: Sequence[_Seen], explain_in: Path | None
 ) -> tuple[pd.DataFrame, str]:
-    """Answers for all files, and why there are no maps, if there are none."""
-    with tracking_errors(settings.tracking_uri):
-        model = load_verified(version)
-    parts: list[pd.DataFrame] = []
-    unexplained = ""
-    for start in range(0, len(files), _BATCH):
-        batch = files[start : start + _BATCH]
-        part = model.predict(pd.DataFrame({"image": [f.read_bytes() for f in batch]}))
-        if explain_in is not None:
-            from breakhis_search.serving.explanation import explain
+    """Answers for some images, and why there are no maps, if there are none."""
+    table = model.predict(pd.DataFrame({"image": [image.content for image in images]}))
+    table.insert(0, "image", [str(image.file) for image in images])
+    if explain_in is None:
+        return table, ""
+    from breakhis_search.serving.explanation import explain
 
-            classifier = model.unwrap_python_model()
-            pictures, unexplained = explain(classifier, batch, list(part["label"]), explain_in)
-            part = part.assign(explanation=pictures)
-        parts.append(part)
-        progress(min(start + _BATCH, len(files)), len(files))
-    table = pd.concat(parts, ignore_index=True)
-    table.insert(0, "image", [str(f) for f in files])
-    return table, unexplained
+    classifier, files = model.unwrap_python_model(), [image.file for image in images]
+    pictures, unexplained = explain(classifier, files, list(table["label"]), explain_in)
+    return table.assign(explanation=pictures), unexplained
 
 
 def find_registered(

@@ -184,7 +184,6 @@ def _refusal(
             " champion; until then `predict` and `status` say so",
         )
     return RegistryError(
-        f"version {version} of {name} is not promoted",
-        received=decision.refusals_in_short,
+        f"version {version} of {name} is refused: {decision.refusals_in_short}",
         remedy="train a better model, or insist with --force (it is written down)",
     )

@@ -164,7 +164,12 @@ class SealedQuestion:
         recorded = [self._recorded(version, tags[keys.SEALED_DIGEST]) for version in asked]
         is_known = all(metrics is not None for metrics in recorded)
         if self.request.dry_run and not is_known:
-            return Decision.of(True, "the sealed test would be opened now (dry run: it was not)")
+            patients = tags.get(keys.SEALED_TEST, "its patients")
+            return Decision.of(
+                True,
+                f"the sealed test ({patients}) would be opened now, and decide (dry run: it was"
+                " not)",
+            )
         answers = recorded if is_known else self._opened(asked, recorded)
         challenger, champion = answers[0] or {}, answers[1] if len(answers) > 1 else None
         name = f"image/{self.rules.objective}"

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import os
 import sys
+import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+
+import cv2
+import numpy as np
 
 from breakhis_search.comparison.version_facts import read_facts
 from breakhis_search.serving.verification import NO_PICKLE
@@ -14,7 +20,13 @@ from breakhis_search.settings import Settings
 from breakhis_search.tracking.store import open_store, tracking_errors
 from breakhis_search.workflow.loading import verified_copy
 from breakhis_search.workflow.prediction import find_registered, model_name_of
-from breakhis_search.workflow.process_group import Server, answers, require_free, serve_group
+from breakhis_search.workflow.process_group import (
+    Server,
+    answers,
+    require_free,
+    serve_group,
+    without_proxy,
+)
 
 _START_TIMEOUT_S = 180.0  # it imports TensorFlow and loads the model before it answers
 
@@ -59,13 +71,29 @@ def serve_model(request: ServeRequest, settings: Settings, say: Callable[[str], 
                 *("--host", request.host, "--port", str(request.port), "--workers", "1"),
             ],
             _environment(settings),
-            is_up=lambda: answers(f"{address}/ping"),
+            is_up=lambda: answers(f"{address}/ping") and _scores(address),
         )
         serve_group(
             [server],
             when_up=lambda: say(_where_to_ask(address, name, str(found.version))),
             start_timeout_s=_START_TIMEOUT_S,
         )
+
+
+def _scores(address: str) -> bool:
+    """Tell whether the server scores an image: the first one takes it seconds, so it is ours."""
+    _, image = cv2.imencode(".png", np.zeros((64, 64, 3), np.uint8))
+    record = {"image": base64.b64encode(image.tobytes()).decode()}
+    asked = urllib.request.Request(  # noqa: S310 - http on this machine
+        f"{address}/invocations",
+        json.dumps({"dataframe_records": [record]}).encode(),
+        {"Content-Type": "application/json"},
+    )
+    try:
+        with without_proxy().open(asked, timeout=_START_TIMEOUT_S):
+            return True
+    except OSError:
+        return False
 
 
 def _environment(settings: Settings) -> dict[str, str]:

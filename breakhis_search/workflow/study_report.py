@@ -14,7 +14,9 @@ import yaml
 from mlflow.exceptions import MlflowException
 from optuna.trial import FrozenTrial
 
+from breakhis_search.comparison.answers import answers_of
 from breakhis_search.comparison.evidence import read_predictions, read_text
+from breakhis_search.comparison.history import read_history
 from breakhis_search.comparison.leaderboard import list_studies, resolve_studies, search_trials_of
 from breakhis_search.comparison.profile import read_profile
 from breakhis_search.config import SearchConfig
@@ -122,9 +124,10 @@ def _gather(client: Any, settings: Settings, name: str, known: Mapping[Any, Any]
         trials=trials,
         board=judged.trials,
         finalists=judged.finalists,
+        searched=_searched(config),
         why_ended=_why_ended(trials, config),
         why_selected=judged.why,
-        notes=_notes(judged),
+        notes=[*_verdicts(client, judged), *_notes(judged)],
         winner=winner,
         intervals=intervals,
         winner_sections=sections,
@@ -147,6 +150,55 @@ def _config(client: Any, best: pd.DataFrame) -> Mapping[str, Any]:
         )
         return loaded
     return {}
+
+
+def _searched(config: Mapping[str, Any]) -> dict[str, str]:
+    """What the study file fixes and searches, section by section."""
+    found: dict[str, str] = {}
+    for section in ("data", "protocol", "model", "training", "stages", "search", "finalists"):
+        settings = config.get(section)
+        if settings:
+            found[section] = _in_words(settings)
+    return found | {name: _in_words(value) for name, value in (config.get("space") or {}).items()}
+
+
+def _in_words(value: Any) -> str:
+    """Return a value of a study file as people read it.
+
+    >>> _in_words({"low": 1e-05, "high": 0.01, "log": True})
+    '1e-05 to 0.01, on a logarithmic scale'
+    >>> _in_words(["none", "oversample"])
+    'none, oversample'
+    >>> _in_words({"folds": 3, "seed": 0, "arguments": {}})
+    'folds 3, seed 0'
+    """
+    if isinstance(value, Mapping) and {"low", "high"} <= value.keys():
+        scale = ", on a logarithmic scale" if value.get("log") else ""
+        return f"{value['low']:g} to {value['high']:g}{scale}"
+    if isinstance(value, Mapping):
+        parts = {k: _in_words(v) for k, v in value.items() if v not in (None, {}, [])}
+        return ", ".join(f"{name} {part}" for name, part in parts.items())
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return ", ".join(_in_words(part) for part in value)
+    return str(value)
+
+
+def _verdicts(client: Any, judged: JudgedStudy) -> list[str]:
+    """What the gate answered about the versions of the study, the last word first."""
+    found = []
+    for version in judged.registered:
+        registered = client.get_model_version(version.name, version.version)
+        found += [
+            (answer.when, f"version {answer.version} was {answer.action}: {answer.why}")
+            for answer in answers_of(client, registered)
+        ]
+        found += [
+            (change.when, f"version {change.version} was {change.action}: {change.why}")
+            for change in read_history(client, version.name)
+            if change.version == version.version
+        ]
+    newest_first = sorted(found, reverse=True)
+    return list(dict.fromkeys(f"The gate on {when[:10]}: {what}." for when, what in newest_first))
 
 
 def _facts(tags: Mapping[str, str], judged: JudgedStudy) -> dict[str, str]:

@@ -55,6 +55,9 @@ def context(settings, client, tmp_path) -> Any:
             checkpoints=CheckpointFiles(tmp_path / "checkpoints"),
             observer=SilentObserver(),
             stage="search",
+            name="binary@v1",
+            tags={},
+            experiment="breakhis-test",
         )
 
 

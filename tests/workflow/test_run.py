@@ -322,6 +322,7 @@ def test_predict_writes_a_table_and_maps_of_the_reasons(searched, capsys, tmp_pa
     assert searched.run(*arguments) == 3
     told = capsys.readouterr().out
     assert f"3 answers in {out}" in told
+    assert f"3 maps in {tmp_path / 'answers_explained'}" in told
     assert f"not scored: {bad}" in told
     table = pd.read_csv(out)
     assert table["image"].tolist() == given

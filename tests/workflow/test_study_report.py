@@ -19,9 +19,10 @@ def written(searched, tmp_path_factory):
 
 def test_report_has_every_section_and_asks_the_network_for_nothing(written) -> None:
     page, _ = written
-    headings = re.findall(r"<h2>(.*?)</h2>", page)
+    headings = re.findall(r"<h2[^>]*>(.*?)</h2>", page)
     for wanted in (
         "The answer",
+        "What was searched",
         "How the search went",
         "What mattered",
         "Architectures and sampling strategies side by side",
@@ -35,6 +36,7 @@ def test_report_has_every_section_and_asks_the_network_for_nothing(written) -> N
         "How to do it again",
     ):
         assert wanted in headings
+    assert len(re.findall(r'href="#part-\d+"', page)) == len(headings)
     own = page.split("</script>", 1)[1]
     assert not re.search(r'(?:src|href)\s*=\s*"https?:', own)
     assert "default-src 'none'" in page
