@@ -73,7 +73,7 @@ pre {{ white-space: pre-wrap; overflow-wrap: anywhere; font-size: .85em; }}
 @media print {{ body {{ max-width: none; padding: 0; }} h2 {{ break-after: avoid; }}
   h2 + p {{ break-after: avoid; }} .figures > div, tr {{ break-inside: avoid; }}
   .table, .figures.wide {{ overflow: visible; }} .figures.wide > div {{ min-width: 0; }}
-  table {{ font-size: .7rem; }} th, td {{ overflow-wrap: anywhere; }}
+  table {{ font-size: .65rem; }} th, td {{ padding: .15em .3em; overflow-wrap: break-word; }}
   nav, .modebar {{ display: none !important; }} }}
 """
 

@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import sys
+import urllib.error
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -81,7 +82,7 @@ def serve_model(request: ServeRequest, settings: Settings, say: Callable[[str], 
 
 
 def _scores(address: str) -> bool:
-    """Tell whether the server scores an image: the first one takes it seconds, so it is ours."""
+    """Tell whether the server answers about an image: the first takes it seconds, so it is ours."""
     _, image = cv2.imencode(".png", np.zeros((64, 64, 3), np.uint8))
     record = {"image": base64.b64encode(image.tobytes()).decode()}
     asked = urllib.request.Request(  # noqa: S310 - http on this machine
@@ -92,6 +93,8 @@ def _scores(address: str) -> bool:
     try:
         with without_proxy().open(asked, timeout=_START_TIMEOUT_S):
             return True
+    except urllib.error.HTTPError:  # it has looked at it
+        return True
     except OSError:
         return False
 

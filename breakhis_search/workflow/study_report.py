@@ -204,7 +204,7 @@ def _verdicts(client: Any, judged: JudgedStudy) -> list[str]:
 def _facts(tags: Mapping[str, str], judged: JudgedStudy) -> dict[str, str]:
     found = {label: tags[key] for label, key in _FACTS.items() if tags.get(key)}
     notes = json.loads(tags.get(keys.SPLIT_NOTES, "[]"))
-    versions = [version.in_words() for version in judged.registered]
+    versions = [version.in_words().replace("`", "") for version in judged.registered]
     return {
         **found,
         **({"Split notes": "; ".join(notes)} if notes else {}),
