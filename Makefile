@@ -19,10 +19,9 @@ run: .venv/run.stamp
 	$(RUN) -m breakhis_search run --study $(STUDY)
 
 # By file: the tests of one share what is slow to make, and few processes import TensorFlow. One
-# process more than cores: tests wait for the servers and searches that they start. In the order of
-# tests/conftest.py, and not by the number of tests in a file.
+# process more than cores: tests wait for the servers and searches that they start.
 test: .venv/dev.stamp
-	$(RUN) -m pytest --dist loadfile --no-loadscope-reorder --numprocesses $$($(RUN) -c 'import os; print(min(4, (os.cpu_count() or 1) + 1))')
+	$(RUN) -m pytest --dist loadfile --numprocesses $$($(RUN) -c 'import os; print(min(4, (os.cpu_count() or 1) + 1))')
 
 check: .venv/dev.stamp
 	.venv/bin/ruff format --check .

@@ -9,33 +9,6 @@ import pytest
 
 os.environ.setdefault("BREAKHIS_DELIVERY", "inline")  # a process more for each of many runs is slow
 
-LONGEST = (
-    "test_readme.py",
-    "test_kills.py",
-    "test_lost_store.py",
-    "test_interruption.py",
-    "test_promotion.py",
-    "test_compose.py",
-    "test_notebooks.py",
-    "test_ray.py",
-    "test_local.py",
-    "test_model_files.py",
-    "test_generated_input.py",
-    "test_serving.py",
-    "test_batched_trials.py",
-    "test_own_code.py",
-    "test_determinism.py",
-    "test_replay.py",
-)
-"""Files that take longest, begun first: begun last, one of them is all that is waited for."""
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the longest files, each as a whole."""
-    order = {name: place for place, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: order.get(item.path.name, len(LONGEST)))
-
-
 REPOSITORY = Path(__file__).resolve().parent.parent
 SHARED = REPOSITORY.parent / "shared"
 
