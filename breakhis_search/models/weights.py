@@ -156,6 +156,9 @@ def require_weights_folder(folder: Path) -> None:
         )
 
 
+_OTHERS = "search others: --set 'space.model/architecture=[mobilenet]'"
+
+
 def _find_in_folder(architecture: str, backbone: Backbone, folder: Path) -> Path:
     usual_name = backbone.weights_url.rsplit("/", maxsplit=1)[-1]
     require_weights_folder(folder)
@@ -175,7 +178,7 @@ def _find_in_folder(architecture: str, backbone: Backbone, folder: Path) -> Path
         expected=f"a file such as {usual_name}",
         received=", ".join(names[:10]) or "an empty folder",
         remedy=f"put {usual_name} (from {backbone.weights_url}) there; or --set model.weights=none "
-        "to start from random weights; or narrow model/architecture",
+        f"to start from random weights; or {_OTHERS}",
     )
 
 
@@ -193,7 +196,7 @@ def _fetch(architecture: str, backbone: Backbone, target: Path) -> Path:
             expected=f"an answer from {backbone.weights_url}",
             received=f"{type(error).__name__}: {error}",
             remedy=f"put {target.name} into a folder and give it as --weights-dir; or --set "
-            "model.weights=none to start from random weights; or narrow model/architecture",
+            f"model.weights=none to start from random weights; or {_OTHERS}",
         ) from error
     _check_published_file(target, backbone)
     return target

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,7 +11,7 @@ import optuna
 from breakhis_search.config import StudyConfig
 from breakhis_search.data.catalog import Catalog, read_catalog
 from breakhis_search.data.splits import Split
-from breakhis_search.errors import StudyError
+from breakhis_search.errors import StudyError, WeightsError
 from breakhis_search.models.weights import ResolvedWeights, require_weights_folder, resolve_weights
 from breakhis_search.settings import Settings
 from breakhis_search.study.budget import budget_in_words
@@ -167,12 +167,36 @@ def _weights(
     source = resolved.config.model.weights
     if request.weights_dir is not None:
         require_weights_folder(request.weights_dir)
-    return {
-        name: resolve_weights(
-            name, source=source, weights_dir=request.weights_dir, keras_home=settings.keras_home
-        )
-        for name in architectures
-    }
+    found: dict[str, ResolvedWeights] = {}
+    errors: dict[str, WeightsError] = {}
+    for name in architectures:
+        try:
+            found[name] = resolve_weights(
+                name, source=source, weights_dir=request.weights_dir, keras_home=settings.keras_home
+            )
+        except WeightsError as error:
+            errors[name] = error
+            if request.weights_dir is None:  # without a network each would wait for nothing
+                break
+    if errors:
+        raise _no_weights(errors, list(found))
+    return found
+
+
+def _no_weights(errors: Mapping[str, WeightsError], usable: Sequence[str]) -> WeightsError:
+    """The error about every architecture whose weights cannot be used, with the first in full."""
+    first, *others = errors.values()
+    if not others:
+        return first
+    narrow = f"--set 'space.model/architecture=[{', '.join(usable)}]'"
+    return WeightsError(
+        f"{first.what}; the same goes for {', '.join(list(errors)[1:])}",
+        expected=first.expected,
+        received=first.received,
+        remedy=f"search only what there are weights for: {narrow}; or: {first.remedy}"
+        if usable
+        else first.remedy,
+    )
 
 
 def _identity(

@@ -174,6 +174,16 @@ def test_missing_weights_stop_before_the_study_starts(place, capsys):
     assert not (place / "mlruns" / "studies.db").exists()
 
 
+def test_all_missing_weights_are_named_at_once_and_what_there_is(place, capsys, real_weights):
+    one = place / "weights"
+    one.mkdir()
+    file = "densenet121_notop.h5"
+    shutil.copy(real_weights / file, one / file)
+    message = error_of(capsys, "run", "--study", "binary", "--weights-dir", "weights")
+    assert "the same goes for resnet50v2, " in message
+    assert "--set 'space.model/architecture=[densenet121, small_cnn]'" in message
+
+
 def test_a_weights_folder_that_is_not_there_is_refused_though_the_demo_needs_none(place, capsys):
     options = ["--data", "data", "--profile", "demo", "--weights-dir", "nowhere"]
     message = error_of(capsys, "run", "--study", "binary", *options)
