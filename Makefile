@@ -35,7 +35,7 @@ format: .venv/dev.stamp
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(f"Python 3.11 to 3.13 is needed, {sys.executable} is {v[0]}.{v[1]}; to do: make PYTHON=python3.12 …" if not (3, 11) <= v <= (3, 13) else 0)'
-	@echo "making .venv and installing into it: a minute or two"
+	@echo "making .venv and installing into it: some minutes, and more than a gigabyte to download"
 	@$(PYTHON) -m venv .venv
 
 .venv/run.stamp: .venv/bin/python pyproject.toml requirements.lock

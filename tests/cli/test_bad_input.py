@@ -179,7 +179,8 @@ def test_all_missing_weights_are_named_at_once_and_what_there_is(place, capsys, 
     one.mkdir()
     file = "densenet121_notop.h5"
     shutil.copy(real_weights / file, one / file)
-    message = error_of(capsys, "run", "--study", "binary", "--weights-dir", "weights")
+    options = ["--profile", "full", "--weights-dir", "weights"]
+    message = error_of(capsys, "run", "--study", "binary", *options)
     assert "the same goes for resnet50v2, " in message
     assert "--set 'space.model/architecture=[densenet121, small_cnn]'" in message
 
