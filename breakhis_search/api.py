@@ -36,7 +36,7 @@ from breakhis_search.evaluation.cells import cell_table
 from breakhis_search.evaluation.figures import confusion_figure, pr_figure, roc_figure
 from breakhis_search.evaluation.intervals import bootstrap_intervals
 from breakhis_search.evaluation.learning_curves import loss_figure, score_figure
-from breakhis_search.evaluation.metrics import Objective
+from breakhis_search.evaluation.metrics import OBJECTIVE_TITLES, Objective
 from breakhis_search.evaluation.mistakes import Mistake, most_confident_mistakes
 from breakhis_search.evaluation.patient_strips import patient_strips
 from breakhis_search.evaluation.samples import DrawnLevel
@@ -168,7 +168,7 @@ class Study:
 
     def search_history(self) -> go.Figure | None:
         """Return the score of every trial in order, with the best so far; ``None`` without any."""
-        return history_figure(self._trials_of_search(), self.objective)
+        return history_figure(self._trials_of_search(), OBJECTIVE_TITLES[self.objective])
 
     def importances(self) -> pd.DataFrame:
         """Return how much each hyperparameter tells good trials from others, the most first.
