@@ -33,6 +33,7 @@ from breakhis_search.study.liveness import cut_off_trials
 from breakhis_search.study.records import protocol_in_words
 from breakhis_search.study.report import make_report
 from breakhis_search.study.storage import storage_errors
+from breakhis_search.study.twins import waits
 from breakhis_search.study.worker import WorkerLimits, run_search
 from breakhis_search.tracking import keys
 from breakhis_search.tracking.courier import Carrier, Courier
@@ -305,7 +306,8 @@ class _Search:
 def _tidy_up(study: optuna.Study, context: StudyContext, watcher: Watcher) -> None:
     """Say what interrupted runs left behind, and have what they recorded brought to MLflow."""
     forget_failed_finalists(study)
-    left = cut_off_trials(study.get_trials(deepcopy=False), context.leases)
+    trials = study.get_trials(deepcopy=False)
+    left = [n for n in cut_off_trials(trials, context.leases) if not waits(trials[n], trials)]
     if left:
         watcher.say(f"trials {left} had been cut off; they go on where they were")
     _have_left_behind_delivered(context, watcher)
@@ -317,7 +319,8 @@ def _have_left_behind_delivered(context: StudyContext, watcher: Watcher) -> None
     for journal in waiting:
         context.delivery.deliver(journal)
     if waiting:
-        watcher.say(f"delivering what {len(waiting)} interrupted runs left behind")
+        few = "an earlier run" if len(waiting) == 1 else f"{len(waiting)} earlier runs"
+        watcher.say(f"bringing to MLflow what {few} had not delivered yet")
 
 
 def _begin_parent(context: StudyContext) -> Journal:
