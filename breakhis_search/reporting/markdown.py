@@ -107,3 +107,21 @@ def _letters(number: int) -> str:
         number, rest = divmod(number - 1, 26)
         letters = chr(ord("a") + rest) + letters
     return letters
+
+
+def plain(text: str) -> str:
+    r"""Return a line of Markdown without its marks for bold, code and quotation.
+
+    >>> plain(r"> **refused**: `image/auroc` 0.188 \< 0.600")
+    'refused: image/auroc 0.188 < 0.600'
+    """
+    return re.sub(r"\\(.)", r"\1", re.sub(r"\*\*|`|^\s*>\s?", "", text)).strip()
+
+
+def plain_cells(row: str) -> list[str]:
+    r"""Return the cells of a row of a table, without marks.
+
+    >>> plain_cells(r"| **a** | b \| c |")
+    ['a', 'b | c']
+    """
+    return [plain(cell) for cell in _FREE_PIPE.split(row.strip())[1:-1]]

@@ -138,7 +138,7 @@ def _answer(study: StudyFacts) -> Section:
     return Section(
         "The answer",
         "<ul>"
-        + "".join(f"<li>{escape(_plain(sentence))}</li>" for sentence in sentences if sentence)
+        + "".join(f"<li>{escape(md.plain(sentence))}</li>" for sentence in sentences if sentence)
         + "</ul>Finalists are trained on several seeds for epochs fixed beforehand, and only they"
         " are ranked; <em>tied</em> is who is not shown to be worse than the best and within the"
         " study's margin of it.",
@@ -314,7 +314,7 @@ def _from_markdown(text: str) -> str:
     rows: list[list[str]] = []
     for line in [*text.splitlines(), ""]:
         if line.startswith("|"):
-            cells = [_plain(cell) for cell in re.split(r"(?<!\\)\|", line.strip())[1:-1]]
+            cells = md.plain_cells(line)
             if any(cell.strip("-: ") for cell in cells):
                 rows.append(cells)
             continue
@@ -322,15 +322,10 @@ def _from_markdown(text: str) -> str:
             parts.append(_html_table(rows[0], rows[1:]))
             rows = []
         if line.startswith("#"):
-            parts.append(f"<h3>{escape(_plain(line.lstrip('# ')))}</h3>")
+            parts.append(f"<h3>{escape(md.plain(line.lstrip('# ')))}</h3>")
         elif line.strip():
-            parts.append(f"<p>{escape(_plain(line))}</p>")
+            parts.append(f"<p>{escape(md.plain(line))}</p>")
     return "".join(parts)
-
-
-def _plain(text: str) -> str:
-    """Text without its marks for bold, code and quotation."""
-    return re.sub(r"\\(.)", r"\1", re.sub(r"\*\*|`|^\s*>\s?", "", text)).strip()
 
 
 def _html_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -112,6 +112,8 @@ def predict_images(
                 part, unexplained = _score(model, good, explain_in)
                 parts.append(part)
             progress(start + len(batch), len(files))
+    if not parts:  # the one that could be read before is gone
+        raise not_scored(bad, of=len(files))
     return Answer(facts, pd.concat(parts, ignore_index=True), doubts, bad, unexplained)
 
 
