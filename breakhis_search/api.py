@@ -44,7 +44,7 @@ from breakhis_search.reporting.search_figures import history_figure, importances
 from breakhis_search.settings import Settings, read_settings
 from breakhis_search.study.storage import trials_of
 from breakhis_search.tracking import keys
-from breakhis_search.tracking.store import open_store, tracking_errors
+from breakhis_search.tracking.store import read_store, tracking_errors
 from breakhis_search.workflow.comparison import compare_studies
 from breakhis_search.workflow.loading import load_verified
 
@@ -64,7 +64,7 @@ def open_study(name: str, *, home: Path | str | None = None) -> Study:
         TrackingError: The store cannot be opened, or has no such study.
     """
     settings = read_settings(home=None if home is None else Path(home))
-    client = open_store(settings)
+    client = read_store(settings)
     with tracking_errors(settings.tracking_uri):
         [full] = resolve_studies(client, [name])
         known = {s["study"]: s for s in reversed(list_studies(client).to_dict("records"))}[full]

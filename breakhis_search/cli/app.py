@@ -22,11 +22,13 @@ from breakhis_search.cli.exit_codes import ExitCode
 from breakhis_search.cli.exit_codes import in_words as exit_codes
 from breakhis_search.cli.options import (
     AsJson,
+    OnDemo,
     Study,
     at_least_one,
     known_device,
     known_engine,
-    without_version,
+    registered_of,
+    run_of,
 )
 from breakhis_search.cli.volume import Quiet, Verbose, with_volume
 from breakhis_search.errors import BreakhisSearchError
@@ -176,11 +178,13 @@ def compare(
             help="Any two models: trial numbers, or run ids; of one study, or one of each of two.",
         ),
     ] = None,
+    demo: OnDemo = False,
     as_json: AsJson = False,
 ) -> None:
     """Rank the finalists of one or more studies; say which is selected, and why."""
     if sum((history, profile, pair is not None)) > 1:
         raise typer.BadParameter("--history, --profile and --pair are questions of their own")
+    study = [run_of(name, demo=demo) for name in study]
     if pair is not None:
         from breakhis_search.cli.compare import pair_command
 
@@ -215,7 +219,7 @@ def promote(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Tell what is known without opening the sealed test.")
     ] = False,
-    demo: Annotated[bool, typer.Option("--demo", help="The demo's registered model.")] = False,
+    demo: OnDemo = False,
     force: Annotated[
         bool, typer.Option("--force", help="Promote against the gate; it is written down.")
     ] = False,
@@ -227,21 +231,21 @@ def promote(
     from breakhis_search.cli.models import promote_command
     from breakhis_search.workflow.promotion import PromotionRequest
 
-    promote_command(
-        PromotionRequest(without_version(study), version, data, demo, dry_run, force, again)
-    )
+    name, demo = registered_of(study, demo=demo)
+    promote_command(PromotionRequest(name, version, data, demo, dry_run, force, again))
 
 
 @app.command(epilog="Example: python -m breakhis_search rollback --study binary")
 @with_volume
 def rollback(
     study: Study,
-    demo: Annotated[bool, typer.Option("--demo", help="The demo's registered model.")] = False,
+    demo: OnDemo = False,
 ) -> None:
     """Make the previous champion champion again."""
     from breakhis_search.cli.models import rollback_command
 
-    rollback_command(without_version(study), demo=demo)
+    name, demo = registered_of(study, demo=demo)
+    rollback_command(name, demo=demo)
 
 
 @app.command(epilog="Example: python -m breakhis_search card --study binary --out paper_trail")
@@ -251,14 +255,15 @@ def card(
     version: Annotated[
         str | None, typer.Option(help="Version (default: the champion, else the challenger).")
     ] = None,
-    demo: Annotated[bool, typer.Option("--demo", help="The demo's registered model.")] = False,
+    demo: OnDemo = False,
     out: Annotated[Path | None, typer.Option(help="Folder to write the two files to.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Write the model card and the decision log of a registered version, in Markdown."""
     from breakhis_search.cli.card import card_command
 
-    card_command(without_version(study), version=version, demo=demo, out=out, as_json=as_json)
+    name, demo = registered_of(study, demo=demo)
+    card_command(name, version=version, demo=demo, out=out, as_json=as_json)
 
 
 @app.command(epilog="Example: python -m breakhis_search report --study binary")
@@ -271,11 +276,12 @@ def report(
     out: Annotated[
         Path | None, typer.Option(help="HTML file (default: mlruns/reports/STUDY.html).")
     ] = None,
+    demo: OnDemo = False,
 ) -> None:
     """Write one page about a study that works offline, and the same in Markdown."""
     from breakhis_search.cli.report import report_command
 
-    report_command(study, out=out)
+    report_command(run_of(study, demo=demo), out=out)
 
 
 @app.command(epilog="Example: python -m breakhis_search predict --study binary slide.png")
@@ -284,7 +290,7 @@ def predict(
     study: Study,
     images: Annotated[list[Path], typer.Argument(help="Image files or folders.")],
     version: Annotated[str | None, typer.Option(help="Version (default: the champion).")] = None,
-    demo: Annotated[bool, typer.Option("--demo", help="The demo's registered model.")] = False,
+    demo: OnDemo = False,
     out: Annotated[Path | None, typer.Option(help="CSV file to write all answers to.")] = None,
     explain: Annotated[
         bool,
@@ -299,8 +305,9 @@ def predict(
     """Score images with the registered model; exit 3 where some could not be scored."""
     from breakhis_search.cli.models import predict_command
 
+    name, demo = registered_of(study, demo=demo)
     predict_command(
-        without_version(study),
+        name,
         images,
         version=version,
         demo=demo,
@@ -318,7 +325,7 @@ def serve(
     alias: Annotated[
         str | None, typer.Option(help="Alias, such as challenger (default: champion).")
     ] = None,
-    demo: Annotated[bool, typer.Option("--demo", help="The demo's registered model.")] = False,
+    demo: OnDemo = False,
     host: Annotated[
         str, typer.Option(help="Address to listen on; anyone who reaches it may ask.")
     ] = "127.0.0.1",
@@ -330,7 +337,8 @@ def serve(
 
     if version is not None and alias is not None:
         raise typer.BadParameter("--version and --alias both pin one: give one of them")
-    serve_command(ServeRequest(without_version(study), version, alias, demo, host, port))
+    name, demo = registered_of(study, demo=demo)
+    serve_command(ServeRequest(name, version, alias, demo, host, port))
 
 
 @app.command(epilog="Example: python -m breakhis_search status --json")
@@ -351,28 +359,46 @@ def status(
         ),
     ] = False,
     keep: Annotated[
-        int, typer.Option(min=0, metavar="N", help="With --gc: models of a study that stay.")
-    ] = 5,
+        int | None,
+        typer.Option(min=0, metavar="N", help="With --gc: models of a study that stay (5)."),
+    ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Repair or delete without asking.")] = False,
 ) -> None:
     """Show studies, trials, registered models and records that wait for delivery."""
     from breakhis_search.cli import status as commands
 
+    acts = deliver or repair or gc
+    if as_json and acts:
+        raise typer.BadParameter("--json is the status alone: leave --deliver, --repair, --gc out")
+    if keep is not None and not gc:
+        raise typer.BadParameter("--keep says what --gc leaves: add --gc")
+    if yes and not (repair or gc):
+        raise typer.BadParameter("--yes answers --repair or --gc: add one of them")
     if deliver:
         commands.deliver_command()
     if repair:
         commands.repair_command(assume_yes=yes)
     if gc:
-        commands.gc_command(keep=keep, assume_yes=yes)
-    if not (deliver or repair or gc):
+        commands.gc_command(keep=5 if keep is None else keep, assume_yes=yes)
+    if not acts:
         with garbage_kept():
             commands.status_command(as_json=as_json)
 
 
-@app.command(epilog="Example: python -m breakhis_search replay RUN_ID")
+@app.command(epilog="Example: python -m breakhis_search replay --study binary --trial 7")
 @with_volume
 def replay(
-    run_id: Annotated[str, typer.Argument(help="MLflow run of a complete trial.")],
+    run_id: Annotated[
+        str | None, typer.Argument(help="MLflow run of a complete trial; or --study and --trial.")
+    ] = None,
+    study: Annotated[
+        str | None,
+        typer.Option("--study", "-s", autocompletion=complete_study, help="Study, or study@vN."),
+    ] = None,
+    trial: Annotated[
+        int | None, typer.Option(min=0, metavar="N", help="Number of its trial.")
+    ] = None,
+    demo: OnDemo = False,
     data: Annotated[
         Path | None, typer.Option(help="Its images (default: where its study had them).")
     ] = None,
@@ -384,7 +410,14 @@ def replay(
     """Train a trial again from what MLflow holds of it, and compare; exit 3 where it differs."""
     from breakhis_search.cli.replay import replay_command
 
-    replay_command(run_id, data=data, weights_dir=weights_dir, as_json=as_json)
+    named: str | tuple[str, int]
+    if run_id is not None and study is None and trial is None and not demo:
+        named = run_id
+    elif run_id is None and study is not None and trial is not None:
+        named = (run_of(study, demo=demo), trial)
+    else:
+        raise typer.BadParameter("name a trial by RUN_ID, or by both --study and --trial")
+    replay_command(named, data=data, weights_dir=weights_dir, as_json=as_json)
 
 
 @app.command(epilog="Example: python -m breakhis_search ui --port 5000")

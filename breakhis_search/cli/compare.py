@@ -22,11 +22,11 @@ _NUMBERS = ("#", "trial", "score", "patient", "NLL", "parameters", "seconds", "p
 
 def compare_command(studies: Sequence[str], *, top: int, as_json: bool) -> None:
     """Print the finalists of the studies, who is selected and why."""
-    from breakhis_search.tracking.store import open_store, tracking_errors
+    from breakhis_search.tracking.store import read_store, tracking_errors
     from breakhis_search.workflow.comparison import compare_studies
 
     settings = read_settings()
-    client = open_store(settings)
+    client = read_store(settings)
     with tracking_errors(settings.tracking_uri):
         comparison = compare_studies(client, studies)
     if as_json:
@@ -49,11 +49,11 @@ def compare_command(studies: Sequence[str], *, top: int, as_json: bool) -> None:
 
 def pair_command(studies: Sequence[str], models: tuple[str, str], *, as_json: bool) -> None:
     """Print which of two models is better, if that can be said."""
-    from breakhis_search.tracking.store import open_store, tracking_errors
+    from breakhis_search.tracking.store import read_store, tracking_errors
     from breakhis_search.workflow.pair import compare_two
 
     settings = read_settings()
-    client = open_store(settings)
+    client = read_store(settings)
     with tracking_errors(settings.tracking_uri):
         compared = compare_two(client, studies, models)
     found = compared.pair

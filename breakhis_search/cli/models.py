@@ -67,10 +67,10 @@ def history_command(studies: Sequence[str], *, as_json: bool) -> None:
     from breakhis_search.comparison.answers import all_answers
     from breakhis_search.comparison.history import read_history
     from breakhis_search.comparison.leaderboard import registered_names_of
-    from breakhis_search.tracking.store import open_store, tracking_errors
+    from breakhis_search.tracking.store import read_store, tracking_errors
 
     settings = read_settings()
-    client = open_store(settings)
+    client = read_store(settings)
     with tracking_errors(settings.tracking_uri):
         names = registered_names_of(client, studies)
         histories = {name: read_history(client, name) for name in names}

@@ -24,6 +24,10 @@ Study = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON only.")]
 
+OnDemo = Annotated[
+    bool, typer.Option("--demo", help="What the study found on the demo; or write STUDY-demo.")
+]
+
 
 def at_least_one(number: int | None) -> int | None:
     """Return a number of things that there must be one of, if any number is given."""
@@ -48,6 +52,28 @@ def _one_of(known: Sequence[str], name: str) -> str:
     return name
 
 
-def without_version(study: str) -> str:
-    """The study's name alone: its registered model holds the winners of all its versions."""
-    return re.sub(r"@v\d+$", "", study)
+_DEMO = "-demo"
+_VERSION = re.compile(r"@v\d+$")
+
+
+def registered_of(study: str, *, demo: bool) -> tuple[str, bool]:
+    """Return the study whose winners are meant, and whether those of the demo are.
+
+    A registered model holds the winners of all versions of a study. The run of a study on the demo
+    is called by the study's name with ``-demo``, or by ``--demo``.
+
+    >>> registered_of("binary@v2", demo=False), registered_of("binary-demo", demo=False)
+    (('binary', False), ('binary', True))
+    """
+    name = _VERSION.sub("", study)
+    return name.removesuffix(_DEMO), demo or name.endswith(_DEMO)
+
+
+def run_of(study: str, *, demo: bool) -> str:
+    """Return the full name of a study, or of its run on the demo.
+
+    >>> run_of("binary@v2", demo=True), run_of("binary-demo", demo=True), run_of("x", demo=False)
+    ('binary-demo@v2', 'binary-demo', 'x')
+    """
+    name, at, version = study.partition("@")
+    return f"{name.removesuffix(_DEMO)}{_DEMO}{at}{version}" if demo else study

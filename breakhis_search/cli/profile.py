@@ -27,11 +27,11 @@ def profile_command(studies: Sequence[str], *, as_json: bool) -> None:
     """Print where the time of a typical trial went; write a page with every run."""
     from breakhis_search.comparison.profile import PHASES, medians
     from breakhis_search.comparison.profile_page import build_profile_page
-    from breakhis_search.tracking.store import open_store, tracking_errors
+    from breakhis_search.tracking.store import read_store, tracking_errors
     from breakhis_search.workflow.comparison import profile_studies
 
     settings = read_settings()
-    client = open_store(settings)
+    client = read_store(settings)
     with tracking_errors(settings.tracking_uri):
         profiles = profile_studies(client, studies)
     if as_json:

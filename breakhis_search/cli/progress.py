@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -12,7 +11,10 @@ from rich.markup import escape
 from rich.status import Status
 
 from breakhis_search.cli import console
+from breakhis_search.cli.time_left import TimeLeft
 from breakhis_search.study.progress import SearchSize, TrialSummary
+
+_WORD_EVERY_S = 30.0
 
 _STAGES = {
     "probe": "stage probe, frozen backbones",
@@ -25,18 +27,17 @@ class TerminalObserver:
 
     def __init__(self) -> None:
         self._status: Status | None = None
-        self._trials = self._folds = self._epochs = self._repetitions = 0
-        self._complete_s: list[float] = []
+        self._trials = self._folds = self._epochs = 0
         self._finished = 0
-        self._finished_here = 0
         self._states: Counter[str] = Counter()
-        self._search_started: float | None = None
+        self._left: TimeLeft | None = None
         self._best: float | None = None
         self._names: dict[int, str] = {}
         self._stages: set[str] = set()
         self._worker = 0
         self._workers: set[int] = set()
         self._now: dict[int, str] = {}
+        self._told_at: dict[str, float] = {}
 
     def of_worker(self, number: int) -> None:
         """Take what follows as being told by this worker."""
@@ -44,25 +45,27 @@ class TerminalObserver:
 
     def search_started(self, size: SearchSize) -> None:
         """Remember the size of the search; workers that join it later know nothing new."""
-        if self._search_started is not None:
+        if self._left is not None:
             return
         self._best = size.best
-        self._search_started = time.monotonic()
+        self._left = TimeLeft(size)
         self._trials, self._finished = size.trials, size.finished
         self._folds, self._epochs = size.folds, size.epochs
-        self._repetitions = size.repetitions
         if console.is_live() and not console.is_verbose():  # lines and a live line push each other
             self._status = console.out.status("searching …")
             self._status.start()
 
     def stage_started(self, name: str, *, until: int) -> None:
         """Say once what a stage is for, where the search has several."""
+        if self._left:
+            self._left.stage_started(name, until=until)
         if name in _STAGES and name not in self._stages and until > self._finished:
             console.note(f"{_STAGES[name]}: up to trial {until} of {self._trials}")
         self._stages.add(name)
 
     def trial_started(self, number: int, values: Mapping[str, Any]) -> None:
         """Name the configuration that is being tried."""
+        self._is_training()
         name = f"{values.get('model/architecture')}, {values.get('sampling/strategy')}"
         self._names[number] = name
         self._show(f"trial {number}: {name}")
@@ -74,12 +77,23 @@ class TerminalObserver:
 
     def features_computed(self, architecture: str, done: int, total: int) -> None:
         """Show how far a backbone is with the images it is asked about once."""
-        self._show(f"features of {architecture}: {done}/{total} images (once, then kept)")
+        if self._left:
+            self._left.computing_once(self._worker)
+        text = f"features of {architecture}: {done}/{total} images (once, then kept)"
+        self._show(text)
+        # Elsewhere than in a terminal minutes would go by without a word.
+        now = time.monotonic()
+        if not self._status and now - self._told_at.get(architecture, -_WORD_EVERY_S) >= (
+            _WORD_EVERY_S
+        ):
+            self._told_at[architecture] = now
+            console.note(text)
 
     def epoch_finished(
         self, *, number: int, fold: int, epoch: int, score: float | None, images_per_s: float
     ) -> None:
         """Show how far a running trial is."""
+        self._is_training()
         now = f" score {score:.3f}" if score is not None else ""
         text = (
             f"trial {number} {self._names.get(number, '')}:"
@@ -95,9 +109,8 @@ class TerminalObserver:
         self._now.pop(self._worker, None)
         if summary.state != "interrupted":
             self._finished += 1
-            self._finished_here += 1
-        if summary.state == "complete":
-            self._complete_s.append(summary.seconds)
+            if self._left:
+                self._left.trial_finished(summary)
         if summary.score is not None and (self._best is None or summary.score > self._best):
             self._best = summary.score
         result = f"{summary.score:.4f}" if summary.score is not None else summary.state
@@ -146,17 +159,11 @@ class TerminalObserver:
         return f" · best {self._best:.4f}" if self._best is not None else ""
 
     def _time_left(self) -> str:
-        """Return when all is likely to be trained: trials as fast as so far, pruned ones included.
+        return self._left.in_words(self._finished) if self._left else ""
 
-        A finalist trains like a complete trial, once for each of its seeds.
-        """
-        left = self._trials - self._finished
-        if not self._finished_here or left <= 0 or self._search_started is None:
-            return ""
-        seconds = left * (time.monotonic() - self._search_started) / self._finished_here
-        if self._complete_s:
-            seconds += self._repetitions * statistics.median(self._complete_s)
-        return f" · about {max(1, round(seconds / 60))} min left, finalists included"
+    def _is_training(self) -> None:
+        if self._left:
+            self._left.training(self._worker)
 
 
 def _in_words(values: Mapping[str, Any]) -> str:

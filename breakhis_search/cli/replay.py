@@ -17,13 +17,14 @@ if TYPE_CHECKING:
 
 
 def replay_command(
-    run_id: str, *, data: Path | None, weights_dir: Path | None, as_json: bool
+    named: str | tuple[str, int], *, data: Path | None, weights_dir: Path | None, as_json: bool
 ) -> None:
-    """Train a trial again; print what is the same and what is not."""
+    """Train a trial again, named by its run or by study and number; print what is the same."""
     from breakhis_search.workflow.preparation import Watcher
-    from breakhis_search.workflow.replay import replay
+    from breakhis_search.workflow.replay import replay, trial_run
 
     settings = read_settings()
+    run_id = named if isinstance(named, str) else trial_run(*named, settings)
     watcher = Watcher() if as_json else Watcher(say=console.say)
     found = replay(run_id, settings, watcher, data=data, weights_dir=weights_dir)
     if as_json:

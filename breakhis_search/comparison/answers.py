@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
+from mlflow.exceptions import MlflowException
+
 from breakhis_search.tracking import keys
 
 Action = Literal["refused", "confirmed", "not confirmed"]
@@ -69,6 +71,17 @@ def answers_of(client: Any, version: Any) -> list[GateAnswer]:
     """Return every recorded answer about a version that moved nothing, oldest first."""
     answers = [GateAnswer(**json.loads(text)) for text in _tags(client, version.run_id)]
     return [answer for answer in answers if answer.version == str(version.version)]
+
+
+def is_refused(client: Any, version: Any) -> bool:
+    """Tell whether the last recorded answer about a version is that the gate refuses it."""
+    try:
+        answers = answers_of(client, version)
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":  # registered by something else
+            return False
+        raise
+    return bool(answers) and answers[-1].action == "refused"
 
 
 def all_answers(client: Any, name: str) -> list[GateAnswer]:

@@ -1,4 +1,4 @@
-"""Interactive figures of one predictions table: curves, confusion matrices, magnifications.
+"""Interactive figures of one predictions table: curves and confusion matrices.
 
 Every function returns a plotly figure in the one template of :mod:`.style`, drawn from the tables
 of :mod:`.curves`, and shows names with :func:`.style.label_of`, which escapes them.
@@ -6,7 +6,7 @@ of :mod:`.curves`, and shows names with :func:`.style.label_of`, which escapes t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Literal
 
 import numpy as np
@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pandas as pd
 import plotly.graph_objects as go
 
+from breakhis_search.evaluation.axes import empty_figure, reference_line, unit_square
 from breakhis_search.evaluation.curves import (
     MACRO,
     MICRO,
@@ -24,26 +25,19 @@ from breakhis_search.evaluation.curves import (
 )
 from breakhis_search.evaluation.intervals import Interval
 from breakhis_search.evaluation.predictions import class_names_of, is_binary
-from breakhis_search.evaluation.samples import DRAWN_LEVELS, DrawnLevel, samples_by_seed
+from breakhis_search.evaluation.samples import DrawnLevel, samples_by_seed
 from breakhis_search.evaluation.style import (
-    LEVEL_COLORS,
     RATE_COLORSCALE,
-    REFERENCE_COLOR,
-    TEXT_COLOR,
-    build_template,
     class_style,
     label_of,
 )
 
-CURVE_HEIGHT_PX = 580
-LEGEND_ROW_PX = 19
 MATRIX_HEIGHT_PX = 520
 SMALL_MATRIX_HEIGHT_PX = 360
 CELL_FONT_PX = 10
 """The largest size at which a count of four digits fits an eighth of a phone's width."""
 
 LARGE_CELL_FONT_PX = 14
-BAR_HEIGHT_PX = 380
 
 POINT_DECIMALS = 5
 """Digits kept of a drawn point; more would only make the page larger."""
@@ -63,13 +57,13 @@ def roc_figure(
     if points.empty:
         return None
     names, areas = _drawn_classes(table, points), curve_areas(table, level, "roc")
-    figure = _unit_square(
+    figure = unit_square(
         f"ROC, {count_in_words(table, level)}{seeds_in_words(table)}",
         axes=("false-positive rate", "true-positive rate"),
         legend="area under the line (AUROC)",
         lines=len(names) + 1,
     )
-    figure.add_scatter(x=[0, 1], y=[0, 1], **_reference_line("chance, 0.500"))
+    figure.add_scatter(x=[0, 1], y=[0, 1], **reference_line("chance, 0.500"))
     for name in names:
         interval = (intervals or {}).get(f"{level}/auroc_{name}")
         _add_line(figure, points, name, ("fpr", "tpr"), areas[name], interval)
@@ -82,7 +76,7 @@ def pr_figure(table: pd.DataFrame, level: DrawnLevel) -> go.Figure | None:
     if points.empty:
         return None
     names, areas = _drawn_classes(table, points, both=True), curve_areas(table, level, "pr")
-    figure = _unit_square(
+    figure = unit_square(
         f"Precision-recall, {count_in_words(table, level)}{seeds_in_words(table)}",
         axes=("recall", "precision"),
         legend="average precision",
@@ -104,7 +98,7 @@ def confusion_figure(
     names = class_names_of(table)
     shape = (len(names), len(names))
     rates, counts = (cells[column].to_numpy().reshape(shape) for column in ("rate", "count"))
-    figure = _figure(
+    figure = empty_figure(
         f"{level.capitalize()}s, {'counts' if shown == 'count' else 'percent'} (row = true class)"
         f"{seeds_in_words(table)}",
         MATRIX_HEIGHT_PX if len(names) > 2 else SMALL_MATRIX_HEIGHT_PX,
@@ -139,83 +133,6 @@ def confusion_figure(
     return figure
 
 
-def magnification_figure(
-    metrics: Mapping[str, float],
-    metric: str,
-    *,
-    label: str,
-    chance: float,
-    intervals: Mapping[str, Interval] | None = None,
-) -> go.Figure | None:
-    """Return bars of a metric per magnification and for all, or ``None`` if none is defined.
-
-    Args:
-        metrics: What :func:`.metrics.compute_metrics` returned.
-        metric: A headline metric in [0, 1], such as ``auroc``.
-        label: What the axis calls it.
-        chance: The value that guessing gets.
-        intervals: By metric name, drawn as whiskers.
-    """
-    prefixes = {f"{m}×": f"magnification_{m}/" for m in _magnifications_in(metrics)} | {"all": ""}
-    names = {level: [f"{p}{level}/{metric}" for p in prefixes.values()] for level in DRAWN_LEVELS}
-    if not any(name in metrics for level in DRAWN_LEVELS for name in names[level]):
-        return None
-    figure = _figure(
-        f"{label[0].upper()}{label[1:]} by magnification",
-        BAR_HEIGHT_PX,
-        barmode="group",
-        bargap=0.3,
-        xaxis={"type": "category"},
-        yaxis={"title": label, "range": [0, 1.08], "tickvals": np.linspace(0, 1, 6)},
-    )
-    for level in DRAWN_LEVELS:
-        values = [metrics.get(name) for name in names[level]]
-        whiskers = [(intervals or {}).get(name) for name in names[level]]
-        figure.add_bar(
-            name=f"{level} level",
-            x=list(prefixes),
-            y=values,
-            error_y=_whiskers(values, whiskers),
-            marker_color=LEVEL_COLORS[level],
-            text=["" if value is None else f"{value:.2f}" for value in values],
-            textposition="inside",
-            insidetextanchor="start",  # at the foot, where no whisker reaches
-            textangle=0,
-            customdata=[f"<br>interval {whisker}" if whisker else "" for whisker in whiskers],
-            hovertemplate=f"%{{x}}, {level} level<br>{label} %{{y:.3f}}%{{customdata}}"
-            "<extra></extra>",
-        )
-    _add_chance(figure, chance)
-    return figure
-
-
-_NO_WHISKER = "none"
-"""plotly.js reads null as 0 and draws the cap of a whisker without length, which looks like
-certainty; only what is no number at all is left out."""
-
-
-def _whiskers(
-    values: Sequence[float | None], intervals: Sequence[Interval | None]
-) -> dict[str, object]:
-    """Return plotly's error bars; none where there is no interval."""
-    pairs = [
-        (interval.high - value, value - interval.low)
-        if interval and value is not None
-        else (_NO_WHISKER, _NO_WHISKER)
-        for value, interval in zip(values, intervals, strict=True)
-    ]
-    return {
-        "type": "data",
-        "symmetric": False,
-        "array": [up for up, _ in pairs],
-        "arrayminus": [down for _, down in pairs],
-        "color": TEXT_COLOR,
-        "thickness": 1.2,
-        "width": 3,
-        "visible": any(up != _NO_WHISKER for up, _ in pairs),
-    }
-
-
 def count_in_words(table: pd.DataFrame, level: DrawnLevel) -> str:
     """Return how many images or patients are scored, such as ``7,909 images`` or ``1 patient``."""
     count = len(samples_by_seed(table, level)[0].y_true)
@@ -226,24 +143,6 @@ def seeds_in_words(table: pd.DataFrame) -> str:
     """Return ``, mean of 3 seeds`` where there are several, else nothing."""
     seeds = table["seed"].nunique()
     return f", mean of {seeds} seeds" if seeds > 1 else ""
-
-
-def _figure(title: str, height_px: int, **layout: object) -> go.Figure:
-    """Return an empty figure; what is known of its layout is cheaper given here than updated."""
-    own = {"template": build_template(), "title": title, "height": height_px}
-    return go.Figure(layout={**own, **layout})
-
-
-def _unit_square(title: str, *, axes: tuple[str, str], legend: str, lines: int) -> go.Figure:
-    """Return an empty figure over the unit square, with room for a legend of so many lines."""
-    ticks = {"tickvals": np.linspace(0, 1, 6), "range": [-0.01, 1.01], "constrain": "domain"}
-    return _figure(
-        title,
-        CURVE_HEIGHT_PX + LEGEND_ROW_PX * ((lines + 1) // 2),
-        xaxis={"title": axes[0], **ticks},
-        yaxis={"title": axes[1], "scaleanchor": "x", "constraintoward": "top", **ticks},
-        legend={"title": {"text": legend, "side": "top"}},
-    )
 
 
 def _drawn_classes(table: pd.DataFrame, points: pd.DataFrame, *, both: bool = False) -> list[str]:
@@ -284,21 +183,6 @@ def _add_line(
     )
 
 
-def _reference_line(name: str) -> dict[str, object]:
-    return {
-        "name": name,
-        "mode": "lines",
-        "line": {"color": REFERENCE_COLOR, "dash": "dot", "width": 1.5},
-        "hoverinfo": "skip",
-    }
-
-
-def _add_chance(figure: go.Figure, chance: float) -> None:
-    figure.add_hline(y=chance, line={"color": REFERENCE_COLOR, "dash": "dot", "width": 1.5})
-    # A shape has no legend entry of its own: an empty line explains it.
-    figure.add_scatter(x=[None], y=[None], **_reference_line(f"chance, {chance:.3g}"))
-
-
 def _cell_texts(
     counts: npt.NDArray[np.float64], rates: npt.NDArray[np.float64], shown: Literal["count", "rate"]
 ) -> list[list[str]]:
@@ -323,10 +207,3 @@ def _with_count(name: str, count: float) -> str:
     """Return a class name and how many there are, over two lines to keep axis labels narrow."""
     first, _, rest = label_of(name).partition(" ")
     return f"{first}<br>{rest} · {count:,.0f}" if rest else f"{first}<br>{count:,.0f}"
-
-
-def _magnifications_in(metrics: Iterable[str]) -> list[str]:
-    """Return the magnifications that have metrics, ascending, as written in their names."""
-    heads = {name.partition("/")[0] for name in metrics}
-    found = {head.removeprefix("magnification_") for head in heads if head.startswith("magnif")}
-    return sorted(found, key=int)

@@ -103,6 +103,12 @@ def map_gradient() -> str:
     return f"linear-gradient(to right,{','.join(stops)})"
 
 
+def scale_bar(height_px: int, width_px: int) -> ByteArray:
+    """Return the colours of the maps on white, from no push to the strongest, uint8 [h, w, 3]."""
+    white = np.full((height_px, width_px, 3), 255, dtype=np.uint8)
+    return blend(white, np.tile(np.linspace(0, 1, width_px, dtype=np.float32), (height_px, 1)))
+
+
 def _encode(ending: str, pixels: ByteArray, *options: int) -> bytes:
     """Return RGB or RGBA pixels as the bytes of an image file."""
     to_opencv = cv2.COLOR_RGB2BGR if pixels.shape[2] == 3 else cv2.COLOR_RGBA2BGRA

@@ -19,7 +19,6 @@ from breakhis_search.evaluation.document import Section, document, section_html
 from breakhis_search.evaluation.figures import (
     confusion_figure,
     count_in_words,
-    magnification_figure,
     pr_figure,
     roc_figure,
 )
@@ -30,6 +29,7 @@ from breakhis_search.evaluation.learning_curves import (
     loss_figure,
     score_figure,
 )
+from breakhis_search.evaluation.magnification_figures import magnification_figure
 from breakhis_search.evaluation.metrics import undefined_metrics
 from breakhis_search.evaluation.page_tables import (
     cell_heat_table,

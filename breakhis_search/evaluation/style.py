@@ -87,6 +87,10 @@ _SERIES_COLORS: tuple[str, ...] = (
 )
 
 
+DASHES: tuple[str, ...] = ("solid", "dash", "dot", "dashdot")
+"""So that equal series can be told apart without colour, too."""
+
+
 def class_style(name: str) -> LineStyle:
     """Return how the line of a class, of ``macro`` or of ``micro`` is drawn."""
     return _CLASS_STYLES.get(name, LineStyle(REFERENCE_COLOR, "solid", 2))

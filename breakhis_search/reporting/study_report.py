@@ -18,19 +18,10 @@ import pandas as pd
 from optuna.trial import FrozenTrial
 
 from breakhis_search.evaluation.document import Section, document, section_html
-from breakhis_search.evaluation.figures import (
-    confusion_figure,
-    magnification_figure,
-    pr_figure,
-    roc_figure,
-)
 from breakhis_search.evaluation.intervals import Intervals
 from breakhis_search.evaluation.learning_curves import loss_figure, score_figure
 from breakhis_search.evaluation.metrics import OBJECTIVE_TITLES, Objective
-from breakhis_search.evaluation.page_tables import class_table, facts_table, headline_table
-from breakhis_search.evaluation.patient_strips import patient_strips
-from breakhis_search.evaluation.predictions import class_names_of, is_binary
-from breakhis_search.evaluation.samples import DRAWN_LEVELS
+from breakhis_search.evaluation.page_tables import facts_table
 from breakhis_search.reporting import markdown as md
 from breakhis_search.reporting.parallel_figure import parallel_figure
 from breakhis_search.reporting.search_cost import Cost
@@ -41,6 +32,7 @@ from breakhis_search.reporting.search_figures import (
     importances,
     slice_figures,
 )
+from breakhis_search.reporting.winner_sections import Winner, winner_sections
 
 DEMO_BANNER = "SYNTHETIC DEMO: drawn pictures. It shows the way and means nothing for tissue."
 
@@ -62,10 +54,7 @@ class StudyFacts:
         why_ended: Why the search ended, in words.
         why_selected: Which finalist is selected and why, in words.
         notes: What else must be known to read it: optimism, hard patients, alarms.
-        winner: Out-of-fold predictions of the selected finalist; ``None`` without one.
-        intervals: Of its scores.
-        winner_sections: Calibration and thresholds of the winner.
-        gallery: Its most confident mistakes, as HTML; empty where they were not kept.
+        winner: The selected finalist; ``None`` without one.
         histories: Epochs of the best trials, by what they are called.
         cost: What it cost.
         decisions: The decision log of the registered version, in Markdown; empty without one.
@@ -83,10 +72,7 @@ class StudyFacts:
     why_ended: str
     why_selected: str
     notes: Sequence[str]
-    winner: pd.DataFrame | None
-    intervals: Intervals | None
-    winner_sections: Sequence[Section]
-    gallery: str
+    winner: Winner | None
     histories: Mapping[str, pd.DataFrame]
     cost: Cost
     decisions: str
@@ -130,7 +116,8 @@ def _sections(study: StudyFacts) -> Iterator[Section]:
     yield from _what_mattered(study)
     yield _side_by_side(study)
     yield from _learning(study)
-    yield from _winner(study)
+    if study.winner:
+        yield from winner_sections(study.winner, study.objective)
 
 
 def _answer(study: StudyFacts) -> Section:
@@ -248,51 +235,10 @@ def _learning(study: StudyFacts) -> Iterator[Section]:
             yield Section(f"Learning curves of {escape(name)}", "One colour per fold.", figures)
 
 
-def _winner(study: StudyFacts) -> Iterator[Section]:
-    table, intervals = study.winner, study.intervals
-    if table is None or intervals is None:
-        return
-    yield Section(
-        "The winner: scores",
-        "Pooled out-of-fold, mean of the seeds; in brackets 95 % intervals over patients.",
-        tables=headline_table(intervals) + class_table(table, intervals),
-    )
-    binary = is_binary(class_names_of(table))
-    known = intervals.known if binary else None
-    curves = [roc_figure(table, level, intervals=known) for level in DRAWN_LEVELS]
-    curves += [pr_figure(table, level) for level in DRAWN_LEVELS]
-    yield Section("The winner: curves", "Left by image, right by patient.", curves)
-    yield Section(
-        "The winner: confusion",
-        "A row is a true class and says what it was taken for.",
-        [confusion_figure(table, level, "count") for level in DRAWN_LEVELS],
-    )
-    chance = 0.5 if binary else 1 / max(1, int(table["y_true"].nunique()))
-    yield Section(
-        "The winner: by magnification",
-        "Each pair of bars scores the images taken at one magnification alone.",
-        [
-            magnification_figure(
-                intervals.values,
-                study.objective,
-                label=study.title,
-                chance=chance,
-                intervals=intervals.known,
-            )
-        ],
-    )
-    yield from study.winner_sections
-    yield Section(
-        "The winner: patient by patient",
-        "A row is a patient, a mark one of the patient's images.",
-        [patient_strips(table)],
-    )
-
-
 def _gallery(study: StudyFacts) -> str:
-    if not study.gallery:
+    if study.winner is None or not study.winner.gallery:
         return ""
-    return f"<h2>The winner: most confident mistakes</h2>{study.gallery}"
+    return f"<h2>The winner: most confident mistakes</h2>{study.winner.gallery}"
 
 
 def _ending(study: StudyFacts) -> Iterator[Section]:
@@ -380,12 +326,13 @@ def report_markdown(study: StudyFacts) -> str:
 
 
 def _winner_in_markdown(study: StudyFacts) -> Iterator[str]:
-    if study.intervals is None:
+    if study.winner is None:
         return
+    intervals = study.winner.intervals
     yield "## The winner: scores"
     rows = [
-        [md.code(name), f"{value:.3f}", _interval(study.intervals, name)]
-        for name, value in study.intervals.values.items()
+        [md.code(name), f"{value:.3f}", _interval(intervals, name)]
+        for name, value in intervals.values.items()
         if name.count("/") == 1 and name.partition("/")[0] in ("image", "patient")
     ]
     yield md.table(["metric", "value", "95 % interval"], rows)

@@ -31,12 +31,8 @@ from breakhis_search.evaluation.mistakes_page import ClassMap, Explanations
 from breakhis_search.evaluation.official_rates import official_rates
 from breakhis_search.evaluation.page_tables import official_table
 from breakhis_search.evaluation.predictions import build_predictions, is_binary
-from breakhis_search.evaluation.reliability import (
-    calibration_section,
-    reliability_points,
-    threshold_points,
-    threshold_section,
-)
+from breakhis_search.evaluation.reliability import calibration_section, reliability_points
+from breakhis_search.evaluation.threshold_figures import threshold_points, threshold_section
 from breakhis_search.evaluation.thresholds import lock_thresholds
 from breakhis_search.models.saliency import grad_cam
 from breakhis_search.study.candidate import Candidate, prior_shift, seen_images

@@ -85,7 +85,7 @@ EPOCH = "epoch/"
 
 ARTIFACT_PAGE = "figures/trial.html"
 ARTIFACT_MISTAKES = "figures/mistakes.html"
-ARTIFACT_GALLERY = "figures/mistakes_gallery.html"  # a part of that page, for the report
+ARTIFACT_GALLERY = "for_report/mistakes_gallery.html"  # a part of that page, no page of its own
 ARTIFACT_HISTORY = "figures/history.csv"
 ARTIFACT_RELIABILITY = "figures/reliability.csv"
 ARTIFACT_REPORT = "report"

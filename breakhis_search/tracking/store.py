@@ -67,6 +67,21 @@ def open_store(settings: Settings) -> Any:
     return client
 
 
+def read_store(settings: Settings) -> Any:
+    """Return :func:`open_store`'s client for who only reads: nothing is created for it.
+
+    Raises:
+        TrackingError: As there; or nothing was ever kept in this folder.
+    """
+    if settings.is_unused:
+        raise TrackingError(
+            f"nothing was searched in {settings.home} yet",
+            expected="a folder in which a study was run (with mlruns/), or MLFLOW_TRACKING_URI",
+            remedy="go to that folder, or search here first: python -m breakhis_search run",
+        )
+    return open_store(settings)
+
+
 @contextmanager
 def _tables_created_once(uri: str) -> Iterator[None]:
     """Keep two processes that start at once from creating the same tables in SQLite."""

@@ -12,7 +12,7 @@ from breakhis_search.errors import RegistryError
 from breakhis_search.reporting.attach import write_paper_trail
 from breakhis_search.reporting.facts import gather_facts
 from breakhis_search.settings import Settings
-from breakhis_search.tracking.store import open_store, tracking_errors
+from breakhis_search.tracking.store import read_store, tracking_errors
 from breakhis_search.workflow.prediction import model_name_of
 
 
@@ -50,7 +50,7 @@ def read_card(study: str, settings: Settings, *, version: str | None, demo: bool
         RegistryError: There is no such version, or it was registered by something else.
     """
     name = model_name_of(study, settings, demo=demo)
-    client = open_store(settings)
+    client = read_store(settings)
     with tracking_errors(settings.tracking_uri):
         if version is not None:
             target = find_version(client, name, version)

@@ -86,8 +86,8 @@ class Overview:
     set_aside: Mapping[str, str] = field(default_factory=dict)
 
 
-def _waiting(journals: Iterable[Journal]) -> Waiting:
-    """Count what waits."""
+def records_that_wait(journals: Iterable[Journal]) -> Waiting:
+    """Count what MLflow does not have yet."""
     times, records = [], 0
     for journal in journals:
         with suppress(JournalError):  # a damaged line: who delivers sets it aside
@@ -115,7 +115,7 @@ def read_overview(settings: Settings) -> Overview:
         ]
     waiting = open_journals(settings.journal_dir)
     set_aside = journals_set_aside(settings.journal_dir)
-    return Overview(studies, models, len(waiting), _waiting(waiting), set_aside)
+    return Overview(studies, models, len(waiting), records_that_wait(waiting), set_aside)
 
 
 def _study(storage: Any, leases: Leases, study: Any, known: Mapping[Any, Any]) -> StudyStatus:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from breakhis_search.comparison.answers import is_refused
 from breakhis_search.comparison.evidence import read_predictions
 from breakhis_search.comparison.history import CHALLENGER, CHAMPION, version_of_alias
 from breakhis_search.comparison.version_facts import VersionFacts, read_facts
@@ -21,7 +22,7 @@ from breakhis_search.errors import DataError, RegistryError, TrackingError
 from breakhis_search.settings import Settings
 from breakhis_search.study_file import find_study_file, load_study
 from breakhis_search.tracking import keys
-from breakhis_search.tracking.store import open_store, tracking_errors
+from breakhis_search.tracking.store import read_store, tracking_errors
 from breakhis_search.workflow.loading import load_verified
 
 Progress = Callable[[int, int], None]
@@ -91,7 +92,7 @@ def predict_images(
     if not files:
         raise DataError("there is no image to score", expected=", ".join(sorted(_SUFFIXES)))
     _require_one(files)
-    client = open_store(settings)
+    client = read_store(settings)
     with tracking_errors(settings.tracking_uri):
         found = find_registered(client, name, study, version=version)
         facts = read_facts(client, found, client.get_registered_model(name).aliases)
@@ -257,11 +258,17 @@ def _no_such_version(client: Any, name: str, wanted: str, study: str) -> Registr
     challenger = version_of_alias(client, name, CHALLENGER)
     chosen = str(challenger.version) if challenger is not None else known[-1]
     role = "a challenger" if challenger is not None else "no champion"
+    refused = is_refused(client, client.get_model_version(name, chosen))
     return RegistryError(
         what,
         expected=f"one of its versions: {', '.join(known)}",
-        received=f"version {chosen}, which is {role}" if wanted == CHAMPION else None,
-        remedy=f"add --version {chosen}, or ask `promote` to make it champion",
+        received=f"version {chosen}, which is {role}{' that the gate refused' if refused else ''}"
+        if wanted == CHAMPION
+        else None,
+        remedy=f"add --version {chosen} to use it as it is, or search for a better one (`report`"
+        " has the gate's reasons)"
+        if refused
+        else f"add --version {chosen}, or ask `promote` to make it champion",
     )
 
 

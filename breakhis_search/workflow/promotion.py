@@ -24,7 +24,7 @@ from breakhis_search.reporting.attach import attach_after_change, attach_paper_t
 from breakhis_search.settings import Settings
 from breakhis_search.study_file import find_study_file, load_study
 from breakhis_search.tracking import keys
-from breakhis_search.tracking.store import open_store, tracking_errors
+from breakhis_search.tracking.store import read_store, tracking_errors
 from breakhis_search.workflow.questions import SealedQuestion, ask_out_of_fold, rules_for
 
 Say = Callable[[str], None]
@@ -71,7 +71,7 @@ def promote(request: PromotionRequest, settings: Settings, say: Say) -> Promotio
     """
     config = load_study(find_study_file(request.study, settings.home / "experiments"))
     name = keys.registered_name(config.task, demo=request.demo)
-    client = open_store(settings)
+    client = read_store(settings)
     with tracking_errors(settings.tracking_uri):
         champion = champion_of(client, name)
         target = _target(client, name, request, champion)
@@ -123,7 +123,7 @@ def rollback(study: str, settings: Settings, say: Say, *, demo: bool) -> tuple[s
     """
     config = load_study(find_study_file(study, settings.home / "experiments"))
     name = keys.registered_name(config.task, demo=demo)
-    client = open_store(settings)
+    client = read_store(settings)
     with tracking_errors(settings.tracking_uri):
         # Read first: if it is another one by the time of the move, the move is refused.
         present = champion_of(client, name)

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from breakhis_search.comparison.named_models import find_model
 from breakhis_search.errors import OutOfMemoryFailure, ReplayError
 from breakhis_search.settings import Settings
 from breakhis_search.tracking import keys
 from breakhis_search.tracking.provenance import provenance_tags
-from breakhis_search.tracking.store import open_store, tracking_errors
+from breakhis_search.tracking.store import read_store, tracking_errors
 from breakhis_search.workflow.preparation import PreparedRun, Watcher, prepare_run
 from breakhis_search.workflow.request import RunRequest
 
@@ -126,6 +127,18 @@ class Recorded:
         return int(text) if text else None
 
 
+def trial_run(study: str, trial: int, settings: Settings) -> str:
+    """Return the id of the run of a complete trial of a search.
+
+    Raises:
+        TrackingError: There is no such study.
+        ComparisonError: It has no such trial.
+    """
+    client = read_store(settings)
+    with tracking_errors(settings.tracking_uri):
+        return find_model(client, study, str(trial), kinds=("trial",)).run_id
+
+
 def replay(
     run_id: str,
     settings: Settings,
@@ -147,7 +160,7 @@ def replay(
         ReplayError: The run is no complete trial of a search, or holds no metrics of one.
         BreakhisSearchError: Data, weights or stores cannot be used.
     """
-    client = open_store(settings)
+    client = read_store(settings)
     with tracking_errors(settings.tracking_uri), tempfile.TemporaryDirectory() as folder:
         recorded = _read(client, run_id)
         study_file = client.download_artifacts(run_id, keys.ARTIFACT_CONFIG, folder)

@@ -30,7 +30,6 @@ from breakhis_search.study.finalists import (
 )
 from breakhis_search.study.leases import Leases, lead_of
 from breakhis_search.study.liveness import cut_off_trials
-from breakhis_search.study.records import protocol_in_words
 from breakhis_search.study.report import make_report
 from breakhis_search.study.storage import storage_errors
 from breakhis_search.study.twins import waits
@@ -38,11 +37,11 @@ from breakhis_search.study.worker import WorkerLimits, run_search
 from breakhis_search.tracking import keys
 from breakhis_search.tracking.courier import Carrier, Courier
 from breakhis_search.tracking.delivery import Delivery
-from breakhis_search.tracking.journal import Journal
 from breakhis_search.tracking.journals import end_left_behind
 from breakhis_search.tracking.provenance import provenance_tags
 from breakhis_search.training.devices import Device, prepare_device
 from breakhis_search.workflow.outcome import RunOutcome
+from breakhis_search.workflow.parent_run import begin_parent, describe_end
 from breakhis_search.workflow.preparation import PreparedRun, Watcher
 from breakhis_search.workflow.registration import ended_refits, refit_and_register
 from breakhis_search.workflow.request import architectures_of
@@ -262,7 +261,7 @@ class _Search:
 
     def _lead(self) -> RunOutcome:
         study, context, run, watcher = self.study, self.context, self.run, self.watcher
-        parent = _begin_parent(context)
+        parent = begin_parent(context)
         try:
             context.delivery.deliver(parent)  # first: its trials name it
             _tidy_up(study, context, watcher)
@@ -283,6 +282,8 @@ class _Search:
                 parent.finish("KILLED")
                 context.delivery.deliver(parent)
             raise
+        trials = study.get_trials(deepcopy=False)
+        describe_end(parent, context, trials, winner, registered, reason)
         parent.finish("FINISHED")
         context.delivery.deliver(parent)
         context.delivery.flush()
@@ -321,30 +322,3 @@ def _have_left_behind_delivered(context: StudyContext, watcher: Watcher) -> None
     if waiting:
         few = "an earlier run" if len(waiting) == 1 else f"{len(waiting)} earlier runs"
         watcher.say(f"bringing to MLflow what {few} had not delivered yet")
-
-
-def _begin_parent(context: StudyContext) -> Journal:
-    """The study's own run, the parent of all its trials."""
-    config, split = context.config, context.split
-    journal = context.journal(context.uid)
-    note = (
-        f"**{context.name}**: {config.description or config.task}\n\n"
-        f"* data: {len(split.table)} development images"
-        + (" (SYNTHETIC DEMO)" if context.is_demo else "")
-        + f"\n* protocol: {protocol_in_words(context)}\n* objective: {config.objective}\n"
-        + "".join(f"* {note}\n" for note in split.notes)
-    )
-    tags = {
-        **context.tags,
-        keys.ROLE: keys.ROLE_STUDY,
-        keys.MLFLOW_NOTE: note,
-        keys.SELECTION_RULES: config.selection.model_dump_json(),
-    }
-    journal.begin(
-        name=context.name,
-        tags=tags,
-        parent_uid=None,
-        experiment=context.experiment,
-        turn=context.leases.turn_of(lead_of(context.uid)),
-    )
-    return journal

@@ -18,7 +18,7 @@ import numpy as np
 from breakhis_search.comparison.version_facts import read_facts
 from breakhis_search.serving.verification import NO_PICKLE
 from breakhis_search.settings import Settings
-from breakhis_search.tracking.store import open_store, tracking_errors
+from breakhis_search.tracking.store import read_store, tracking_errors
 from breakhis_search.workflow.loading import verified_copy
 from breakhis_search.workflow.prediction import find_registered, model_name_of
 from breakhis_search.workflow.process_group import (
@@ -54,7 +54,7 @@ def serve_model(request: ServeRequest, settings: Settings, say: Callable[[str], 
         TrackingError: The port is taken, or the server does not start.
     """
     name = model_name_of(request.study, settings, demo=request.demo)
-    client = open_store(settings)
+    client = read_store(settings)
     with tracking_errors(settings.tracking_uri):
         found = find_registered(
             client, name, request.study, version=request.version, alias=request.alias

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,21 +21,22 @@ from breakhis_search.comparison.leaderboard import list_studies, resolve_studies
 from breakhis_search.comparison.profile import read_profile
 from breakhis_search.config import SearchConfig
 from breakhis_search.errors import TrackingError
-from breakhis_search.evaluation.calibration import Calibration, calibrate_table
-from breakhis_search.evaluation.document import Section
-from breakhis_search.evaluation.intervals import Intervals, bootstrap_intervals
+from breakhis_search.evaluation.calibration import Calibration
+from breakhis_search.evaluation.intervals import bootstrap_intervals
 from breakhis_search.evaluation.mistakes_page import GALLERY_STYLE
-from breakhis_search.evaluation.reliability import calibration_section, threshold_section
 from breakhis_search.evaluation.thresholds import Thresholds
 from breakhis_search.reporting.search_cost import cost_of
 from breakhis_search.reporting.stored_html import without_scripts
 from breakhis_search.reporting.study_report import StudyFacts, report_html, report_markdown
+from breakhis_search.reporting.winner_sections import Winner
 from breakhis_search.settings import Settings
 from breakhis_search.study.budget import budget_in_words, reason_to_stop
 from breakhis_search.study.storage import trials_of
 from breakhis_search.tracking import keys
-from breakhis_search.tracking.store import open_store, tracking_errors
+from breakhis_search.tracking.journals import open_journals
+from breakhis_search.tracking.store import read_store, tracking_errors
 from breakhis_search.workflow.comparison import JudgedStudy, compare_studies
+from breakhis_search.workflow.overview import records_that_wait
 
 Say = Callable[[str], None]
 
@@ -86,7 +87,7 @@ def write_report(study: str, settings: Settings, *, out: Path | None, say: Say) 
     Raises:
         TrackingError: There is no such study, or a file cannot be written.
     """
-    client = open_store(settings)
+    client = read_store(settings)
     with tracking_errors(settings.tracking_uri):
         [name] = resolve_studies(client, [study])
         known = {s["study"]: s for s in reversed(list_studies(client).to_dict("records"))}[name]
@@ -113,8 +114,7 @@ def _gather(client: Any, settings: Settings, name: str, known: Mapping[Any, Any]
     run = client.get_run(known["run_id"])
     trials = trials_of(settings.studies_uri, name, known["study_uid"])
     best = search_trials_of(judged.trials)
-    config = _config(client, best)
-    winner, intervals, sections, gallery = _winner(client, judged)
+    config = yaml.safe_load(read_text(client, known["run_id"], keys.ARTIFACT_CONFIG) or "{}")
     profile = read_profile(client, name, known["study_uid"])
     return StudyFacts(
         name=name,
@@ -127,11 +127,8 @@ def _gather(client: Any, settings: Settings, name: str, known: Mapping[Any, Any]
         searched=_searched(config),
         why_ended=_why_ended(trials, config),
         why_selected=judged.why,
-        notes=[*_verdicts(client, judged), *_notes(judged)],
-        winner=winner,
-        intervals=intervals,
-        winner_sections=sections,
-        gallery=gallery,
+        notes=[*_verdicts(client, judged), *_notes(judged), *_not_delivered(settings)],
+        winner=_winner(client, judged),
         histories={
             f"trial {int(row['trial'])} ({row['architecture']})": _history(client, row["run_id"])
             for row in best.head(_CURVES).to_dict("records")
@@ -140,16 +137,6 @@ def _gather(client: Any, settings: Settings, name: str, known: Mapping[Any, Any]
         decisions=_decisions(client, judged),
         reproduce=_reproduce(name, run.data.tags, judged),
     )
-
-
-def _config(client: Any, best: pd.DataFrame) -> Mapping[str, Any]:
-    """The study file as it was run; empty where no trial kept it."""
-    for run_id in best["run_id"].head(1):
-        loaded: Mapping[str, Any] = yaml.safe_load(
-            read_text(client, run_id, keys.ARTIFACT_CONFIG) or "{}"
-        )
-        return loaded
-    return {}
 
 
 def _searched(config: Mapping[str, Any]) -> dict[str, str]:
@@ -231,33 +218,36 @@ def _notes(judged: JudgedStudy) -> list[str]:
     return [note for note in (*found, *remarks) if note]
 
 
-def _winner(
-    client: Any, judged: JudgedStudy
-) -> tuple[pd.DataFrame | None, Intervals | None, list[Section], str]:
-    """Predictions of the selected finalist, their intervals, its calibration, its mistakes."""
+def _not_delivered(settings: Settings) -> Iterator[str]:
+    waiting = records_that_wait(open_journals(settings.journal_dir)).records
+    if waiting:
+        yield (
+            f"{waiting} records of this folder are not in MLflow yet, and not in this report:"
+            " status --deliver brings them there."
+        )
+
+
+def _winner(client: Any, judged: JudgedStudy) -> Winner | None:
+    """The selected finalist, calibrated as the version that was registered of it."""
     if judged.selection is None:
-        return None, None, [], ""
+        return None
     chosen = judged.finalists.loc[judged.finalists["selected"], "run_id"]
     run_id = str(chosen.iloc[0])
     table = read_predictions(client, run_id)
-    sections = _calibration_sections(client, run_id, table)
     stored = without_scripts(read_text(client, run_id, keys.ARTIFACT_GALLERY))
-    gallery = f"<style>{GALLERY_STYLE}</style>{stored}" if stored else ""
-    return table, bootstrap_intervals(table), sections, gallery
-
-
-def _calibration_sections(client: Any, run_id: str, table: pd.DataFrame) -> list[Section]:
-    """As the registered version was calibrated; nothing where none came of this finalist."""
     versions = client.search_model_versions(f"tags.`{keys.EVIDENCE_RUN}` = '{run_id}'")
-    if not versions or keys.CALIBRATION not in versions[0].tags:
-        return []
-    tags = versions[0].tags
-    calibrated = calibrate_table(table, Calibration.from_dict(json.loads(tags[keys.CALIBRATION])))
-    sections = [calibration_section(table, calibrated)]
-    if keys.THRESHOLDS in tags:
-        thresholds = Thresholds.from_dict(json.loads(tags[keys.THRESHOLDS]))
-        sections.append(threshold_section(calibrated, thresholds))
-    return sections
+    tags = versions[0].tags if versions else {}
+    calibration, thresholds = (
+        json.loads(tags[key]) if key in tags else None
+        for key in (keys.CALIBRATION, keys.THRESHOLDS)
+    )
+    return Winner(
+        table,
+        bootstrap_intervals(table),
+        calibration=Calibration.from_dict(calibration) if calibration else None,
+        thresholds=Thresholds.from_dict(thresholds) if thresholds else None,
+        gallery=f"<style>{GALLERY_STYLE}</style>{stored}" if stored else "",
+    )
 
 
 def _history(client: Any, run_id: str) -> pd.DataFrame:

@@ -262,7 +262,19 @@ def test_the_full_profile_on_a_cpu_asks_first(place, capsys):
 
 
 @pytest.mark.parametrize(
-    "arguments", [["run", "--nonsense"], ["nonsense"], ["run", "--trials", "0"]]
+    "arguments",
+    [
+        ["run", "--nonsense"],
+        ["nonsense"],
+        ["run", "--trials", "0"],
+        ["status", "--gc", "--json"],
+        ["status", "--keep", "3"],
+        ["status", "--yes"],
+        ["replay"],
+        ["replay", "--study", "binary"],
+        ["replay", "0123456789abcdef", "--study", "binary", "--trial", "1"],
+    ],
+    ids=" ".join,
 )
 def test_wrong_usage_is_exit_code_2(place, capsys, arguments):
     error_of(capsys, *arguments, code=2)
@@ -287,6 +299,31 @@ def test_a_wrong_option_says_what_is_expected(place, capsys, option, says):
 )
 def test_the_full_name_of_a_study_is_no_study_file(place, capsys, study, says):
     assert says in error_of(capsys, "run", "--study", study)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["compare"],
+        ["compare", "--pair", "0", "1"],
+        ["compare", "--history"],
+        ["compare", "--profile"],
+        ["report"],
+        ["card"],
+        ["predict", "data"],
+        ["serve"],
+        ["promote"],
+        ["rollback"],
+        ["replay", "--trial", "0"],
+    ],
+    ids=" ".join,
+)
+def test_who_only_reads_creates_nothing_where_nothing_was_searched(place, capsys, command):
+    [name, *rest] = command
+    message = error_of(capsys, name, "--study", "binary", *rest)
+    assert "nothing was searched in" in message
+    assert "breakhis_search run" in message
+    assert not (place / "mlruns").exists()
 
 
 def test_outside_the_clone_the_studies_that_are_shipped_are_named(place, capsys):

@@ -18,7 +18,7 @@ from breakhis_search.settings import Settings, read_settings
 from breakhis_search.tracking import keys
 from breakhis_search.tracking.store import open_store
 from breakhis_search.workflow.overview import read_overview
-from breakhis_search.workflow.prediction import predict_images
+from breakhis_search.workflow.prediction import find_registered, predict_images
 
 EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
 NAME = "breakhis-binary"
@@ -106,6 +106,13 @@ def test_a_champion_that_fails_the_sealed_test_says_so_until_it_is_confirmed(cli
         facts = facts_of(client, "2")
         assert facts.fails_sealed is fails, action
         assert ("DOES NOT HOLD THE SEALED TEST" in facts.in_words()) is fails
+
+
+def test_a_version_that_the_gate_refused_is_not_offered_to_it_again(client):
+    version = client.get_model_version(NAME, "2")
+    record_answer(client, version, against=None, action="refused", reasons=["for a test"])
+    with pytest.raises(RegistryError, match=r"no staging.*add --version 2 to use it as it is"):
+        find_registered(client, NAME, "binary", alias="staging")
 
 
 def test_status_knows_the_same_with_numbers_as_numbers(client, settings):

@@ -8,11 +8,9 @@ import pytest
 from breakhis_search.data.taxonomy import class_names
 from breakhis_search.evaluation.figures import (
     confusion_figure,
-    magnification_figure,
     pr_figure,
     roc_figure,
 )
-from breakhis_search.evaluation.intervals import Interval
 from breakhis_search.evaluation.metrics import compute_metrics
 from breakhis_search.evaluation.style import OKABE_ITO, build_template, class_style
 
@@ -68,30 +66,6 @@ def test_confusion_percents_say_that_a_rare_mistake_is_not_none(make_table):
     assert [list(row) for row in text] == [["100", "<1"], ["", ""]]
 
 
-def test_magnification_bars_hold_the_metrics(full_tables):
-    metrics = compute_metrics(full_tables["binary"])
-    figure = magnification_figure(metrics, "auroc", label="AUROC", chance=0.5)
-    image = figure.data[0]
-    assert list(image.x) == ["40×", "100×", "200×", "400×", "all"]
-    assert image.y[1] == metrics["magnification_100/image/auroc"]
-    assert image.y[-1] == metrics["image/auroc"]
-
-
-def test_magnification_without_the_metric_has_no_bar(make_table):
-    table = make_table(
-        ["benign", "malignant", "benign"],
-        [[0.9, 0.1], [0.1, 0.9], [0.9, 0.1]],
-        magnifications=[40, 40, 400],
-    )
-    figure = magnification_figure(compute_metrics(table), "auroc", label="AUROC", chance=0.5)
-    assert list(figure.data[0].y) == [1.0, None, 1.0]
-
-
-def test_magnification_figure_of_an_undefined_metric_is_not_drawn(make_table):
-    metrics = compute_metrics(make_table(["benign"], [[0.9, 0.1]]))
-    assert magnification_figure(metrics, "auroc", label="AUROC", chance=0.5) is None
-
-
 def test_all_figures_share_the_template(full_tables):
     table = full_tables["binary"]
     for figure in (roc_figure(table, "image"), confusion_figure(table, "image", "rate")):
@@ -102,12 +76,3 @@ def test_class_lines_differ_and_use_the_palette():
     styles = [class_style(name) for name in (*TYPES, "macro", "micro")]
     assert len(set(styles)) == 10
     assert {style.color for style in styles} <= set(OKABE_ITO.values())
-
-
-def test_a_bar_without_an_interval_has_no_whisker_not_even_a_short_one():
-    metrics = {"image/auroc": 0.8, "magnification_40/image/auroc": 1.0}
-    known = {"image/auroc": Interval(0.7, 0.9, n=9, method="bootstrap")}
-    figure = magnification_figure(metrics, "auroc", label="AUROC", chance=0.5, intervals=known)
-    [bars] = [trace for trace in figure.data if trace.name == "image level"]
-    assert list(bars.error_y.array) == ["none", pytest.approx(0.1)], "null would be drawn as 0"
-    assert list(bars.error_y.arrayminus) == ["none", pytest.approx(0.1)]

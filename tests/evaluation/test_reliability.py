@@ -1,4 +1,4 @@
-"""Reliability and threshold figures draw what their points say."""
+"""Reliability figures draw what their points say."""
 
 from __future__ import annotations
 
@@ -15,14 +15,12 @@ from breakhis_search.evaluation.calibration import (
 from breakhis_search.evaluation.predictions import softmax
 from breakhis_search.evaluation.reliability import (
     calibration_section,
+    class_reliability_figure,
+    magnification_reliability_figure,
     reliability_figure,
     reliability_points,
-    threshold_figure,
-    threshold_points,
-    threshold_section,
 )
 from breakhis_search.evaluation.style import build_template
-from breakhis_search.evaluation.thresholds import at_threshold, lock_thresholds
 
 LEVELS = ("image", "patient")
 
@@ -117,50 +115,35 @@ def test_titles_count_cases_and_seeds(overconfident):
     assert figure.layout.template == build_template()
 
 
-def test_threshold_points_agree_with_at_threshold(overconfident):
-    table = overconfident("binary")
-    points = threshold_points(table)
-    for level in LEVELS:
-        rows = points[points["level"] == level]
-        assert rows["threshold"].is_monotonic_increasing
-        row = rows.iloc[len(rows) // 3]
-        point = at_threshold(table, row["threshold"], level)
-        assert row["sensitivity"] == pytest.approx(point["sensitivity"]["value"])
-        assert row["specificity"] == pytest.approx(point["specificity"]["value"])
-
-
-def test_threshold_figure_marks_the_locked_ones_on_the_lines(overconfident):
-    table = overconfident("binary")
-    locked = lock_thresholds(table)
-    figure = threshold_figure(table, locked, "patient")
-    marks = {trace.name.partition(":")[0]: trace for trace in figure.data[2:]}
-    youden = locked.patient["youden"]
-    assert list(marks) == [
-        "0.5",
-        f"Youden at {youden:.3f}",
-        f"95 % sensitivity at {locked.patient['sensitivity_95']:.3f}",
-    ]
-    mark = marks[f"Youden at {youden:.3f}"]
-    lines = {trace.name.split()[0]: trace for trace in figure.data[:2]}
-    for value, rate in zip(mark.y, ("sensitivity", "specificity"), strict=True):
-        line = lines[rate]
-        assert np.interp(youden, line.x, line.y) == pytest.approx(value, abs=1e-3)
-
-
-def test_threshold_lines_run_from_all_called_malignant_to_none(make_table):
-    table = make_table(["benign", "malignant"], [[0.8, 0.2], [0.3, 0.7]])
-    sensitivity, specificity = threshold_figure(table, lock_thresholds(table), "image").data[:2]
-    assert (sensitivity.y[0], sensitivity.y[-1]) == (1.0, 0.0)
-    assert (specificity.y[0], specificity.y[-1]) == (0.0, 1.0)
-
-
-def test_sections_hold_both_levels_and_say_how_to_read_them(overconfident):
+def test_section_holds_both_levels_and_says_how_to_read_them(overconfident):
     table = overconfident("binary")
     calibration = calibration_section(table, cross_fit(table, [0.0, 0.0]))
-    thresholds = threshold_section(table, lock_thresholds(table, decision="sensitivity_95"))
-    assert [len(section.figures) for section in (calibration, thresholds)] == [2, 2]
+    assert len(calibration.figures) == 2
     assert "of being malignant" in calibration.reading
-    assert "decides by <b>95 % sensitivity</b>" in thresholds.reading
+
+
+def test_each_magnification_has_the_error_of_its_images(overconfident):
+    table = overconfident("multiclass", seeds=2)
+    figure = magnification_reliability_figure(table)
+    of_each = {
+        f"{m}×, {scores_at_both_levels(part)['image/ece']:.3f}"
+        for m, part in table.groupby("magnification")
+    }
+    assert {trace.name for trace in figure.data} == {"perfect", *of_each}
+    assert magnification_reliability_figure(table[table["magnification"] == 40]) is None
+
+
+def test_each_class_has_the_error_of_its_probability(overconfident):
+    table = overconfident("multiclass")
+    figure = class_reliability_figure(table)
+    errors = [float(trace.name.rpartition(" ")[2]) for trace in figure.data[1:]]
+    expected = scores_at_both_levels(table)["image/ece_classwise"]
+    assert np.mean(errors) == pytest.approx(expected, abs=1e-3)
+    assert [trace.name.partition(",")[0] for trace in figure.data[1:3]] == [
+        "adenosis",
+        "fibroadenoma",
+    ]
+    assert class_reliability_figure(overconfident("binary")) is None
 
 
 def test_multiclass_reading_speaks_of_the_answer_not_of_malignancy(overconfident):

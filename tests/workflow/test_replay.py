@@ -25,8 +25,9 @@ def trial(searched):
 
 
 def test_a_trial_trained_again_gives_the_same_numbers(searched, trial, capsys):
-    code = searched.run("replay", trial.info.run_id, "--json")
+    code = searched.run("replay", "--study", "binary", "--trial", "0", "--demo", "--json")
     answer = json.loads(capsys.readouterr().out)
+    assert answer["run_id"] == trial.info.run_id
     assert code == (0 if answer["is_equal"] else 3)
     assert "image/auroc" in answer["metrics"]
     for name, (then, now) in answer["metrics"].items():

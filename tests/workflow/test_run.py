@@ -330,8 +330,11 @@ def test_predict_writes_a_table_and_maps_of_the_reasons(searched, capsys, tmp_pa
     assert set(table["label"].dropna()) <= {"benign", "malignant"}
     for image, file in zip(images, table["explanation"], strict=False):
         assert Path(file).parent == tmp_path / "answers_explained"
-        overlay, original = cv2.imread(file), cv2.imread(str(image))
-        assert overlay.shape == original.shape
+        sheet, original = cv2.imread(file), cv2.imread(str(image))
+        height, width = original.shape[:2]
+        assert sheet.shape[0] > height, "the legend stands below"
+        assert (sheet[:height, :width] == original).all()
+        assert sheet[:height, -width:].shape == original.shape
 
 
 def test_status_shows_studies_and_models(searched, capsys):

@@ -13,7 +13,7 @@ from tests.browser import NEEDS_CHROMIUM, chromium
 @pytest.fixture(scope="module")
 def written(searched, tmp_path_factory):
     out = tmp_path_factory.mktemp("report") / "study.html"
-    assert searched.run("report", "--study", "binary-demo", "--out", str(out)) == 0
+    assert searched.run("report", "--study", "binary", "--demo", "--out", str(out)) == 0
     return out.read_text(), out.with_suffix(".md").read_text()
 
 
@@ -29,6 +29,9 @@ def test_report_has_every_section_and_asks_the_network_for_nothing(written) -> N
         "The winner: scores",
         "The winner: curves",
         "The winner: confusion",
+        "The winner: by tumour type and magnification",
+        "Calibration",
+        "Decision thresholds",
         "The winner: patient by patient",
         "The winner: most confident mistakes",
         "What it cost",
