@@ -61,17 +61,19 @@ bench: .venv/dev.stamp
 # What only has to come out right runs in two lanes; what is timed then runs alone.
 faults: .venv/dev.stamp
 	rm -f benchmarks/results/faults_kills.json
-	set -e; \
+	short=0; \
+	measure() { $(RUN) -m "$$@" || short=1; }; \
+	kills() { measure tests.faults.kill_campaign --out benchmarks/results/faults_kills.json "$$@"; }; \
 	$(RUN) -m tests.faults.machine_faults --trials 8 --out benchmarks/results/faults_machine.json & \
-	kill_campaign() { $(RUN) -m tests.faults.kill_campaign --out benchmarks/results/faults_kills.json "$$@"; }; \
-	kill_campaign --kills 35 --trials 12 --workers 3 --postgres --seed 4; \
-	kill_campaign --kills 25 --trials 8 --workers 1 --seed 3; \
-	kill_campaign --kills 25 --trials 10 --workers 3 --seed 5; \
-	kill_campaign --kills 20 --trials 8 --workers 1 --postgres --seed 6; \
-	wait $$!
-	$(RUN) -m tests.faults.server_faults --out benchmarks/results/faults_server.json
-	$(RUN) -m tests.faults.long_store --out benchmarks/results/faults_long_store.json
-	$(RUN) -m tests.faults.scale --out benchmarks/results/faults_scale.json
+	kills --kills 35 --trials 12 --workers 3 --postgres --seed 4; \
+	kills --kills 25 --trials 8 --workers 1 --seed 3; \
+	kills --kills 25 --trials 10 --workers 3 --seed 5; \
+	kills --kills 20 --trials 8 --workers 1 --postgres --seed 6; \
+	wait $$! || short=1; \
+	measure tests.faults.server_faults --out benchmarks/results/faults_server.json; \
+	measure tests.faults.long_store --out benchmarks/results/faults_long_store.json; \
+	measure tests.faults.scale --out benchmarks/results/faults_scale.json; \
+	exit $$short
 
 lock:
 	uv pip compile --universal --python-version 3.11 --extra dev --extra postgres --extra gpu --extra ray --extra dashboard --no-header --no-annotate --output-file requirements.lock pyproject.toml

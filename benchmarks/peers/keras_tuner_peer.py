@@ -2,7 +2,7 @@
 
     python benchmarks/peers/keras_tuner_peer.py r1 --data DIR --weights DIR [--trials N]
 
-Prints one line of JSON: seconds of every trial, its score, seconds in all.
+Prints a line of JSON after every trial: seconds of each so far, its score, seconds in all.
 """
 
 from __future__ import annotations
@@ -35,6 +35,9 @@ def main() -> None:
             began = time.perf_counter()
             scores.append(train(trial.hyperparameters, options.search, pipelines, options.weights))
             seconds.append(time.perf_counter() - began)
+            total = time.perf_counter() - start
+            found = {"peer": "keras_tuner", "seconds": seconds, "scores": scores, "total": total}
+            print(json.dumps(found), flush=True)
             return {"val_score": scores[-1]}
 
     with tempfile.TemporaryDirectory() as folder:
@@ -46,8 +49,6 @@ def main() -> None:
             project_name=options.search,
         )
         tuner.search(verbose=0)
-    total = time.perf_counter() - start
-    print(json.dumps({"peer": "keras_tuner", "seconds": seconds, "scores": scores, "total": total}))
 
 
 if __name__ == "__main__":

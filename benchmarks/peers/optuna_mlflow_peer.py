@@ -2,7 +2,7 @@
 
     python benchmarks/peers/optuna_mlflow_peer.py r1 --data DIR --weights DIR [--untracked]
 
-Prints one line of JSON: seconds of every trial, its score, seconds in all.
+Prints a line of JSON after every trial: seconds of each so far, its score, seconds in all.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ def main() -> None:
     use_backbone(options.search, options.backbone)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     start = time.perf_counter()
-    pipelines, seconds = Pipelines(options.search, options.data), []
+    name = "optuna" if options.untracked else "optuna_mlflow"
+    pipelines, seconds, scores = Pipelines(options.search, options.data), [], []
     with tempfile.TemporaryDirectory() as folder:
         if not options.untracked:
             mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
@@ -61,16 +62,16 @@ def main() -> None:
                     mlflow.log_params(trial.params)
                     mlflow.log_metric("score", value)
             seconds.append(time.perf_counter() - began)
+            scores.append(value)
+            total = time.perf_counter() - start
+            found = {"peer": name, "seconds": seconds, "scores": scores, "total": total}
+            print(json.dumps(found), flush=True)
             return value
 
         study = optuna.create_study(
             direction="maximize", sampler=optuna.samplers.TPESampler(seed=0)
         )
         study.optimize(objective, n_trials=options.trials or SEARCHES[options.search].trials)
-    scores = [trial.value for trial in study.trials]
-    total = time.perf_counter() - start
-    name = "optuna" if options.untracked else "optuna_mlflow"
-    print(json.dumps({"peer": name, "seconds": seconds, "scores": scores, "total": total}))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from breakhis_search.settings import Settings, mask_password
-from breakhis_search.tracking.store import read_store, tracking_errors
+from breakhis_search.tracking.store import open_store, tracking_errors
 from breakhis_search.workflow import dashboard
 from breakhis_search.workflow.dashboard import HOST, is_installed
 from breakhis_search.workflow.process_group import Server, answers, require_free, serve_group
@@ -32,7 +32,7 @@ def serve_ui(
     Raises:
         TrackingError: A port is taken, the store cannot be opened, or a server does not start.
     """
-    client = read_store(settings)
+    client = open_store(settings)
     with tracking_errors(settings.tracking_uri):
         experiments = client.search_experiments(filter_string="name LIKE 'breakhis-%'")
     servers: list[Server] = []

@@ -4,7 +4,7 @@
 
 One real trial is searched, then copied, in both databases, under other names and numbers, until
 there are so many; the commands are typed three times each, ``report`` at half of the trials.
-Prints, and writes, the medians.
+Prints, and writes, the medians; exit code 1 where one is above its aim.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from typing import Any
 import optuna
 
 from breakhis_search.tracking import keys
+from tests.faults.aims import Aim, judge
 from tests.faults.machine_faults import Home
 from tests.faults.soundness import runs_of, study_of
 
@@ -33,6 +34,7 @@ COMMANDS = {
     "status": ["status"],
 }
 REPORT = {"report": ["report", "--study", "binary-demo", "--out", "report"]}
+AIMS_S = {"compare": 5.0, "status": 5.0, "report": 10.0}
 _OF_A_RUN = ("runs", "params", "tags", "metrics", "latest_metrics")
 
 
@@ -96,6 +98,7 @@ def main() -> None:
     [run] = [
         r for r in runs_of(open_store(home.settings)) if r.data.tags[keys.ROLE] == keys.ROLE_TRIAL
     ]
+    aims = []
     found: dict[str, Any] = {"trials": options.trials, "metrics_of_a_run": len(run.data.metrics)}
     half = options.trials // 2
     for numbers, commands in ((range(1, half), REPORT), (range(half, options.trials), COMMANDS)):
@@ -103,11 +106,15 @@ def main() -> None:
         copy_trials(study_of(home.settings), numbers)
         for name, arguments in commands.items():
             seconds = [_seconds(home, arguments) for _ in range(3)]
-            found[f"{name}, {numbers.stop} trials"] = round(statistics.median(seconds), 2)
+            what = f"{name}, {numbers.stop} trials"
+            found[what] = round(statistics.median(seconds), 2)
             print(name, seconds, flush=True)
+            if name in AIMS_S:
+                aims.append(Aim(f"{what}, s", found[what], AIMS_S[name]))
     if options.out:
         options.out.write_text(json.dumps(found, indent=1) + "\n")
     home.remove()
+    judge(aims)
 
 
 def _seconds(home: Home, arguments: list[str]) -> float:

@@ -8,7 +8,7 @@ nothing but draw hyperparameters, report epochs, and sleep. Workers are threads 
 connections of its own: for the database there is no difference, and 32 processes would only measure
 this machine's memory. Prints, and writes, the share of the workers' time that was spent in trials,
 the overhead of a trial by its number, how many transactions of the database a trial costs, and the
-most connections that were open at once.
+most connections that were open at once; exit code 1 where a figure does not reach its aim.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from breakhis_search.study.progress import SilentObserver
 from breakhis_search.study.storage import open_storage
 from breakhis_search.study.strategy import build_pruner, build_sampler
 from breakhis_search.tracking.journal import Journal
+from tests.faults.aims import Aim, judge
 from tests.postgres_home import local_postgres
 
 
@@ -60,6 +61,16 @@ def main() -> None:
     print(json.dumps(result, indent=1))
     if options.out:
         options.out.write_text(json.dumps(result, indent=1) + "\n")
+    judge(_aims(result))
+
+
+def _aims(result: dict[str, Any]) -> list[Aim]:
+    aims = [Aim("share of the workers' time in trials", result["share_in_trials"], 0.95, True)]
+    by_trial = list(result["overhead_by_trial_s"].values())
+    if len(by_trial) > 1:
+        grown = round(by_trial[-1] / by_trial[0], 2)
+        aims.append(Aim("overhead of the last trials ÷ around trial 100", grown, 1.5))
+    return aims
 
 
 def measure(uri: str, folder: Path, options: argparse.Namespace) -> dict[str, Any]:

@@ -5,7 +5,7 @@
 Each scenario is one real search, tracked through a proxy by a real ``mlflow server``. What must
 hold: the search ends as it should; its trials train as fast as without a fault; every record is on
 the server as if sent once, and every file byte by byte as it was made. Prints, and writes, images
-per second of each scenario against ``none``.
+per second of each scenario against ``none``; exit code 1 where one is more than 5 % slower.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from breakhis_search.settings import read_settings
 from breakhis_search.study.report import make_report
 from breakhis_search.tracking import keys
 from breakhis_search.tracking.journal import Journal
+from tests.faults.aims import Aim, judge
 from tests.faults.kill_campaign import EPOCHS, FOLDS, ROOT
 from tests.faults.kill_campaign import search as run_search
 
@@ -265,6 +266,12 @@ def main() -> None:
         print(json.dumps(found), flush=True)
         if options.out:
             options.out.write_text(json.dumps(results, indent=1) + "\n")
+    judge(
+        [
+            Aim(f"training beside a server that is {r['scenario']}", r["of_none"], 0.95, True)
+            for r in results[1:]
+        ]
+    )
 
 
 if __name__ == "__main__":
