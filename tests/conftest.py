@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from breakhis_search.settings import read_settings
 
 os.environ.setdefault("BREAKHIS_DELIVERY", "inline")  # a process more for each of many runs is slow
 
@@ -40,3 +44,40 @@ def names_7909() -> list[str]:
     if not file.is_file():
         pytest.skip(f"the list of all file names is not at hand ({file.name})")
     return file.read_text().split()
+
+
+@pytest.fixture(scope="session")
+def empty_stores(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The ``mlruns`` of a folder in which nothing was searched yet but both databases have tables.
+
+    Making the tables takes seconds, copying them none; all processes of a test run share them.
+    """
+    from breakhis_search.study.storage import open_storage
+    from breakhis_search.tracking.ownership import one_at_a_time
+    from breakhis_search.tracking.store import open_store
+
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    home = shared / "empty-stores"
+    home.mkdir(exist_ok=True)
+    settings = read_settings({}, home=home)
+    with one_at_a_time(home):
+        if not (home / "ready").exists():
+            open_store(settings)
+            open_storage(settings.studies_uri)
+            (home / "ready").touch()
+    return settings.state_dir
+
+
+@pytest.fixture(scope="session")
+def with_stores(empty_stores: Path) -> Callable[[Path], Path]:
+    """Give a folder stores of its own, with nothing in them; return it."""
+
+    def give(folder: Path) -> Path:
+        (folder / "mlruns").mkdir(parents=True)
+        for database in empty_stores.glob("*.db"):
+            shutil.copy(database, folder / "mlruns")
+        return folder
+
+    return give

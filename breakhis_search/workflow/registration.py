@@ -29,7 +29,7 @@ from breakhis_search.evaluation.metrics import compute_metrics
 from breakhis_search.evaluation.thresholds import Thresholds, lock_thresholds
 from breakhis_search.reporting.attach import attach_paper_trail
 from breakhis_search.serving.package import Packaged, package_classifier
-from breakhis_search.serving.verification import verify_in_fresh_process
+from breakhis_search.serving.verification import FreshProcess
 from breakhis_search.study.candidate import Candidate, prior_shift, stain_reference
 from breakhis_search.study.context import StudyContext
 from breakhis_search.study.leases import lead_of
@@ -141,17 +141,19 @@ class _RefitRun:
 
     def register(self, example: Path, say: Callable[[str], None]) -> Registered:
         """Fit, calibrate, package, verify in a fresh process, and register."""
-        candidate = refit(self._context, self._winner.trial, record=self.record, timer=self.timer)
-        with self.timer.measure("calibrate"):
-            calibration = self._calibrate(candidate)
-            thresholds = self._lock_thresholds(calibration)
-        say("packaging the model and checking it in a fresh process")
-        with self.timer.measure("package"):
-            packaged = self._package(candidate, calibration, thresholds)
-        expected = _answer(candidate, example, calibration, self._context)
-        with self.timer.measure("verify"):
-            folder = self.record.journal.folder
-            verify_in_fresh_process(packaged.folder, example, expected, workdir=folder)
+        with FreshProcess(self.record.journal.folder) as fresh:
+            candidate = refit(
+                self._context, self._winner.trial, record=self.record, timer=self.timer
+            )
+            with self.timer.measure("calibrate"):
+                calibration = self._calibrate(candidate)
+                thresholds = self._lock_thresholds(calibration)
+            say("packaging the model and checking it in a fresh process")
+            with self.timer.measure("package"):
+                packaged = self._package(candidate, calibration, thresholds)
+            expected = _answer(candidate, example, calibration, self._context)
+            with self.timer.measure("verify"):
+                fresh.verify(packaged.folder, example, expected)
         with tracking_errors(self._context.settings.tracking_uri):
             return self._register(candidate, packaged, calibration, thresholds)
 

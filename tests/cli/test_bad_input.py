@@ -355,13 +355,7 @@ def test_code_of_ones_own_that_cannot_be_used_is_told_before_training(
     assert not (place / "mlruns").exists()
 
 
-@pytest.mark.parametrize("study", ["binary", "binary@v3"])
-def test_predict_takes_a_study_with_its_version(place, capsys, study):
-    message = error_of(capsys, "predict", "--study", study, str(an_image(place)))
+def test_predict_takes_a_study_with_its_version(place, with_stores, capsys):
+    with_stores(place)
+    message = error_of(capsys, "predict", "--study", "binary@v3", str(an_image(place)))
     assert "breakhis-binary has no champion" in message
-
-
-def test_predict_without_a_model(place, capsys):
-    assert "has no champion" in error_of(
-        capsys, "predict", "--study", "binary", str(an_image(place))
-    )

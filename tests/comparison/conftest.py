@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,24 +14,13 @@ from breakhis_search.tracking.store import open_store
 NAME = "breakhis-binary"
 
 
-@pytest.fixture(scope="session")
-def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database with MLflow's tables: making them takes seconds, copying them none."""
-    home = tmp_path_factory.mktemp("store")
-    patch = pytest.MonkeyPatch()
-    patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    open_store(read_settings(home=home))
-    patch.undo()
-    return home / "mlruns" / "mlflow.db"
-
-
 @pytest.fixture
-def client(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+def client(
+    tmp_path: Path, with_stores: Callable[[Path], Path], monkeypatch: pytest.MonkeyPatch
+) -> Any:
     """A client of a store of its own."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    (tmp_path / "mlruns").mkdir()
-    (tmp_path / "mlruns" / "mlflow.db").write_bytes(empty_store.read_bytes())
-    return open_store(read_settings(home=tmp_path))
+    return open_store(read_settings(home=with_stores(tmp_path)))
 
 
 @pytest.fixture

@@ -50,8 +50,8 @@ class Seen(SilentObserver):
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    return read_settings({}, home=tmp_path)
+def settings(tmp_path: Path, with_stores: Callable[[Path], Path]) -> Settings:
+    return read_settings({}, home=with_stores(tmp_path))
 
 
 @pytest.fixture

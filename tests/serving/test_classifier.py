@@ -14,7 +14,7 @@ from breakhis_search.evaluation.calibration import Calibration
 from breakhis_search.evaluation.predictions import softmax
 from breakhis_search.evaluation.thresholds import Thresholds
 from breakhis_search.serving.package import package_classifier
-from breakhis_search.serving.verification import verify_in_fresh_process
+from breakhis_search.serving.verification import FreshProcess
 
 BINARY, TYPES = class_names("binary"), class_names("multiclass")
 CALIBRATION = Calibration((0.5, -0.5), 2.0)
@@ -166,8 +166,11 @@ def test_an_answer_without_the_calibration_is_noticed_in_a_fresh_process(binary_
     image = tmp_path / "image.png"
     image.write_bytes(grey_image(255))
     uncalibrated = softmax(logits_of(255))[0]  # 0.731 for malignant; the packed model says 0.5
-    with pytest.raises(RegistryError, match=r"differently in a fresh .* difference of 0\.23"):
-        verify_in_fresh_process(binary_folder, image, uncalibrated, workdir=tmp_path)
+    with (
+        FreshProcess(tmp_path) as fresh,
+        pytest.raises(RegistryError, match=r"differently in a fresh .* difference of 0\.23"),
+    ):
+        fresh.verify(binary_folder, image, uncalibrated)
 
 
 def test_paths_and_pixels_are_answered_as_their_bytes(binary, tmp_path):

@@ -33,8 +33,8 @@ STAGE = SimpleNamespace(until=3)
 
 
 @pytest.fixture(scope="module")
-def settings(tmp_path_factory) -> Settings:
-    return read_settings({}, home=tmp_path_factory.mktemp("home"))
+def settings(tmp_path_factory, with_stores) -> Settings:
+    return read_settings({}, home=with_stores(tmp_path_factory.mktemp("home")))
 
 
 @pytest.fixture(scope="module")

@@ -41,8 +41,8 @@ def wait_for_leave(journal: Journal) -> dict[str, float]:
 
 
 @pytest.fixture
-def settings(tmp_path):
-    return read_settings({}, home=tmp_path)
+def settings(tmp_path, with_stores):
+    return read_settings({}, home=with_stores(tmp_path))
 
 
 def begun(settings, uid: str = "a") -> Journal:

@@ -83,12 +83,13 @@ def session_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[No
 
 
 @pytest.fixture(scope="session")
-def make_home(tiny_demo: Path, session_environment: None) -> Callable[[Path], Home]:
+def make_home(
+    tiny_demo: Path, session_environment: None, with_stores: Callable[[Path], Path]
+) -> Callable[[Path], Home]:
     """Turn a folder into a fresh user's folder."""
 
     def make(folder: Path) -> Home:
-        folder.mkdir(exist_ok=True)
-        (folder / "experiments").symlink_to(EXPERIMENTS)
+        (with_stores(folder) / "experiments").symlink_to(EXPERIMENTS)
         return Home(folder, tiny_demo)
 
     return make
@@ -98,6 +99,30 @@ def make_home(tiny_demo: Path, session_environment: None) -> Callable[[Path], Ho
 def home(tmp_path: Path, make_home: Callable[[Path], Home]) -> Home:
     """A fresh user's folder."""
     return make_home(tmp_path)
+
+
+class _NothingFresh:
+    """In place of the check in a fresh process."""
+
+    def __init__(self, _workdir: Path) -> None:
+        pass
+
+    def __enter__(self) -> _NothingFresh:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def verify(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def registers_quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No check in a fresh process, no paper trail: both take seconds, and other files test them."""
+    registration = "breakhis_search.workflow.registration"
+    monkeypatch.setattr(f"{registration}.FreshProcess", _NothingFresh)
+    monkeypatch.setattr(f"{registration}.attach_paper_trail", lambda *_: None)
 
 
 @pytest.fixture(scope="session")

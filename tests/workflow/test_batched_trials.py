@@ -18,14 +18,7 @@ FROZEN = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def _without_fresh_process(monkeypatch):
-    monkeypatch.setattr(
-        "breakhis_search.workflow.registration.verify_in_fresh_process", lambda *a, **k: None
-    )
-    monkeypatch.setattr(
-        "breakhis_search.workflow.registration.attach_paper_trail", lambda *a, **k: None
-    )
+pytestmark = pytest.mark.usefixtures("registers_quickly")
 
 
 def study_of(home):

@@ -79,15 +79,7 @@ def server(tmp_path, monkeypatch) -> Iterator[Server]:
         server.kill()
 
 
-@pytest.fixture(autouse=True)
-def _without_fresh_process(monkeypatch):
-    """The check in a fresh process takes 10 s and is tested in test_run.py."""
-    monkeypatch.setattr(
-        "breakhis_search.workflow.registration.verify_in_fresh_process", lambda *a, **k: None
-    )
-    monkeypatch.setattr(
-        "breakhis_search.workflow.registration.attach_paper_trail", lambda *a, **k: None
-    )
+pytestmark = pytest.mark.usefixtures("registers_quickly")
 
 
 @pytest.fixture

@@ -24,14 +24,7 @@ STAGED = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def _without_fresh_process(monkeypatch):
-    monkeypatch.setattr(
-        "breakhis_search.workflow.registration.verify_in_fresh_process", lambda *a, **k: None
-    )
-    monkeypatch.setattr(
-        "breakhis_search.workflow.registration.attach_paper_trail", lambda *a, **k: None
-    )
+pytestmark = pytest.mark.usefixtures("registers_quickly")
 
 
 def test_probes_come_first_and_the_best_of_them_is_fine_tuned(home, real_weights, capsys):
