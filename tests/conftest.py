@@ -47,27 +47,41 @@ def names_7909() -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def empty_stores(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The ``mlruns`` of a folder in which nothing was searched yet but both databases have tables.
-
-    Making the tables takes seconds, copying them none; all processes of a test run share them.
-    """
-    from breakhis_search.study.storage import open_storage
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Return a folder that one of the processes of a test run fills, and all of them read."""
     from breakhis_search.tracking.ownership import one_at_a_time
-    from breakhis_search.tracking.store import open_store
 
     shared = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         shared = shared.parent
-    home = shared / "empty-stores"
-    home.mkdir(exist_ok=True)
-    settings = read_settings({}, home=home)
-    with one_at_a_time(home):
-        if not (home / "ready").exists():
-            open_store(settings)
-            open_storage(settings.studies_uri)
-            (home / "ready").touch()
-    return settings.state_dir
+
+    def make(name: str, fill: Callable[[Path], object]) -> Path:
+        place = shared / name
+        place.mkdir(exist_ok=True)
+        with one_at_a_time(place):
+            if not (place / "ready").exists():
+                fill(place)
+                (place / "ready").touch()
+        return place
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def empty_stores(made_once: Callable[..., Path]) -> Path:
+    """The ``mlruns`` of a folder in which nothing was searched yet but both databases have tables.
+
+    Making the tables takes seconds, copying them none.
+    """
+    from breakhis_search.study.storage import open_storage
+    from breakhis_search.tracking.store import open_store
+
+    def fill(place: Path) -> None:
+        settings = read_settings({}, home=place)
+        open_store(settings)
+        open_storage(settings.studies_uri)
+
+    return made_once("empty-stores", fill) / "mlruns"
 
 
 @pytest.fixture(scope="session")

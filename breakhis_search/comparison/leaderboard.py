@@ -26,6 +26,10 @@ COLUMNS = (
     "sampling",
     "score",
     "patient_score",
+    "score_low",  # ends of the 95 % intervals over patients, where there are any
+    "score_high",
+    "patient_score_low",
+    "patient_score_high",
     "nll",
     "parameters",
     "seconds",
@@ -246,6 +250,11 @@ def _row(run: Any) -> dict[str, Any]:
         "sampling": tags.get(keys.SAMPLING, ""),
         "score": metrics.get(f"{keys.METRIC_OBJECTIVE}/{objective}"),
         "patient_score": metrics.get(f"patient/{objective}"),
+        **{
+            f"{prefix}score_{end}": metrics.get(f"{keys.METRIC_INTERVAL}/{level}/{objective}/{end}")
+            for prefix, level in (("", "image"), ("patient_", "patient"))
+            for end in ("low", "high")
+        },
         "nll": metrics.get("image/nll"),
         "parameters": metrics.get(keys.METRIC_PARAMETERS),
         "seconds": metrics.get(f"{keys.SECONDS}total"),

@@ -49,7 +49,8 @@ class StudyFacts:
         trials: Of Optuna, all of them.
         board: The leaderboard's rows of its search trials.
         finalists: The judged finalists, best first: trial, architecture, sampling, score,
-            patient_score, difference, low, high, p_holm, tied, selected, parameters.
+            patient_score, each with _low and _high of its interval, difference, low, high, p_holm,
+            tied, selected, parameters.
         searched: What was searched and how, by what it is called.
         why_ended: Why the search ended, in words.
         why_selected: Which finalist is selected and why, in words.
@@ -128,7 +129,7 @@ def _answer(study: StudyFacts) -> Section:
         + "".join(f"<li>{escape(md.plain(sentence))}</li>" for sentence in sentences if sentence)
         + "</ul>Finalists are trained on several seeds for epochs fixed beforehand, and only they"
         " are ranked; <em>tied</em> is who is not shown to be worse than the best and within the"
-        " study's margin of it.",
+        " study's margin of it. In brackets 95 % intervals over patients.",
         tables=_html_table(*_finalist_rows(study)),
     )
 
@@ -149,8 +150,8 @@ def _finalist_rows(study: StudyFacts) -> tuple[list[str], list[list[str]]]:
             str(int(row["trial"])),
             str(row["architecture"]),
             str(row["sampling"]),
-            _number(row["score"]),
-            _number(row["patient_score"]),
+            _scored(row, "score"),
+            _scored(row, "patient_score"),
             _difference(row),
             _number(row.get("p_holm"), 3),
             "selected" if row.get("selected") else "tied" if row.get("tied") else "no",
@@ -159,6 +160,13 @@ def _finalist_rows(study: StudyFacts) -> tuple[list[str], list[list[str]]]:
         for row in study.finalists.to_dict("records")
     ]
     return head, rows
+
+
+def _scored(row: Mapping[Any, Any], name: str) -> str:
+    """A score with its interval, where patients allow one."""
+    low, high = row.get(f"{name}_low"), row.get(f"{name}_high")
+    told = _number(row[name])
+    return told if low is None or low != low else f"{told} [{low:.3f}, {high:.3f}]"  # noqa: PLR0124
 
 
 def _difference(row: Mapping[Any, Any]) -> str:

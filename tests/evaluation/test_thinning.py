@@ -19,6 +19,13 @@ def test_every_corner_of_a_staircase_is_kept():
     assert thin_line(x, y).tolist() == [0, 1, 2, 3, 4]
 
 
+def test_a_corner_that_stands_there_twice_is_kept():
+    x = np.array([0.0, 0.5, 0.5, 0.5, 1.0])
+    y = np.array([0.0, 0.0, 0.0, 1.0, 1.0])
+    kept = thin_line(x, y)
+    assert list(zip(x[kept], y[kept], strict=True)) == [(0, 0), (0.5, 0), (0.5, 1), (1, 1)]
+
+
 def test_spike_along_a_vertical_step_is_kept():
     x, y = np.array([0.0, 0.0, 0.0]), np.array([0.2, 0.9, 0.4])
     assert thin_line(x, y).tolist() == [0, 1, 2]

@@ -1,8 +1,12 @@
-"""A thousand study files and three hundred images that are wrong: an error each, never a crash."""
+"""Study files and images that are wrong, drawn by the hundred: an error each, never a crash.
+
+``FAULT_EXAMPLES`` says how many study files and overrides are drawn: 200, in ``make faults`` 1,000.
+"""
 
 from __future__ import annotations
 
 import copy
+import os
 import random
 import shutil
 from pathlib import Path
@@ -26,7 +30,7 @@ from breakhis_search.workflow.space_check import check_space
 STUDIES = Path(__file__).resolve().parents[2] / "experiments"
 WHOLE = {name: yaml.safe_load((STUDIES / name).read_text()) for name in ("binary.yaml",)}
 GENERATED = settings(
-    max_examples=1000,
+    max_examples=int(os.environ.get("FAULT_EXAMPLES", "200")),
     deadline=None,
     derandomize=True,
     database=None,

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import shutil
-import sqlite3
 from collections import OrderedDict
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +26,7 @@ from breakhis_search.comparison.openings import (
 )
 from breakhis_search.evaluation.predictions import LOGIT_PREFIX, write_parquet
 from breakhis_search.tracking import keys
+from tests.homes import copy_home
 
 NAME = "breakhis-binary-demo"
 
@@ -36,29 +34,11 @@ NAME = "breakhis-binary-demo"
 @pytest.fixture
 def registry(searched, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The searched home with its own registry, in which a twin of the champion is challenger."""
-    home = type(searched)(tmp_path, searched.demo)
-    (tmp_path / "experiments").symlink_to(searched.folder / "experiments")
-    shutil.copytree(searched.folder / "mlruns", tmp_path / "mlruns")
-    point_artifacts_to(tmp_path / "mlruns", searched.folder / "mlruns")
+    home = copy_home(searched, tmp_path)
     # MLflow remembers by run id where artifacts lie, whichever store was asked.
     monkeypatch.setattr(mlflow_utils, "_artifact_repos_cache", OrderedDict())
     add_version(home.client)
     return home
-
-
-def point_artifacts_to(new: Path, old: Path) -> None:
-    """Let a copied store write into its own artifacts: the database names their folder in full."""
-    moves = (
-        "UPDATE experiments SET artifact_location = replace(artifact_location, ?, ?)",
-        "UPDATE runs SET artifact_uri = replace(artifact_uri, ?, ?)",
-        "UPDATE logged_models SET artifact_location = replace(artifact_location, ?, ?)",
-        "UPDATE model_versions SET storage_location = replace(storage_location, ?, ?)",
-    )
-    with closing(sqlite3.connect(new / "mlflow.db")) as database, database:
-        for move in moves:
-            database.execute(move, (str(old), str(new)))
-        left = [line for line in database.iterdump() if f"{old}/artifacts" in line]
-    assert not left, left[:3]
 
 
 def add_version(client: Any, **tags: str) -> str:

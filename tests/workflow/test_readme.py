@@ -17,7 +17,6 @@ import yaml
 from breakhis_search.cli.app import run_app
 from breakhis_search.comparison.history import champion_of
 from breakhis_search.settings import read_settings
-from breakhis_search.tracking import keys
 from breakhis_search.tracking.store import open_store
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -66,14 +65,6 @@ def shrink(study: dict) -> dict:
     return study
 
 
-def a_trial() -> str:
-    """The MLflow run of a trial of the last search."""
-    client = open_store(read_settings())
-    ids = [e.experiment_id for e in client.search_experiments()]
-    complete = f"tags.`{keys.ROLE}` = 'trial' and tags.`{keys.STATE}` = 'complete'"
-    return str(client.search_runs(ids, complete)[0].info.run_id)
-
-
 def test_every_command_in_the_readme_works(
     tmp_path, monkeypatch, server, session_environment, tiny_demo
 ):
@@ -90,8 +81,6 @@ def test_every_command_in_the_readme_works(
     for arguments in typed:
         if arguments[0] in ("ui", "serve"):
             continue  # until Ctrl-C: tested in test_ui.py and test_serving.py
-        if arguments[0] == "replay":
-            arguments[1] = a_trial()
         if arguments[0] == "promote":
             assert champion_of(open_store(read_settings()), "breakhis-binary") is None
         assert run_app(arguments) == 0, arguments
