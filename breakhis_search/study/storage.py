@@ -22,6 +22,10 @@ STORAGE_FAULTS: tuple[type[Exception], ...] = (
 )
 """What a database raises that is away, or that has dropped a connection."""
 
+RUN_UID = "uid"
+"""User attribute of a study: the uid of its own run, which tells studies of one name apart."""
+
+
 _IDENTITY = "identity"
 _NETWORK_FILE_SYSTEMS = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "lustre", "beegfs", "gpfs", "ceph"}
 
@@ -194,7 +198,7 @@ def trials_of(uri: str, name: str, uid: str) -> list[optuna.trial.FrozenTrial]:
     with storage_errors(uri):
         storage = open_storage(uri)
         for study in storage.get_all_studies():
-            if study.study_name == name and study.user_attrs.get("uid") == uid:
+            if study.study_name == name and study.user_attrs.get(RUN_UID) == uid:
                 return storage.get_all_trials(study._study_id, deepcopy=False)  # noqa: SLF001
     return []
 

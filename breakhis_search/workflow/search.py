@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 import uuid
+from collections.abc import Callable
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 
@@ -31,7 +32,7 @@ from breakhis_search.study.finalists import (
 from breakhis_search.study.leases import Leases, lead_of
 from breakhis_search.study.liveness import cut_off_trials
 from breakhis_search.study.report import make_report
-from breakhis_search.study.storage import storage_errors
+from breakhis_search.study.storage import RUN_UID, storage_errors
 from breakhis_search.study.twins import waits
 from breakhis_search.study.worker import WorkerLimits, run_search
 from breakhis_search.tracking import keys
@@ -83,9 +84,8 @@ def search_and_register(
             watcher.say("estimating how long the full profile takes on this CPU …")
             watcher.confirm_slow(*estimate_hours(context))  # who declines leaves no study behind
         with storage_errors(run.settings.studies_uri):
-            with leases.exclusively(f"open/{run.version.name}"):
-                study = run.open_study()
-                context = _identified(context, study)
+            study, uid = open_once(run.open_study, run.version.name, leases)
+            context = _identified(context, study, uid)
             watcher.opened(run.version)
             search = _Search(study, context, run, watcher, limits or WorkerLimits())
             if leads:
@@ -153,16 +153,30 @@ def _images(split: Split, run: PreparedRun, watcher: Watcher) -> npt.NDArray[np.
     )
 
 
-def _identified(context: StudyContext, study: optuna.Study) -> StudyContext:
-    """The context with the identity of the study's own run, which is kept with the study."""
-    uid = study.user_attrs.get("uid")
-    if uid is None:
-        uid = uuid.uuid4().hex
-        study.set_user_attr("uid", uid)
+def open_once(
+    open_study: Callable[[], optuna.Study], name: str, leases: Leases
+) -> tuple[optuna.Study, str]:
+    """Open a study and return it with the identity of its own run, which is kept with it.
+
+    One process after the other: of two that begin a study at once, both get the same identity.
+
+    Args:
+        open_study: Opens the study, or makes it.
+        name: Of the study.
+        leases: Of this process.
+    """
+    with leases.exclusively(f"open/{name}"):
+        study = open_study()
+        if RUN_UID not in study.user_attrs:
+            study.set_user_attr(RUN_UID, uuid.uuid4().hex)
+        return study, str(study.user_attrs[RUN_UID])
+
+
+def _identified(context: StudyContext, study: optuna.Study, uid: str) -> StudyContext:
     return replace(
         context,
-        uid=str(uid),
-        tags={**context.tags, keys.STUDY_UID: str(uid)},
+        uid=uid,
+        tags={**context.tags, keys.STUDY_UID: uid},
         batch_sizes=KeptWithStudy(study),
     )
 

@@ -255,6 +255,44 @@ def test_a_courier_that_was_killed_is_replaced_and_nothing_is_lost(supervise, se
     assert not journal.has_undelivered
 
 
+class DeadCourier:
+    """A courier that has died as soon as it is looked at."""
+
+    def __init__(self, *_: object, **__: object) -> None:
+        self.connection = None
+
+    def close(self) -> None:
+        pass
+
+    def ended(self) -> TrackingError:
+        return TrackingError("the process that brings records to MLflow has ended")
+
+    def ask_for(self, _uid: str) -> None:
+        pass
+
+
+@pytest.mark.parametrize(("apart_s", "ends_it"), [(700.0, True), (901.0, False)])
+def test_couriers_that_die_more_than_once_in_a_while_end_the_run(
+    supervise, monkeypatch, apart_s, ends_it
+):
+    now = {"s": 0.0}
+    monkeypatch.setattr(local, "Courier", DeadCourier)
+    monkeypatch.setattr(local.time, "monotonic", lambda: now["s"])
+    supervisor = supervise(fake_workers.delivers)
+
+    def die(times: int) -> None:
+        for _ in range(times):
+            now["s"] += apart_s
+            supervisor._replace_courier()
+
+    die(4)
+    if ends_it:
+        with pytest.raises(TrackingError, match="brings records to MLflow has ended"):
+            die(1)
+    else:
+        die(20)
+
+
 def test_who_declines_hours_on_a_cpu_is_asked_before_anything_is_done(supervise, settings):
     asked: list[tuple[float, str]] = []
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from breakhis_search.serving.digest import folder_digest
 from breakhis_search.tracking import keys
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -79,6 +80,24 @@ def curl_of(server: subprocess.Popen[str], port: int) -> str:
             return line.strip()
         assert server.poll() is None, told
     raise AssertionError(told)
+
+
+def test_what_is_served_is_the_copy_that_was_checked(searched, monkeypatch) -> None:
+    started = []
+
+    def start(servers, **_) -> None:
+        [server] = servers
+        folder = Path(server.command[server.command.index("--model-uri") + 1])
+        started.append((folder, folder_digest(folder)))
+
+    monkeypatch.setattr("breakhis_search.workflow.serving.serve_group", start)
+    serve = ("serve", "--study", "binary", "--demo", "--port", str(free_port()))
+    assert searched.run(*serve) == 0
+    [(folder, digest)] = started
+    assert searched.folder not in folder.parents, "who may write to the store changes nothing now"
+    version = searched.client.get_model_version("breakhis-binary-demo", "1")
+    assert digest == version.tags[keys.PACKAGE_SHA256]
+    assert not folder.exists(), "nothing is left of it"
 
 
 def test_what_cannot_be_served_is_told(searched, capsys) -> None:

@@ -14,12 +14,42 @@ import optuna
 from optuna.trial import TrialState
 
 from breakhis_search.study.leases import Leases
+from breakhis_search.study.storage import open_storage
 from breakhis_search.tracking import keys
 from breakhis_search.tracking.journal import Journal
+from breakhis_search.workflow.search import open_once
 
 
 def study_of(home) -> optuna.Study:
     return optuna.load_study(study_name="binary-demo@v1", storage=home.settings.studies_uri)
+
+
+def test_two_that_open_a_new_study_at_once_give_it_one_identity(tmp_path, monkeypatch):
+    uri = f"sqlite:///{tmp_path / 'studies.db'}"
+    storage = open_storage(uri)
+    slow = optuna.Study.set_user_attr
+
+    def write_slowly(study: optuna.Study, *of: object) -> None:
+        time.sleep(0.3)  # the other one has read by now that there is none
+        slow(study, *of)
+
+    monkeypatch.setattr(optuna.Study, "set_user_attr", write_slowly)
+    found: list[str] = []
+
+    def begin() -> None:
+        def open_study() -> optuna.Study:
+            return optuna.create_study(storage=storage, study_name="x@v1", load_if_exists=True)
+
+        with closing(Leases(uri)) as leases:
+            found.append(open_once(open_study, "x@v1", leases)[1])
+
+    both = [threading.Thread(target=begin) for _ in range(2)]
+    for one in both:
+        one.start()
+    for one in both:
+        one.join()
+    assert len(found) == 2
+    assert len(set(found)) == 1
 
 
 def test_the_live_journal_of_another_study_is_left_alone(searched):
