@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -25,6 +26,42 @@ from breakhis_search.evaluation.style import (
 BAR_HEIGHT_PX = 380
 
 
+class _Drawing(NamedTuple):
+    """How a kind of curve is drawn.
+
+    Attributes:
+        points_of: Its points, of a table at a level.
+        columns: Of the points: what goes to the right, and what up.
+        axes: How these are called.
+        title: How the curve is called.
+        legend: What its area is called.
+    """
+
+    points_of: Callable[[pd.DataFrame, DrawnLevel], pd.DataFrame]
+    columns: tuple[str, str]
+    axes: tuple[str, str]
+    title: str
+    legend: str
+
+
+_DRAWINGS: dict[CurveKind, _Drawing] = {
+    "roc": _Drawing(
+        roc_points,
+        ("fpr", "tpr"),
+        ("false-positive rate", "true-positive rate"),
+        "ROC",
+        "area under the line (AUROC)",
+    ),
+    "pr": _Drawing(
+        pr_points,
+        ("recall", "precision"),
+        ("recall", "precision"),
+        "Precision-recall",
+        "average precision",
+    ),
+}
+
+
 def magnification_curves(
     table: pd.DataFrame, level: DrawnLevel, kind: CurveKind
 ) -> go.Figure | None:
@@ -37,38 +74,34 @@ def magnification_curves(
         level: What is ranked; of a patient, the images of the magnification.
         kind: ROC or precision-recall.
     """
-    names = class_names_of(table)
+    names, drawing = class_names_of(table), _DRAWINGS[kind]
     line = names[1] if is_binary(names) else MACRO
-    points_of = roc_points if kind == "roc" else pr_points
-    by_magnification = {
-        str(magnification): part for magnification, part in table.groupby("magnification")
-    }
-    drawn = {m: points_of(part, level) for m, part in by_magnification.items()}
-    drawn = {m: points[points["class"] == line] for m, points in drawn.items() if len(points)}
-    if len(drawn) < 2:
+    lines = {}
+    for magnification, part in table.groupby("magnification"):
+        points = drawing.points_of(part, level)
+        if len(points):
+            area = curve_areas(part, level, kind)[line]
+            lines[f"{magnification}×"] = (points[points["class"] == line], area)
+    if len(lines) < 2:
         return None
-    title = "ROC" if kind == "roc" else "Precision-recall"
     whose = "" if is_binary(names) else "macro average, "
     figure = unit_square(
-        f"{title} by magnification, {whose}{level}s{seeds_in_words(table)}",
-        axes=("false-positive rate", "true-positive rate")
-        if kind == "roc"
-        else ("recall", "precision"),
-        legend="area under the line (AUROC)" if kind == "roc" else "average precision",
-        lines=len(drawn) + 1,
+        f"{drawing.title} by magnification, {whose}{level}s{seeds_in_words(table)}",
+        axes=drawing.axes,
+        legend=drawing.legend,
+        lines=len(lines) + 1,
     )
     if kind == "roc":
         figure.add_scatter(x=[0, 1], y=[0, 1], **reference_line("chance, 0.500"))
-    x, y = ("fpr", "tpr") if kind == "roc" else ("recall", "precision")
-    for index, (magnification, points) in enumerate(drawn.items()):
-        area = curve_areas(by_magnification[magnification], level, kind)[line]
+    x, y = drawing.columns
+    for index, (name, (points, area)) in enumerate(lines.items()):
         figure.add_scatter(
             x=points[x].round(POINT_DECIMALS).to_list(),
             y=points[y].round(POINT_DECIMALS).to_list(),
-            name=f"{magnification}×, {area:.3f}",
+            name=f"{name}, {area:.3f}",
             mode="lines",
             line={"color": series_color(index), "dash": DASHES[index % len(DASHES)], "width": 2},
-            hovertemplate=f"{magnification}×<br>{x} %{{x:.3f}}, {y} %{{y:.3f}}<extra></extra>",
+            hovertemplate=f"{name}<br>{x} %{{x:.3f}}, {y} %{{y:.3f}}<extra></extra>",
         )
     return figure
 
