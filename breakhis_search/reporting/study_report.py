@@ -17,6 +17,7 @@ from typing import Any
 import pandas as pd
 from optuna.trial import FrozenTrial
 
+from breakhis_search.evaluation.cells import cell_table
 from breakhis_search.evaluation.document import Section, document, section_html
 from breakhis_search.evaluation.intervals import Intervals
 from breakhis_search.evaluation.learning_curves import loss_figure, score_figure
@@ -344,6 +345,18 @@ def _winner_in_markdown(study: StudyFacts) -> Iterator[str]:
         if name.count("/") == 1 and name.partition("/")[0] in ("image", "patient")
     ]
     yield md.table(["metric", "value", "95 % interval"], rows)
+    yield "## The winner: by tumour type and magnification"
+    cells = cell_table(study.winner.table)
+    columns = ["type", "magnification", "images", "patients"]
+    shares = ["image_accuracy", "patient_accuracy"]
+    heads = [*columns, "images right", "patients right"]
+    yield md.table(
+        heads,
+        [
+            [*(md.escape(str(row[c])) for c in columns), *(f"{row[c]:.2f}" for c in shares)]
+            for row in cells.to_dict("records")
+        ],
+    )
 
 
 def _interval(intervals: Intervals, name: str) -> str:

@@ -156,9 +156,11 @@ def _in_words(value: Any) -> str:
     '1e-05 to 0.01, on a logarithmic scale'
     >>> _in_words(["none", "oversample"])
     'none, oversample'
-    >>> _in_words({"folds": 3, "seed": 0, "arguments": {}})
-    'folds 3, seed 0'
+    >>> _in_words({"folds": 3, "deterministic": False, "arguments": {}})
+    'folds 3, deterministic no'
     """
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if isinstance(value, Mapping) and {"low", "high"} <= value.keys():
         scale = ", on a logarithmic scale" if value.get("log") else ""
         return f"{value['low']:g} to {value['high']:g}{scale}"
