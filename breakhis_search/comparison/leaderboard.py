@@ -12,9 +12,9 @@ from breakhis_search.comparison.evidence import read_predictions
 from breakhis_search.data.taxonomy import MAGNIFICATIONS
 from breakhis_search.errors import RegistryError, TrackingError
 from breakhis_search.evaluation.own_metrics import OWN
-from breakhis_search.garbage import garbage_kept
 from breakhis_search.study_file import study_name
 from breakhis_search.tracking import keys
+from breakhis_search.tracking.stored_runs import StoredRun, read_runs
 
 COLUMNS = (
     "rank",
@@ -60,22 +60,22 @@ _STUDY_COLUMNS = (
 
 def list_studies(client: Any) -> pd.DataFrame:
     """Return the studies in the store and what was found of each, newest first."""
-    runs = search_runs(client, f"tags.`{keys.ROLE}` = '{keys.ROLE_STUDY}'")
+    runs = read_runs(client, {keys.ROLE: keys.ROLE_STUDY})
     rows = [
         {
-            "study": run.data.tags.get(keys.STUDY, ""),
-            "study_uid": run.data.tags.get(keys.STUDY_UID, ""),
-            "task": run.data.tags.get(keys.TASK, ""),
-            "objective": run.data.tags.get(keys.OBJECTIVE, ""),
-            "selection_rules": run.data.tags.get(keys.SELECTION_RULES, "{}"),
-            "finalists": run.data.tags.get(keys.FINALISTS, ""),
-            "optimism": run.data.tags.get(keys.OPTIMISM, ""),
-            "hard_patients": run.data.tags.get(keys.HARD_PATIENTS, ""),
-            "leak_alarm": run.data.tags.get(keys.LEAK_ALARM, ""),
-            "demo": run.data.tags.get(keys.DEMO) == "true",
-            "state": run.info.status,
-            "started_ms": run.info.start_time,
-            "run_id": run.info.run_id,
+            "study": run.tags.get(keys.STUDY, ""),
+            "study_uid": run.tags.get(keys.STUDY_UID, ""),
+            "task": run.tags.get(keys.TASK, ""),
+            "objective": run.tags.get(keys.OBJECTIVE, ""),
+            "selection_rules": run.tags.get(keys.SELECTION_RULES, "{}"),
+            "finalists": run.tags.get(keys.FINALISTS, ""),
+            "optimism": run.tags.get(keys.OPTIMISM, ""),
+            "hard_patients": run.tags.get(keys.HARD_PATIENTS, ""),
+            "leak_alarm": run.tags.get(keys.LEAK_ALARM, ""),
+            "demo": run.tags.get(keys.DEMO) == "true",
+            "state": run.status,
+            "started_ms": run.started_ms,
+            "run_id": run.run_id,
         }
         for run in runs
     ]
@@ -123,10 +123,8 @@ def registered_names_of(client: Any, names: Sequence[str]) -> list[str]:
     """
     experiments = {e.experiment_id: e.name for e in client.search_experiments()}
     full_names = resolve_studies(client, names)
-    runs = search_runs(client, f"tags.`{keys.ROLE}` = '{keys.ROLE_STUDY}'")
-    found = [
-        experiments[r.info.experiment_id] for r in runs if r.data.tags.get(keys.STUDY) in full_names
-    ]
+    runs = read_runs(client, {keys.ROLE: keys.ROLE_STUDY})
+    found = [experiments[r.experiment_id] for r in runs if r.tags.get(keys.STUDY) in full_names]
     return list(dict.fromkeys(found))  # winners are registered under their experiment's name
 
 
@@ -165,9 +163,7 @@ def read_trials(client: Any, studies: Sequence[str]) -> pd.DataFrame:
         _row(run)
         for study in studies
         for role in (keys.ROLE_FINALIST, keys.ROLE_TRIAL)
-        for run in search_runs(
-            client, f"tags.`{keys.ROLE}` = '{role}' and tags.`{keys.STUDY}` = '{study}'"
-        )
+        for run in read_runs(client, {keys.ROLE: role, keys.STUDY: study})
     ]
     own = dict.fromkeys(name for row in rows for name in row if name.startswith(OWN))
     return pd.DataFrame(rows, columns=[*COLUMNS, *own])
@@ -220,25 +216,8 @@ def search_trials_of(leaderboard: pd.DataFrame) -> pd.DataFrame:
     return leaderboard[is_search & (leaderboard["state"] == "complete")].reset_index(drop=True)
 
 
-def search_runs(client: Any, condition: str) -> list[Any]:
-    """Return all runs of this project's experiments that fulfil an MLflow filter."""
-    experiments = [
-        e.experiment_id for e in client.search_experiments(filter_string="name LIKE 'breakhis-%'")
-    ]
-    runs: list[Any] = []
-    token = None
-    with garbage_kept():
-        while experiments:
-            page = client.search_runs(experiments, filter_string=condition, page_token=token)
-            runs += page
-            token = page.token
-            if not token:
-                break
-    return runs
-
-
-def _row(run: Any) -> dict[str, Any]:
-    tags, metrics = run.data.tags, run.data.metrics
+def _row(run: StoredRun) -> dict[str, Any]:
+    tags, metrics = run.tags, run.metrics
     objective = tags.get(keys.OBJECTIVE, "")
     return {
         "rank": None,
@@ -262,8 +241,8 @@ def _row(run: Any) -> dict[str, Any]:
         "split_digest": tags.get(keys.SPLIT_DIGEST, ""),
         "leaky": tags.get(keys.LEAKY) == "true",
         "study_uid": tags.get(keys.STUDY_UID, ""),
-        "started_ms": run.info.start_time,
-        "run_id": run.info.run_id,
+        "started_ms": run.started_ms,
+        "run_id": run.run_id,
         **{name: value for name, value in sorted(metrics.items()) if name.startswith(OWN)},
     }
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pandas as pd
 
-from breakhis_search.comparison.leaderboard import search_runs
 from breakhis_search.tracking import keys
+from breakhis_search.tracking.stored_runs import StoredRun, read_runs
 
 OTHER, BESIDE = "other", "pages (beside)"
 PHASES = {
@@ -47,18 +47,18 @@ def read_profile(client: Any, study: str, study_uid: str) -> pd.DataFrame:
         Columns ``run`` (such as ``trial 7``), ``role``, and one of seconds for every phase of
         :data:`PHASES` that any run spent time in.
     """
-    condition = f"tags.`{keys.STUDY}` = '{study}' AND tags.`{keys.STUDY_UID}` = '{study_uid}'"
-    runs = sorted(search_runs(client, condition), key=lambda run: run.info.start_time)
+    runs = read_runs(client, {keys.STUDY: study, keys.STUDY_UID: study_uid})
+    runs.sort(key=lambda run: run.started_ms)
     rows = [row for run in runs if (row := _row(run, study))]
     phases = [phase for phase in PHASES if any(phase in row for row in rows)]
     return pd.DataFrame(rows, columns=["run", "role", *phases]).fillna(dict.fromkeys(phases, 0.0))
 
 
-def _row(run: Any, study: str) -> dict[str, Any]:
+def _row(run: StoredRun, study: str) -> dict[str, Any]:
     """The seconds of one run; nothing where it did not come to say."""
     seconds = {
         name.removeprefix(keys.SECONDS): value
-        for name, value in run.data.metrics.items()
+        for name, value in run.metrics.items()
         if name.startswith(keys.SECONDS)
     }
     figures = seconds.pop("figures", None)
@@ -70,8 +70,8 @@ def _row(run: Any, study: str) -> dict[str, Any]:
     known[OTHER] = max(0.0, total - within)
     if figures is not None:
         known[BESIDE] = figures
-    name = run.info.run_name.removeprefix(study).strip() or "study"
-    return {"run": name, "role": run.data.tags.get(keys.ROLE, ""), **known}
+    name = run.name.removeprefix(study).strip() or "study"
+    return {"run": name, "role": run.tags.get(keys.ROLE, ""), **known}
 
 
 def medians(profile: pd.DataFrame) -> pd.DataFrame:

@@ -136,7 +136,6 @@ def gather_facts(client: Any, version: Any, *, resamples: int = 2000) -> Facts:
         board=board[board["started_ms"] <= version.creation_timestamp].reset_index(drop=True),
         search=read_search_facts(
             client,
-            evidence.info.experiment_id,
             evidence.data.tags.get(keys.STUDY_UID, ""),
             until_ms=version.creation_timestamp,
         ),

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from breakhis_search.tracking import keys
+from breakhis_search.tracking.stored_runs import read_runs
 
 
 @dataclass(frozen=True)
@@ -24,14 +25,11 @@ class SearchFacts:
     ended: datetime | None
 
 
-def read_search_facts(
-    client: Any, experiment_id: str, study_uid: str, *, until_ms: int
-) -> SearchFacts:
+def read_search_facts(client: Any, study_uid: str, *, until_ms: int) -> SearchFacts:
     """Return what the trials of a study's search were.
 
     Args:
         client: An MLflow client.
-        experiment_id: Where they are.
         study_uid: Of the study; nothing is found for an empty one.
         until_ms: Later trials do not count, milliseconds since 1970: a study may have gone on.
     """
@@ -39,9 +37,11 @@ def read_search_facts(
         return SearchFacts({}, None)
     tried: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
     ends: list[int | None] = []
-    for run in _trials(client, experiment_id, study_uid, until_ms):
-        ends.append(run.info.end_time)
-        for name, value in run.data.params.items():
+    for run in read_runs(client, {keys.ROLE: keys.ROLE_TRIAL, keys.STUDY_UID: study_uid}):
+        if run.started_ms > until_ms:
+            continue
+        ends.append(run.ended_ms)
+        for name, value in run.params.items():
             tried[name][value] += 1
     known = [end for end in ends if end is not None]
     finished = bool(ends) and len(known) == len(ends)
@@ -49,17 +49,3 @@ def read_search_facts(
         tried={name: dict(values) for name, values in sorted(tried.items())},
         ended=datetime.fromtimestamp(max(known) / 1000, UTC) if finished else None,
     )
-
-
-def _trials(client: Any, experiment_id: str, study_uid: str, until_ms: int) -> Iterator[Any]:
-    condition = (
-        f"tags.`{keys.ROLE}` = '{keys.ROLE_TRIAL}' and tags.`{keys.STUDY_UID}` = '{study_uid}'"
-        f" and attributes.start_time <= {until_ms}"
-    )
-    token = None
-    while True:
-        page = client.search_runs([experiment_id], filter_string=condition, page_token=token)
-        yield from page
-        token = page.token
-        if not token:
-            return
