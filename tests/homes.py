@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mlflow.tracking._tracking_service import utils as mlflow_utils
+
 from breakhis_search.cli.app import run_app
 from breakhis_search.settings import Settings, read_settings
 from breakhis_search.tracking.store import open_store
@@ -81,4 +83,6 @@ def copy_home(original: Home, folder: Path) -> Home:
             database.execute(move, (str(old), str(new)))
         left = [line for line in database.iterdump() if f"{old}/artifacts" in line]
     assert not left, left[:3]
+    # MLflow remembers by run id where artifacts lie, whichever store was asked.
+    mlflow_utils._artifact_repos_cache.clear()
     return Home(folder, original.demo)

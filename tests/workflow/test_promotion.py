@@ -35,7 +35,7 @@ NAME = "breakhis-binary-demo"
 def registry(searched, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The searched home with its own registry, in which a twin of the champion is challenger."""
     home = copy_home(searched, tmp_path)
-    # MLflow remembers by run id where artifacts lie, whichever store was asked.
+    # What MLflow remembers of where artifacts lie holds for this copy: it is forgotten at the end.
     monkeypatch.setattr(mlflow_utils, "_artifact_repos_cache", OrderedDict())
     add_version(home.client)
     return home
