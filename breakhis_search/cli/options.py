@@ -70,10 +70,14 @@ def registered_of(study: str, *, demo: bool) -> tuple[str, bool]:
 
 
 def run_of(study: str, *, demo: bool) -> str:
-    """Return the full name of a study, or of its run on the demo.
+    """Return the full name of a study that may be given by its file, or of its run on the demo.
 
     >>> run_of("binary@v2", demo=True), run_of("binary-demo", demo=True), run_of("x", demo=False)
     ('binary-demo@v2', 'binary-demo', 'x')
     """
-    name, at, version = study.partition("@")
-    return f"{name.removesuffix(_DEMO)}{_DEMO}{at}{version}" if demo else study
+    if not demo:
+        return study
+    from breakhis_search.study_file import study_name
+
+    name, at, version = study_name(study).partition("@")
+    return f"{name.removesuffix(_DEMO)}{_DEMO}{at}{version}"
