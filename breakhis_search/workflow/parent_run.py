@@ -65,7 +65,7 @@ def describe_end(
     counted = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
     lines = [f"trials: {counted}"]
     if winner is not None:
-        lines.append(f"selected: {winner.why}")
+        lines.append(winner.why)
     if registered is None:
         lines.append(f"not registered: {reason}")
     else:
