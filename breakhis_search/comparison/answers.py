@@ -68,19 +68,23 @@ def record_answer(
 
 
 def answers_of(client: Any, version: Any) -> list[GateAnswer]:
-    """Return every recorded answer about a version that moved nothing, oldest first."""
-    answers = [GateAnswer(**json.loads(text)) for text in _tags(client, version.run_id)]
+    """Return every recorded answer about a version that moved nothing, oldest first.
+
+    None of a version whose run is not in this store: it was registered by something else.
+    """
+    try:
+        texts = _tags(client, version.run_id)
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return []
+        raise
+    answers = [GateAnswer(**json.loads(text)) for text in texts]
     return [answer for answer in answers if answer.version == str(version.version)]
 
 
 def is_refused(client: Any, version: Any) -> bool:
     """Tell whether the last recorded answer about a version is that the gate refuses it."""
-    try:
-        answers = answers_of(client, version)
-    except MlflowException as error:
-        if error.error_code == "RESOURCE_DOES_NOT_EXIST":  # registered by something else
-            return False
-        raise
+    answers = answers_of(client, version)
     return bool(answers) and answers[-1].action == "refused"
 
 

@@ -92,18 +92,20 @@ def _from_tables(uri: str, tags: Mapping[str, str]) -> list[StoredRun]:
             for run_id, name, experiment, status, began, ended in rows(wanted + order)
         }
 
-        def all_of(columns: str, table: str) -> Any:
-            return rows(
+        def all_of(columns: str, table: str) -> Iterator[Any]:
+            for run_id, *row in rows(
                 f"WITH wanted AS ({wanted}) SELECT x.run_uuid, {columns} FROM {table} x"  # noqa: S608
                 " JOIN wanted w ON w.run_uuid = x.run_uuid"
-            )
+            ):
+                if run_id in found:  # not begun since they were asked for: a search may be going on
+                    yield found[run_id], *row
 
-        for run_id, key, value in all_of("x.key, x.value", "tags"):
-            found[run_id].tags[key] = value
-        for run_id, key, value in all_of("x.key, x.value", "params"):
-            found[run_id].params[key] = value
-        for run_id, key, value, is_nan in all_of("x.key, x.value, x.is_nan", "latest_metrics"):
-            found[run_id].metrics[key] = float("nan") if is_nan else value
+        for run, key, value in all_of("x.key, x.value", "tags"):
+            run.tags[key] = value
+        for run, key, value in all_of("x.key, x.value", "params"):
+            run.params[key] = value
+        for run, key, value, is_nan in all_of("x.key, x.value, x.is_nan", "latest_metrics"):
+            run.metrics[key] = float("nan") if is_nan else value
     return list(found.values())
 
 

@@ -78,3 +78,24 @@ def test_where_there_are_no_tables_to_read_the_client_is_asked(client, tmp_path,
     asked = Asked(client, uri.format(folder=tmp_path))
     assert by_id(read_runs(asked, WANTED)) == by_id(read_runs(client, WANTED))
     assert asked.times == 1
+
+
+def test_a_run_that_begins_while_runs_are_read_is_left_for_the_next_time(client, monkeypatch):
+    before = {run.run_id for run in read_runs(client, WANTED)}
+    [experiment] = client.search_experiments(filter_string="name = 'breakhis-binary'")
+    begun: list[str] = []
+
+    class Begins(stored_runs.StoredRun):
+        """Each run that is found has another one begin."""
+
+        def __init__(self, *of) -> None:
+            super().__init__(*of)
+            run = client.create_run(experiment.experiment_id, tags=WANTED)
+            begun.append(run.info.run_id)
+
+    monkeypatch.setattr(stored_runs, "StoredRun", Begins)
+    asked = Asked(client, client.tracking_uri)
+    assert {run.run_id for run in read_runs(asked, WANTED)} == before
+    assert len(begun) == len(before)
+    for run_id in begun:
+        client.delete_run(run_id)
