@@ -28,7 +28,7 @@ from mlflow.exceptions import MlflowException
 from breakhis_search.comparison.contest import Pair, compare_pair
 from breakhis_search.comparison.evidence import read_predictions
 from breakhis_search.comparison.history import ChampionChange, champion_of, read_history
-from breakhis_search.comparison.leaderboard import list_studies, read_leaderboard, resolve_studies
+from breakhis_search.comparison.leaderboard import find_studies, read_leaderboard
 from breakhis_search.comparison.profile import read_profile
 from breakhis_search.comparison.version_facts import VersionFacts, read_facts
 from breakhis_search.errors import ComparisonError, RegistryError
@@ -66,9 +66,10 @@ def open_study(name: str, *, home: Path | str | None = None) -> Study:
     settings = read_settings(home=None if home is None else Path(home))
     client = read_store(settings)
     with tracking_errors(settings.tracking_uri):
-        [full] = resolve_studies(client, [name])
-        known = {s["study"]: s for s in reversed(list_studies(client).to_dict("records"))}[full]
-    return Study(full, known["objective"], known["study_uid"], known["task"], client, settings)
+        [known] = find_studies(client, [name])
+    return Study(
+        known["study"], known["objective"], known["study_uid"], known["task"], client, settings
+    )
 
 
 @dataclass(frozen=True)

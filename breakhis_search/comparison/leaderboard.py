@@ -83,24 +83,30 @@ def list_studies(client: Any) -> pd.DataFrame:
     return frame.sort_values("started_ms", ascending=False).reset_index(drop=True)
 
 
-def resolve_studies(client: Any, names: Sequence[str]) -> list[str]:
-    """Return full study names; a name without a version means its newest one.
+def newest_studies(client: Any) -> dict[str, dict[Any, Any]]:
+    """Return the rows of :func:`list_studies` by full name; of several of one name the newest."""
+    return {row["study"]: row for row in reversed(list_studies(client).to_dict("records"))}
+
+
+def find_studies(client: Any, names: Sequence[str]) -> list[dict[Any, Any]]:
+    """Return the rows of :func:`list_studies` that are meant, each once.
 
     Args:
         client: An MLflow client.
-        names: Names, or paths of study files.
+        names: Names, or paths of study files; one without a version means its newest one.
 
     Raises:
         TrackingError: The store has no such study; those it has are named.
         ConfigError: There is no such file.
     """
-    known = list_studies(client)["study"].tolist()
+    studies = newest_studies(client)
+    known = list(studies)[::-1]  # the newest first
     resolved = []
     for name in map(study_name, names):
         matches = [s for s in known if s == name or s.rpartition("@v")[0] == name]
         if not matches:
             base = name.partition("@")[0]
-            [near] = difflib.get_close_matches(name, known, n=1) or [None]
+            near = next(iter(difflib.get_close_matches(name, known, n=1)), None)
             demo = [s for s in known if s.rpartition("@v")[0] == f"{base}-demo"]
             raise TrackingError(
                 f"no study {name!r} in the MLflow store",
@@ -112,7 +118,7 @@ def resolve_studies(client: Any, names: Sequence[str]) -> list[str]:
                 else f"run it first: python -m breakhis_search run --study {base}",
             )
         resolved.append(max(matches, key=_version_of))
-    return list(dict.fromkeys(resolved))
+    return [studies[name] for name in dict.fromkeys(resolved)]
 
 
 def registered_names_of(client: Any, names: Sequence[str]) -> list[str]:
@@ -122,7 +128,7 @@ def registered_names_of(client: Any, names: Sequence[str]) -> list[str]:
         TrackingError: The store has no such study.
     """
     experiments = {e.experiment_id: e.name for e in client.search_experiments()}
-    full_names = resolve_studies(client, names)
+    full_names = {study["study"] for study in find_studies(client, names)}
     runs = read_runs(client, {keys.ROLE: keys.ROLE_STUDY})
     found = [experiments[r.experiment_id] for r in runs if r.tags.get(keys.STUDY) in full_names]
     return list(dict.fromkeys(found))  # winners are registered under their experiment's name

@@ -12,9 +12,8 @@ from mlflow.exceptions import MlflowException
 
 from breakhis_search.comparison.leaderboard import (
     finalists_of,
-    list_studies,
+    find_studies,
     read_leaderboard,
-    resolve_studies,
     search_trials_of,
 )
 from breakhis_search.errors import ComparisonError
@@ -59,7 +58,8 @@ def find_model(
         TrackingError: There is no such study.
         ComparisonError: There is no such model.
     """
-    [name] = resolve_studies(client, [study])
+    [known] = find_studies(client, [study])
+    name = known["study"]
     if _RUN_ID.fullmatch(model):
         return _model_of_run(client, f"run {model[:8]}", model)
     if not model.isdecimal():
@@ -67,7 +67,6 @@ def find_model(
             f"{model!r} names no model",
             expected="a trial number, or the 32 hexadecimal digits of a run",
         )
-    known = {s["study"]: s for s in reversed(list_studies(client).to_dict("records"))}[name]
     board = read_leaderboard(client, [name], study_uid=known["study_uid"])
     for kind in kinds:
         rows = _ROWS_OF[kind](board)

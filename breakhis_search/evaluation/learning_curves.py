@@ -11,9 +11,9 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from breakhis_search.errors import DataError
+from breakhis_search.evaluation.axes import empty_figure
 from breakhis_search.evaluation.style import (
     REFERENCE_COLOR,
-    build_template,
     label_of,
     series_color,
 )
@@ -102,14 +102,8 @@ def _has(history: pd.DataFrame, column: str) -> bool:
 def _epoch_figure(history: pd.DataFrame, title: str, y_title: str) -> go.Figure:
     # Never a tick at half an epoch.
     ticks = {"dtick": 1} if history["epoch"].nunique() <= 12 else {}
-    figure = go.Figure(
-        layout={
-            "template": build_template(),
-            "title": title,
-            "height": LEARNING_HEIGHT_PX,
-            "xaxis": {"title": "epoch", **ticks},
-            "yaxis": {"title": y_title},
-        }
+    figure = empty_figure(
+        title, LEARNING_HEIGHT_PX, xaxis={"title": "epoch", **ticks}, yaxis={"title": y_title}
     )
     for epoch, phase in _phase_starts(history):
         figure.add_vline(

@@ -12,10 +12,10 @@ import plotly.graph_objects as go
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.trial import FrozenTrial, TrialState
 
+from breakhis_search.evaluation.axes import empty_figure
 from breakhis_search.evaluation.style import (
     OKABE_ITO,
     REFERENCE_COLOR,
-    build_template,
     label_of,
     series_color,
 )
@@ -42,7 +42,7 @@ def history_figure(trials: Sequence[FrozenTrial], title: str) -> go.Figure | Non
     complete = complete_trials(trials)
     if not complete:
         return None
-    figure = _figure(f"{label_of(title)} of every trial", HEIGHT_PX)
+    figure = empty_figure(f"{label_of(title)} of every trial", HEIGHT_PX)
     numbers, values = [t.number for t in complete], [float(t.value or 0.0) for t in complete]
     _add_marks(figure, "complete", numbers, values, OKABE_ITO["blue"], "circle")
     floor = min(values)
@@ -111,7 +111,7 @@ def importance_figure(found: Mapping[str, float]) -> go.Figure | None:
     if not found:
         return None
     names = list(found)[::-1]
-    figure = _figure("What told good trials from others", 130 + BAR_PX * len(names))
+    figure = empty_figure("What told good trials from others", 130 + BAR_PX * len(names))
     figure.add_bar(
         x=[found[name] for name in names],
         y=[label_of(name) for name in names],
@@ -137,7 +137,7 @@ def _slice(trials: Sequence[FrozenTrial], name: str, title: str) -> go.Figure:
     having = [t for t in trials if name in t.params]
     kind = having[0].distributions[name]
     is_choice = isinstance(kind, CategoricalDistribution)
-    figure = _figure(label_of(name), HEIGHT_PX - 80)
+    figure = empty_figure(label_of(name), HEIGHT_PX - 80)
     figure.add_scatter(
         x=[label_of(str(t.params[name])) if is_choice else t.params[name] for t in having],
         y=[t.value for t in having],
@@ -166,7 +166,7 @@ def groups_figure(trials: pd.DataFrame, column: str, title: str) -> go.Figure | 
     groups = scored.groupby(column, sort=True)["score"]
     if len(groups) < 2:
         return None
-    figure = _figure(f"{label_of(title)} by {column}", HEIGHT_PX - 40)
+    figure = empty_figure(f"{label_of(title)} by {column}", HEIGHT_PX - 40)
     for number, (name, scores) in enumerate(groups):
         figure.add_box(
             y=scores.tolist(),
@@ -199,7 +199,3 @@ def complete_trials(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
 def is_log(kind: BaseDistribution) -> bool:
     """Return whether a hyperparameter is searched on a logarithmic scale."""
     return bool(getattr(kind, "log", False))
-
-
-def _figure(title: str, height_px: int) -> go.Figure:
-    return go.Figure(layout={"template": build_template(), "title": title, "height": height_px})

@@ -14,11 +14,10 @@ from breakhis_search.comparison.leaderboard import (
     best_by,
     different_splits,
     finalists_of,
-    list_studies,
+    find_studies,
     only_finalists,
     rank_trials,
     read_trials,
-    resolve_studies,
     score_by_magnification,
     search_trials_of,
     shared_names,
@@ -101,8 +100,8 @@ def compare_studies(client: Any, names: Sequence[str]) -> Comparison:
     Raises:
         TrackingError: The store has no such study.
     """
-    known = {s["study"]: s for s in reversed(list_studies(client).to_dict("records"))}
-    trials = {name: read_trials(client, [name]) for name in resolve_studies(client, names)}
+    known = {study["study"]: study for study in find_studies(client, names)}
+    trials = {name: read_trials(client, [name]) for name in known}
     studies = [_judge(client, name, known[name], found) for name, found in trials.items()]
     all_trials = pd.concat(trials.values(), ignore_index=True)
     warnings = [
@@ -133,10 +132,9 @@ def profile_studies(client: Any, names: Sequence[str]) -> dict[str, pd.DataFrame
     Raises:
         TrackingError: The store has no such study.
     """
-    known = {s["study"]: s for s in reversed(list_studies(client).to_dict("records"))}
     return {
-        name: read_profile(client, name, known[name]["study_uid"])
-        for name in resolve_studies(client, names)
+        study["study"]: read_profile(client, study["study"], study["study_uid"])
+        for study in find_studies(client, names)
     }
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
-from breakhis_search.comparison.leaderboard import list_studies
+from breakhis_search.comparison.leaderboard import newest_studies
 from breakhis_search.comparison.version_facts import VersionFacts, read_facts
 from breakhis_search.errors import JournalError
 from breakhis_search.settings import Settings
@@ -103,8 +103,7 @@ def read_overview(settings: Settings) -> Overview:
     client = open_store(settings)
     storage = open_storage(settings.studies_uri)
     with tracking_errors(settings.tracking_uri):
-        # Newest first, and the newest of one name is to win.
-        known = {row["study"]: row for row in list_studies(client).to_dict("records")[::-1]}
+        known = newest_studies(client)
         versions = client.search_model_versions()
         aliases = {m.name: m.aliases for m in client.search_registered_models()}
         models = [read_facts(client, v, aliases.get(v.name, {})) for v in versions]

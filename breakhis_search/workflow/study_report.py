@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial
 from breakhis_search.comparison.answers import answers_of
 from breakhis_search.comparison.evidence import read_predictions, read_text
 from breakhis_search.comparison.history import read_history
-from breakhis_search.comparison.leaderboard import list_studies, resolve_studies, search_trials_of
+from breakhis_search.comparison.leaderboard import find_studies, search_trials_of
 from breakhis_search.comparison.profile import read_profile
 from breakhis_search.config import SearchConfig
 from breakhis_search.errors import TrackingError
@@ -89,8 +89,8 @@ def write_report(study: str, settings: Settings, *, out: Path | None, say: Say) 
     """
     client = read_store(settings)
     with tracking_errors(settings.tracking_uri):
-        [name] = resolve_studies(client, [study])
-        known = {s["study"]: s for s in reversed(list_studies(client).to_dict("records"))}[name]
+        [known] = find_studies(client, [study])
+        name = known["study"]
         say(f"gathering {name}")
         facts = _gather(client, settings, name, known)
     page = out or settings.state_dir / "reports" / f"{name}.html"

@@ -10,7 +10,7 @@ import pytest
 from breakhis_search.comparison.answers import record_answer
 from breakhis_search.comparison.gate import GateRules
 from breakhis_search.comparison.history import change_champion
-from breakhis_search.comparison.leaderboard import resolve_studies
+from breakhis_search.comparison.leaderboard import find_studies
 from breakhis_search.comparison.version_facts import VersionFacts, read_facts
 from breakhis_search.data.demo import make_demo
 from breakhis_search.errors import DataError, RegistryError, TrackingError
@@ -136,4 +136,4 @@ def test_a_comparison_of_a_study_that_ran_on_the_demo_only_names_that(tmp_path):
     tags = {keys.ROLE: keys.ROLE_STUDY, keys.STUDY: "binary-demo@v1", keys.DEMO: "true"}
     client.create_run(experiment, tags=tags)
     with pytest.raises(TrackingError, match="--study binary-demo is its run on the demo"):
-        resolve_studies(client, ["binary"])
+        find_studies(client, ["binary"])
