@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -85,7 +86,8 @@ def refuses(pipe: Connection, assignment: Assignment) -> None:
     if assignment.number == 1:
         supervisor.end(m.Failed(StudyError("all trials failed", remedy="mend the cause")))
     else:
-        _wait_for_the_end(supervisor)
+        _wait_for_the_end()
+        supervisor.end(m.Interrupted())
 
 
 def has_a_defect(pipe: Connection, assignment: Assignment) -> None:
@@ -99,8 +101,10 @@ def works_for_ever(pipe: Connection, assignment: Assignment) -> None:
     supervisor, _ = _begin(pipe, assignment)
     supervisor.send(m.Ready(VERSION))
     Path(assignment.settings.home, f"working-{assignment.number}").write_text(str(os.getpid()))
-    _wait_for_the_end(supervisor)
+    _wait_for_the_end()
+    # Before the end is told: whoever hears of it may look at once.
     Path(assignment.settings.home, f"gave-back-{assignment.number}").touch()
+    supervisor.end(m.Interrupted())
 
 
 def ignores_everything(pipe: Connection, assignment: Assignment) -> None:
@@ -113,12 +117,10 @@ def ignores_everything(pipe: Connection, assignment: Assignment) -> None:
         time.sleep(1)
 
 
-def _wait_for_the_end(supervisor: Supervisor) -> None:
-    try:
+def _wait_for_the_end() -> None:
+    with suppress(KeyboardInterrupt):
         while True:
             time.sleep(0.05)
-    except KeyboardInterrupt:
-        supervisor.end(m.Interrupted())
 
 
 def delivers(pipe: Connection, assignment: Assignment) -> None:
@@ -165,7 +167,9 @@ def ends_at_the_second_start(pipe: Connection, assignment: Assignment) -> None:
     supervisor.send(m.Said(f"start {count} at {version}"))
     if count == 1:
         Path(assignment.settings.home, f"working-{assignment.number}").touch()
-        _wait_for_the_end(supervisor)
+        _wait_for_the_end()
+        supervisor.end(m.Interrupted())
+        return
     _end(supervisor, assignment)
 
 

@@ -43,11 +43,14 @@ def cluster() -> Any:
     patch.undo()
 
 
+_PATIENCE_S = 600.0
+"""Beside other tests an actor may take minutes to start."""
+
+
 @pytest.fixture(autouse=True)
 def _patient(monkeypatch) -> None:
-    """Beside other tests an actor may take a minute to start."""
     for name in ("_LOST_AFTER_S", "_STOP_WITHIN_S"):
-        monkeypatch.setattr(f"breakhis_search.engines.ray_cluster.{name}", 600.0)
+        monkeypatch.setattr(f"breakhis_search.engines.ray_cluster.{name}", _PATIENCE_S)
 
 
 @pytest.fixture
@@ -87,7 +90,7 @@ def when_there(*files: Path, do: Callable[[], None]) -> None:
     """Do something as soon as some files are there, beside the test."""
 
     def wait() -> None:
-        until = time.monotonic() + 60
+        until = time.monotonic() + _PATIENCE_S
         while not all(file.exists() for file in files) and time.monotonic() < until:
             time.sleep(0.05)
         do()
@@ -125,7 +128,7 @@ def test_worker_whose_actor_is_killed_comes_back_to_the_study_it_had_opened(
     actor = settings.home / "actor-0"
 
     def kill_once_heard() -> None:
-        until = time.monotonic() + 60
+        until = time.monotonic() + _PATIENCE_S
         while len(said) < 2 and time.monotonic() < until:
             time.sleep(0.05)
         os.kill(int(actor.read_text()), signal.SIGKILL)
