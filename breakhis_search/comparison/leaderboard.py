@@ -57,6 +57,17 @@ _STUDY_COLUMNS = (
     "run_id",
 )
 
+_METRICS = (
+    f"{keys.METRIC_OBJECTIVE}/",
+    f"{keys.METRIC_INTERVAL}/",
+    "patient/",
+    "image/nll",
+    keys.METRIC_PARAMETERS,
+    f"{keys.SECONDS}total",
+    OWN,
+)
+"""What the metrics begin with that become columns."""
+
 
 def list_studies(client: Any) -> pd.DataFrame:
     """Return the studies in the store and what was found of each, newest first."""
@@ -169,7 +180,7 @@ def read_trials(client: Any, studies: Sequence[str]) -> pd.DataFrame:
         _row(run)
         for study in studies
         for role in (keys.ROLE_FINALIST, keys.ROLE_TRIAL)
-        for run in read_runs(client, {keys.ROLE: role, keys.STUDY: study})
+        for run in read_runs(client, {keys.ROLE: role, keys.STUDY: study}, metrics=_METRICS)
     ]
     own = dict.fromkeys(name for row in rows for name in row if name.startswith(OWN))
     return pd.DataFrame(rows, columns=[*COLUMNS, *own])

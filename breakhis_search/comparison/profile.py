@@ -47,7 +47,8 @@ def read_profile(client: Any, study: str, study_uid: str) -> pd.DataFrame:
         Columns ``run`` (such as ``trial 7``), ``role``, and one of seconds for every phase of
         :data:`PHASES` that any run spent time in.
     """
-    runs = read_runs(client, {keys.STUDY: study, keys.STUDY_UID: study_uid})
+    tags = {keys.STUDY: study, keys.STUDY_UID: study_uid}
+    runs = read_runs(client, tags, metrics=(keys.SECONDS,))
     runs.sort(key=lambda run: run.started_ms)
     rows = [row for run in runs if (row := _row(run, study))]
     phases = [phase for phase in PHASES if any(phase in row for row in rows)]

@@ -37,7 +37,8 @@ def read_search_facts(client: Any, study_uid: str, *, until_ms: int) -> SearchFa
         return SearchFacts({}, None)
     tried: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
     ends: list[int | None] = []
-    for run in read_runs(client, {keys.ROLE: keys.ROLE_TRIAL, keys.STUDY_UID: study_uid}):
+    tags = {keys.ROLE: keys.ROLE_TRIAL, keys.STUDY_UID: study_uid}
+    for run in read_runs(client, tags, metrics=()):
         if run.started_ms > until_ms:
             continue
         ends.append(run.ended_ms)

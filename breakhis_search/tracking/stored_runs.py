@@ -8,7 +8,7 @@ the client, and so is a database whose tables are not those of MLflow 3.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,7 +35,7 @@ class StoredRun:
         ended_ms: When it ended; ``None`` while it runs.
         tags: All of them.
         params: All of them.
-        metrics: The last value of each.
+        metrics: The last value of each that was asked for.
     """
 
     run_id: str
@@ -49,23 +49,27 @@ class StoredRun:
     metrics: dict[str, float] = field(default_factory=dict)
 
 
-def read_runs(client: Any, tags: Mapping[str, str]) -> list[StoredRun]:
+def read_runs(
+    client: Any, tags: Mapping[str, str], *, metrics: Sequence[str] = ("",)
+) -> list[StoredRun]:
     """Return all runs of this program's experiments that have these tags, the newest first.
 
     Args:
         client: An MLflow client.
         tags: At least one, by name.
+        metrics: What the metrics that are wanted begin with; by default all of them. A run has
+            hundreds, and reading them is most of the time.
     """
     uri = client.tracking_uri
     if uri.startswith(_DATABASES):
         try:
-            return _from_tables(uri, tags)
+            return _from_tables(uri, tags, metrics)
         except sa.exc.DatabaseError:  # of another release, or away: then the client says so
             pass
-    return list(_from_client(client, tags))
+    return list(_from_client(client, tags, metrics))
 
 
-def _from_tables(uri: str, tags: Mapping[str, str]) -> list[StoredRun]:
+def _from_tables(uri: str, tags: Mapping[str, str], metrics: Sequence[str]) -> list[StoredRun]:
     conditions = [
         f"EXISTS (SELECT 1 FROM tags t WHERE t.run_uuid = r.run_uuid AND t.key = :key_{n}"  # noqa: S608 - numbers
         f" AND t.value = :value_{n})"
@@ -80,6 +84,9 @@ def _from_tables(uri: str, tags: Mapping[str, str]) -> list[StoredRun]:
     values: dict[str, str] = {"ours": _OURS}
     for number, (key, value) in enumerate(tags.items()):
         values |= {f"key_{number}": key, f"value_{number}": value}
+    values |= {f"metric_{number}": f"{beginning}%" for number, beginning in enumerate(metrics)}
+    begin_so = [f"x.key LIKE :metric_{number}" for number in range(len(metrics))]
+    of_metrics = " OR ".join(begin_so) or "1 = 0"
     engine = sa.create_engine(uri, poolclass=sa.NullPool)
     with garbage_kept(), engine.connect() as connection:
 
@@ -92,10 +99,10 @@ def _from_tables(uri: str, tags: Mapping[str, str]) -> list[StoredRun]:
             for run_id, name, experiment, status, began, ended in rows(wanted + order)
         }
 
-        def all_of(columns: str, table: str) -> Iterator[Any]:
+        def all_of(columns: str, table: str, condition: str = "1 = 1") -> Iterator[Any]:
             for run_id, *row in rows(
                 f"WITH wanted AS ({wanted}) SELECT x.run_uuid, {columns} FROM {table} x"  # noqa: S608
-                " JOIN wanted w ON w.run_uuid = x.run_uuid"
+                f" JOIN wanted w ON w.run_uuid = x.run_uuid WHERE {condition}"
             ):
                 if run_id in found:  # not begun since they were asked for: a search may be going on
                     yield found[run_id], *row
@@ -104,12 +111,15 @@ def _from_tables(uri: str, tags: Mapping[str, str]) -> list[StoredRun]:
             run.tags[key] = value
         for run, key, value in all_of("x.key, x.value", "params"):
             run.params[key] = value
-        for run, key, value, is_nan in all_of("x.key, x.value, x.is_nan", "latest_metrics"):
+        last = all_of("x.key, x.value, x.is_nan", "latest_metrics", of_metrics)
+        for run, key, value, is_nan in last:
             run.metrics[key] = float("nan") if is_nan else value
     return list(found.values())
 
 
-def _from_client(client: Any, tags: Mapping[str, str]) -> Iterator[StoredRun]:
+def _from_client(
+    client: Any, tags: Mapping[str, str], metrics: Sequence[str]
+) -> Iterator[StoredRun]:
     experiments = [
         e.experiment_id for e in client.search_experiments(filter_string=f"name LIKE '{_OURS}'")
     ]
@@ -129,7 +139,7 @@ def _from_client(client: Any, tags: Mapping[str, str]) -> Iterator[StoredRun]:
                     info.end_time,
                     data.tags,
                     data.params,
-                    data.metrics,
+                    {k: v for k, v in data.metrics.items() if k.startswith(tuple(metrics))},
                 )
             token = page.token
             if not token:

@@ -47,7 +47,7 @@ def test_optimism_is_best_minus_corrected() -> None:
     optimism = best_of_n_optimism(tables, "auroc", resamples=100)
     assert optimism.optimism == pytest.approx(optimism.raw_best - optimism.corrected)
     assert (optimism.candidates, optimism.resamples, optimism.reason) == (3, 100, None)
-    assert "as the best of 3" in str(optimism)
+    assert "the best of 3" in str(optimism)
 
 
 def test_correction_repeats_with_its_seed() -> None:
@@ -98,4 +98,4 @@ def test_no_candidate_is_refused() -> None:
 
 def test_negative_luck_is_not_promised_to_anybody() -> None:
     says = str(Optimism(0.758, 0.769, -0.011, 3, 100, None))
-    assert says == "0.758 as the best of 3 (no luck of the choice is to be seen on these patients)"
+    assert says == "0.758, the best of 3 (no luck of the choice is to be seen on these patients)"

@@ -69,8 +69,16 @@ def test_tables_say_what_the_client_says(client):
     assert asked.times == 0
     assert {run.name for run in found} == {"run 0", "run 3"}
     assert [run.started_ms for run in found] == sorted((r.started_ms for r in found), reverse=True)
-    assert by_id(found) == by_id(stored_runs._from_client(client, WANTED))
+    assert by_id(found) == by_id(stored_runs._from_client(client, WANTED, [""]))
     assert all(run.metrics["score"] == 0.75 for run in found)
+
+
+def test_only_metrics_that_are_wanted_are_read(client):
+    some = read_runs(client, WANTED, metrics=["sc", "none"])
+    assert by_id(some) == by_id(stored_runs._from_client(client, WANTED, ["sc", "none"]))
+    assert {name for run in some for name in run.metrics} == {"score"}
+    assert all(run.params and run.tags for run in some)
+    assert not any(run.metrics for run in read_runs(client, WANTED, metrics=()))
 
 
 @pytest.mark.parametrize("uri", ["sqlite:///{folder}/none.db", "http://127.0.0.1:9"])
