@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -48,6 +49,23 @@ class Settings:
     def journal_dir(self) -> Path:
         """Folder of the local records of every trial."""
         return self.state_dir / "journal"
+
+    @property
+    def node_dir(self) -> Path:
+        """What ``mlruns/`` is to workers that Ray placed here: others may see the same home."""
+        return self.state_dir / "nodes" / socket.gethostname()
+
+    @property
+    def journal_dirs(self) -> tuple[Path, ...]:
+        """Folders of all local records of this machine: of its own runs, and of Ray's workers."""
+        return self.journal_dir, self.node_dir / "journal"
+
+    @property
+    def journals_elsewhere(self) -> dict[str, Path]:
+        """Folders of the records of other machines that see this home, by the machine's name."""
+        nodes = self.state_dir / "nodes"
+        places = sorted(nodes.iterdir()) if nodes.is_dir() else []
+        return {p.name: p / "journal" for p in places if p.is_dir() and p != self.node_dir}
 
     @property
     def log_dir(self) -> Path:

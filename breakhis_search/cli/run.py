@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -125,12 +124,14 @@ def _run_supervised(request: RunRequest, watcher: Watcher, crew: Crew) -> RunOut
             workers=crew.workers,
             per_gpu=crew.per_gpu,
         ).run()
-    from breakhis_search.engines.assignment import memory_share_gb, share_out, visible_gpus
+    from breakhis_search.engines.assignment import share_out, visible_gpus
     from breakhis_search.engines.local import Supervisor, assignments
+    from breakhis_search.engines.memory import memory_share_gb
+    from breakhis_search.training.threads import usable_cores
 
     gpus = [] if request.device == "cpu" else visible_gpus()
     workers = crew.workers or max(1, len(gpus) * crew.per_gpu)
-    shares = share_out(workers, gpus, cores=os.cpu_count() or 1)
+    shares = share_out(workers, gpus, cores=usable_cores())
     first = replace(first, memory_gb=memory_share_gb(workers))
     given = assignments(first, shares, lambda i: logs / f"{name}-worker-{i}.log")
     with _shown([assignment.log for assignment in given]):

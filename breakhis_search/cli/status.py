@@ -46,8 +46,14 @@ def _print_waiting(overview: Overview) -> None:
         console.warn(
             f"the records of run {uid} are set aside: {why}; `status --deliver` tries again"
         )
+    for machine, records in overview.elsewhere.items():
+        console.tell(
+            f"{records} records wait on {machine}: `status --deliver`, typed there in this folder,"
+            " brings them over"
+        )
     if not overview.undelivered:
-        console.out.print("everything is delivered to MLflow")
+        if not overview.elsewhere:
+            console.out.print("everything is delivered to MLflow")
         return
     waiting = overview.waiting
     since = f", the oldest since {_at(waiting.oldest)}" if waiting.oldest is not None else ""
@@ -73,9 +79,9 @@ def deliver_command() -> None:
         console.tell("Nothing was searched here yet.")
         return
     delivery = Delivery(open_store(settings), settings, make_report, complain=console.warn)
-    take_up_set_aside(settings.journal_dir)
-    runs = delivery.deliver_all(settings.journal_dir)
-    left = len(open_journals(settings.journal_dir))
+    take_up_set_aside(*settings.journal_dirs)
+    runs = delivery.deliver_all(*settings.journal_dirs)
+    left = len(open_journals(*settings.journal_dirs))
     console.tell(
         f"{runs} runs delivered"
         + (f"; {left} belong to processes that are at work, which deliver them" if left else "")

@@ -63,13 +63,13 @@ class Optimism:
             return f"{self.raw_best:.3f} ({self.reason})"
         if self.optimism <= 0:
             return (
-                f"{self.raw_best:.3f}, the best of {self.candidates} (no luck of the choice is to be"
-                " seen on these patients)"
+                f"{self.raw_best:.3f}, the best of {self.candidates} (no luck of the choice is to"
+                " be seen on these patients)"
             )
         return (
-            f"{self.raw_best:.3f}, the best of {self.candidates}; about {self.corrected:.3f} without"
-            f" the luck of having been chosen, which is worth {self.optimism:.3f}. Each trial's"
-            " epoch was chosen on the same patients, which still flatters both"
+            f"{self.raw_best:.3f}, the best of {self.candidates}; about {self.corrected:.3f}"
+            f" without the luck of having been chosen, which is worth {self.optimism:.3f}. Each"
+            " trial's epoch was chosen on the same patients, which still flatters both"
         )
 
 

@@ -100,15 +100,6 @@ def share_out(workers: int, gpus: list[str], *, cores: int) -> list[dict[str, st
     return [{}] if workers == 1 else [cpu_threads(cores // workers) for _ in range(workers)]
 
 
-def memory_share_gb(workers: int) -> float:
-    """Return above how much memory a worker makes room for a fresh process, in GB.
-
-    Its share of most of this machine's, before the system kills for want of it; 64 at most.
-    """
-    of_machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
-    return min(64.0, 0.8 * of_machine / workers)
-
-
 def gpu_memory_share(each: int) -> dict[str, str]:
     """Return what each of several workers on one GPU must be told of its memory.
 

@@ -82,7 +82,14 @@ class _Worker:
 
 @dataclass
 class _Crew:
-    """What the supervisor knows at some moment."""
+    """What the supervisor knows at some moment.
+
+    Attributes:
+        workers: The places.
+        waiting_for_flush: Who is to be told that all is delivered, in the order of asking: pipes of
+            workers, ``None`` for the supervisor itself.
+        outcome: What the study came to.
+    """
 
     workers: list[_Worker]
     waiting_for_flush: deque[Connection | None] = field(default_factory=deque)
@@ -135,6 +142,7 @@ class Supervisor:
                     self._stop_if_asked()
                     self._start_due()
                     self._hear()
+                self._have_all_delivered()
             except BaseException:  # a Ctrl-C too: no worker outlives its supervisor
                 self._stop()
                 raise
@@ -142,6 +150,17 @@ class Supervisor:
                 if self._courier is not None:
                     self._courier.close()
         return self._crew.outcome
+
+    def _have_all_delivered(self) -> None:
+        """Wait for MLflow where nobody here leads: who leads a study has waited for it."""
+        if self._courier is None or self._crew.outcome is not None:
+            return
+        self._crew.waiting_for_flush.append(None)
+        self._courier.ask_for_all()
+        while self._crew.waiting_for_flush:
+            self._stop_if_asked()
+            if self._courier.connection.poll(_LOOK_EVERY_S):
+                self._hear_courier()
 
     def _stop_if_asked(self) -> None:
         if self._is_to_stop.is_set():
@@ -295,6 +314,8 @@ class Supervisor:
             return
         if isinstance(answer, Flushed | Refused):
             pipe = self._crew.waiting_for_flush.popleft()
+            if pipe is None and isinstance(answer, Refused):
+                raise answer.error
             _reply(pipe, m.Flushed() if isinstance(answer, Flushed) else m.NotFlushed(answer.error))
             return
         text = in_words(answer)

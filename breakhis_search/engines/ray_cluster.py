@@ -114,14 +114,15 @@ class RayEngine:
             self._watcher.say(
                 f"Ray: {fleet.workers} workers on {len(nodes)} node{'s' * (len(nodes) > 1)}"
             )
-            crew = _Crew(ray, self._orders(fleet), self._source(ray), fleet, self._node)
+            crew = _Crew(ray, self._orders(fleet, len(nodes)), self._source(ray), fleet, self._node)
             try:
                 return self._lead(crew)
             except BaseException:  # a Ctrl-C too: no actor goes on without its driver
                 crew.drain()
                 raise
 
-    def _orders(self, fleet: Fleet) -> list[NodeOrder]:
+    def _orders(self, fleet: Fleet, nodes: int) -> list[NodeOrder]:
+        beside = -(-fleet.workers // nodes)
         share = gpu_memory_share(self._per_gpu) if fleet.gpus else cpu_threads(fleet.cpus)
         text = self._study.read_text(encoding="utf-8")
         return [
@@ -138,6 +139,7 @@ class RayEngine:
                 self._data,
                 socket.gethostname(),
                 forwarded_environment(),
+                beside,
             )
             for number in range(fleet.workers)
         ]

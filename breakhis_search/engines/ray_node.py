@@ -23,11 +23,13 @@ from breakhis_search.durability import replace_file
 from breakhis_search.engines import messages as m
 from breakhis_search.engines.assignment import Assignment
 from breakhis_search.engines.local import Supervisor
+from breakhis_search.engines.memory import memory_share_gb
 from breakhis_search.engines.shipping import fetch
 from breakhis_search.engines.worker_process import Forwarded, work
-from breakhis_search.errors import BreakhisSearchError
+from breakhis_search.errors import BreakhisSearchError, NotDeliveredError
 from breakhis_search.settings import Settings, read_settings, without_secrets
 from breakhis_search.study.storage import StudyVersion
+from breakhis_search.workflow.outcome import RunOutcome
 from breakhis_search.workflow.preparation import Watcher
 
 _LONGEST_WAIT_S = 2.0
@@ -44,6 +46,7 @@ class NodeOrder:
             draws itself.
         host: The driver's machine.
         environment: Variables to set: addresses of servers, names and passwords.
+        beside: Workers on a node, this one included, as many as they are shared out to.
     """
 
     assignment: Assignment
@@ -51,6 +54,7 @@ class NodeOrder:
     data: Path | None
     host: str
     environment: Mapping[str, str]
+    beside: int = 1
 
 
 class RayNode:
@@ -76,7 +80,7 @@ class RayNode:
             self._supervisor = Supervisor([assignment], self._watcher(), self._target)
             if self._is_stopped:
                 return m.Interrupted()
-            return m.Ended(self._supervisor.run())
+            return m.Ended(self._outcome(self._supervisor))
         except KeyboardInterrupt:
             return m.Interrupted()
         except (BreakhisSearchError, OSError) as error:
@@ -84,6 +88,16 @@ class RayNode:
         except Exception as error:  # noqa: BLE001 - in full in Ray's log, in one line on the screen
             sys.stderr.write(without_secrets(traceback.format_exc()))
             return m.Broken(without_secrets(f"{type(error).__name__}: {error}"))
+
+    def _outcome(self, supervisor: Supervisor) -> RunOutcome | None:
+        """Run; records that MLflow did not take stay here where the study can go on without."""
+        try:
+            return supervisor.run()
+        except NotDeliveredError as error:
+            if self._order.assignment.leads:
+                raise
+            self._said.put(m.Said(f"{error.what}; they wait on {socket.gethostname()}"))
+            return None
 
     def hear(self) -> list[Any]:
         """Return what was said since the last call, waiting a moment for something."""
@@ -150,6 +164,7 @@ class RayNode:
             request=request,
             settings=settings,
             log=settings.log_dir / assignment.log.name,
+            memory_gb=memory_share_gb(order.beside),
         )
 
     def _found_or_fetched(self, what: str, folder: Path | None, settings: Settings) -> Path | None:
@@ -181,7 +196,7 @@ def places_here(settings: Settings) -> Settings:
     # Another user's folder is none to work in, and asking whether it is one may be forbidden.
     has_home = os.access(settings.home, os.W_OK | os.X_OK)
     home = settings.home if has_home else here.cache_dir / "home"
-    state_dir = home / "mlruns" / "nodes" / socket.gethostname()
+    state_dir = replace(settings, state_dir=home / "mlruns").node_dir
     checkpoints = settings.checkpoints
     if not has_home and checkpoints.is_relative_to(settings.state_dir):
         checkpoints = state_dir / checkpoints.relative_to(settings.state_dir)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 
@@ -25,6 +25,7 @@ from breakhis_search.study.analysis import FinalistAnalysis, Findings
 from breakhis_search.study.candidate import Candidate, build_candidate, trainer_of, training_data
 from breakhis_search.study.context import StudyContext
 from breakhis_search.study.folds import predictions_of_fold
+from breakhis_search.study.leases import finalist_of
 from breakhis_search.study.objective import MEDIAN_EPOCH
 from breakhis_search.study.ranking import best_configurations
 from breakhis_search.study.records import TrialRecord, recorded
@@ -47,6 +48,13 @@ def forget_failed_finalists(study: optuna.Study) -> None:
     for name, known in study.user_attrs.items():
         if name.startswith(_FINALIST) and known.get("state") == "failed":
             study.set_user_attr(name, {})
+
+
+def train_again(study: optuna.Study, numbers: Sequence[int]) -> None:
+    """Have finalists trained once more, in the same runs: what was recorded of them is lost."""
+    for number in numbers:
+        name = f"{_FINALIST}{number}"
+        study.set_user_attr(name, {**study.user_attrs[name], "state": "waits"})
 
 
 def ended_finalists(study: optuna.Study) -> set[str]:
@@ -104,7 +112,7 @@ def _run_if_free(
     study: optuna.Study, trial: FrozenTrial, context: StudyContext, say: Callable[[str], None]
 ) -> bool:
     """Train a finalist unless another process does; tell whether this one did."""
-    plan, work = context.config.finalists, f"{context.uid}/{_FINALIST}{trial.number}"
+    plan, work = context.config.finalists, finalist_of(context.uid, trial.number)
     if not context.leases.take(work):
         return False
     try:

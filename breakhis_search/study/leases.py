@@ -24,6 +24,7 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from breakhis_search.errors import BreakhisSearchError, StudyError
 from breakhis_search.study.process_mark import is_gone, is_here, own_mark
+from breakhis_search.study.storage import connection_arguments
 
 RENEW_S = 20.0
 EXPIRES_S = 120.0
@@ -63,6 +64,11 @@ def lead_of(study_uid: str) -> str:
     return f"{study_uid}/lead"
 
 
+def finalist_of(study_uid: str, number: int) -> str:
+    """Return the name of the lease on training a finalist."""
+    return f"{study_uid}/finalist/{number}"
+
+
 class LeaseLostError(BreakhisSearchError):
     """Another process took over what this one was at, because it seemed to be gone."""
 
@@ -76,7 +82,7 @@ class Leases:
 
     def __init__(self, uri: str) -> None:
         # A transaction of ours is one statement or two: a minute is far more than enough.
-        waits = {"timeout": _PATIENCE_S} if uri.startswith("sqlite") else {}
+        waits = {"timeout": _PATIENCE_S} if uri.startswith("sqlite") else connection_arguments(uri)
         # One connection for both threads: a server has so many, and many workers share them.
         self._engine = sa.create_engine(
             uri, connect_args=waits, pool_pre_ping=True, pool_size=1, max_overflow=0

@@ -59,13 +59,33 @@ def open_storage(uri: str) -> optuna.storages.BaseStorage:
         with storage_errors(uri, ImportError):  # the driver of the database is not installed
             # A connection that the server has dropped meanwhile is replaced, not an error; and a
             # worker keeps one, because a server has a hundred (max_connections) for all of them.
-            connections = {"pool_pre_ping": True, "pool_size": 1, "max_overflow": 2}
+            connections = {
+                "pool_pre_ping": True,
+                "pool_size": 1,
+                "max_overflow": 2,
+                "connect_args": connection_arguments(uri),
+            }
             return optuna.storages.RDBStorage(uri, engine_kwargs=connections)
     folder = Path(uri.removeprefix("sqlite:///")).parent
     _require_local_folder(folder)
     # Two processes that start at once would create the same tables.
     with storage_errors(uri), one_at_a_time(folder):
         return optuna.storages.RDBStorage(uri)
+
+
+def connection_arguments(uri: str) -> dict[str, int]:
+    """Return what a driver must be told so that a database whose machine is lost is noticed.
+
+    Without it a statement waits for the answer of a machine that has lost its power or its network
+    for as long as the kernel does: a quarter of an hour, or for ever.
+
+    Args:
+        uri: Of the database.
+    """
+    if not uri.startswith("postgresql"):
+        return {}
+    probes = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
+    return {"connect_timeout": 10, "tcp_user_timeout": 60_000, "keepalives": 1, **probes}
 
 
 def _require_local_folder(folder: Path) -> None:

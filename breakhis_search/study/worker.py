@@ -78,7 +78,9 @@ class WorkerLimits:
         """
         if self.trials is not None and finished >= self.trials:
             raise WorkerIsTired
-        if self.memory_gb is not None and resident_gb() > self.memory_gb:
+        # Not before the first one: a process that takes too much from the beginning would be
+        # replaced by its like for ever.
+        if self.memory_gb is not None and finished and resident_gb() > self.memory_gb:
             raise WorkerIsTired
 
 

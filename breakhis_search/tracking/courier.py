@@ -314,7 +314,8 @@ class _Round:
 
     def _hear(self) -> None:
         """Wait for a question, or for the next attempt where something is owed."""
-        wait_s = max(0.0, self._next_at - time.monotonic()) if self._due else None
+        is_owed = self._due or self._flushes
+        wait_s = max(0.0, self._next_at - time.monotonic()) if is_owed else None
         asked, flushes, self._is_over = self._inbox.take(wait_s)
         self._due |= dict.fromkeys(asked)
         self._flushes += flushes
@@ -327,7 +328,6 @@ class _Round:
                 client,
                 self._settings,
                 self._make_report,
-                for_others=True,
                 complain=lambda complaint: _answer(self._pipe, Complained(complaint)),
             )
         for uid in list(self._due):

@@ -51,7 +51,6 @@ class Delivery:
         client: From :func:`breakhis_search.tracking.store.open_store`.
         settings: Where things are.
         make_report: Makes pages and figures when they are due.
-        for_others: Whether the journals are written by another process, which is alive.
         complain: Told, in words, what was set aside or could not be drawn.
     """
 
@@ -61,13 +60,11 @@ class Delivery:
         settings: Settings,
         make_report: MakeReport | None = None,
         *,
-        for_others: bool = False,
         complain: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._client = client
         self._settings = settings
         self._make_report = make_report
-        self._for_others = for_others
         self._complain = complain
         self._run_ids: dict[str, str] = {}
         self._experiment_ids: dict[str, str] = {}
@@ -75,7 +72,9 @@ class Delivery:
         self._told_elsewhere: dict[str, set[tuple[str, int]]] = {}
 
     def deliver(self, journal: Journal) -> bool:
-        """Send what is undelivered of one journal; ``False`` where another process is at it.
+        """Send what is undelivered of one journal; ``False`` where another process does.
+
+        Its writer may go on meanwhile.
 
         Raises:
             TrackingError: MLflow refused; what was sent stays marked as sent.
@@ -84,10 +83,7 @@ class Delivery:
             raise self._refusal
         try:
             with tracking_errors(self._settings.tracking_uri):
-                if self._for_others:
-                    return self._send_all(journal)
-                with journal.held() as is_ours:
-                    return is_ours and self._send_all(journal)
+                return self._send_all(journal)
         except JournalError as error:
             journal.set_aside(str(error))
             self._complain(
@@ -137,13 +133,13 @@ class Delivery:
             self._client.log_batch(run_id, **part)
         journal.mark_delivered(batch.last)
 
-    def deliver_all(self, folder: Path) -> int:
+    def deliver_all(self, *folders: Path) -> int:
         """End and send what earlier, interrupted runs left behind; return how many those were.
 
         What belongs to a process that is still alive is left to it.
         """
         # A parent must exist before its children name it: parents are the older journals.
-        return sum(self.deliver(journal) for journal in end_left_behind(folder))
+        return sum(self.deliver(journal) for journal in end_left_behind(*folders))
 
     def flush(self) -> None:
         """Do nothing: everything was brought over at once."""

@@ -15,7 +15,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,8 +28,10 @@ from breakhis_search.tracking.ownership import FolderLock
 RECORDS = "records.jsonl"
 _CURSOR = "cursor"
 _SET_ASIDE = "set_aside"
+_DAMAGED = "records.damaged"
 TAKEN_OVER = "another process went on with this run"
 _LONGEST_END = 4096  # bytes; the record of an end has about 60
+_MOMENT_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -175,7 +177,7 @@ class Journal:
             TrackingError: Another process is writing it, or the disk refuses.
         """
         with self.disk_errors():
-            is_ours = self._lock.acquire()
+            is_ours = self._acquired_soon()
             self.artifacts.mkdir(exist_ok=True)
             if is_ours:
                 (self.folder / _SET_ASIDE).unlink(missing_ok=True)
@@ -185,11 +187,23 @@ class Journal:
                 remedy="wait until that ends; to search at the same time, run in another folder or"
                 " add --new",
             )
+        lost = self._drop_damaged_lines()
         self._is_once = once
         self._recorded = set(self._metrics_so_far()) if once else set()
         self._has_report = once and any(r.kind == "report" for r in self._records_from(0))
         body = {"name": name, "tags": dict(tags), "parent_uid": parent_uid, "turn": turn}
         self._write("run", {**body, "experiment": experiment, "time_ms": _now_ms()})
+        if lost:
+            self.set_tags({keys.RECORDS_LOST: str(lost)})
+
+    def _acquired_soon(self) -> bool:
+        """Take the journal; who only ends what dead processes left holds it for a moment."""
+        until = time.monotonic() + _MOMENT_S
+        while not self._lock.acquire():
+            if time.monotonic() > until:
+                return False
+            time.sleep(0.05)
+        return True
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
@@ -375,6 +389,29 @@ class Journal:
             if not content.endswith(b"\n"):
                 os.truncate(self._records, content.rfind(b"\n") + 1)
         self._is_whole = True
+
+    def _drop_damaged_lines(self) -> int:
+        """Leave out lines that nobody can read, and keep them beside; return how many those were.
+
+        One of them would be in the way of this run for ever, and of who looks for work.
+        """
+        self._drop_torn_line()
+        if not self.is_begun:
+            return 0
+        with self.disk_errors():
+            lines = self._records.read_bytes().splitlines(keepends=True)
+            kept = [line for line in lines if self._is_readable(line)]
+            if len(kept) < len(lines):
+                shutil.copyfile(self._records, self.folder / _DAMAGED)
+                replace_file(self.folder / _CURSOR, "0")  # what is delivered twice is there once
+                replace_file(self._records, b"".join(kept).decode())
+        return len(lines) - len(kept)
+
+    def _is_readable(self, line: bytes) -> bool:
+        with suppress(JournalError):
+            self._read(line, len(line))
+            return True
+        return False
 
     def _cursor(self) -> int:
         try:

@@ -7,47 +7,48 @@ from pathlib import Path
 from breakhis_search.tracking.journal import RECORDS, TAKEN_OVER, Journal
 
 
-def all_journals(folder: Path) -> list[Journal]:
-    """Return the journals in a folder, oldest first."""
-    if not folder.is_dir():
-        return []
-    found = sorted(folder.iterdir(), key=lambda f: f.stat().st_mtime)
-    return [Journal(f) for f in found if (f / RECORDS).is_file()]
+def all_journals(*folders: Path) -> list[Journal]:
+    """Return the journals in some folders, oldest first."""
+    places = [place for folder in folders if folder.is_dir() for place in folder.iterdir()]
+    places.sort(key=lambda place: place.stat().st_mtime)
+    return [Journal(place) for place in places if (place / RECORDS).is_file()]
 
 
-def find_journal(folder: Path, uid: str) -> Journal | None:
-    """Return the journal of a run, ``None`` where nothing of it was recorded here."""
-    place = folder / uid
-    return Journal(place) if (place / RECORDS).is_file() else None
+def find_journal(uid: str, *folders: Path) -> Journal | None:
+    """Return the journal of a run, ``None`` where nothing of it was recorded in these folders."""
+    places = [folder / uid for folder in folders if (folder / uid / RECORDS).is_file()]
+    return Journal(places[0]) if places else None
 
 
-def open_journals(folder: Path) -> list[Journal]:
-    """Return the journals in a folder that hold undelivered records, oldest first."""
-    return [j for j in all_journals(folder) if j.has_undelivered]
+def open_journals(*folders: Path) -> list[Journal]:
+    """Return the journals in some folders that hold undelivered records, oldest first."""
+    return [j for j in all_journals(*folders) if j.has_undelivered]
 
 
-def journals_set_aside(folder: Path) -> dict[str, str]:
+def journals_set_aside(*folders: Path) -> dict[str, str]:
     """Return the uids of runs whose records cannot be delivered, and why."""
-    reasons = {j.uid: j.set_aside_because for j in all_journals(folder)}
+    reasons = {j.uid: j.set_aside_because for j in all_journals(*folders)}
     return {uid: why for uid, why in reasons.items() if why not in (None, TAKEN_OVER)}
 
 
-def take_up_set_aside(folder: Path) -> None:
+def take_up_set_aside(*folders: Path) -> None:
     """Have what could not be delivered tried again."""
-    for uid in journals_set_aside(folder):
-        Journal(folder / uid).take_up()
+    wanting = journals_set_aside(*folders)
+    for journal in all_journals(*folders):
+        if journal.uid in wanting:
+            journal.take_up()
 
 
-def end_left_behind(folder: Path) -> list[Journal]:
+def end_left_behind(*folders: Path) -> list[Journal]:
     """End the journals that no living process holds; return those that have something to deliver.
 
     Nobody else holds a journal while it is written: one without an end was cut off.
 
     Args:
-        folder: Of the journals.
+        folders: Of the journals.
     """
     waiting = []
-    for journal in all_journals(folder):
+    for journal in all_journals(*folders):
         with journal.held() as is_ours:
             if not is_ours or journal.set_aside_because is not None:
                 continue

@@ -59,6 +59,7 @@ PACKAGE_SHA256 = PREFIX + "package_sha256"  # of a version: of all files of the 
 MODEL_SHA256 = PREFIX + "model_sha256"  # of a version: of the model.keras inside
 SEALED_DIGEST = PREFIX + "sealed_digest"  # of the sealed test's images and classes
 WHY_SELECTED = PREFIX + "why_selected"  # of a study and of a version, in words
+RECORDS_LOST = PREFIX + "records_lost"  # lines of its journal that could not be read any more
 LEAK_ALARM = PREFIX + "leak_alarm"  # of a study: a score that is too good to be true, in words
 HARD_PATIENTS = PREFIX + "hard_patients"  # of a study: whom every trial gets wrong, in words
 OPTIMISM = PREFIX + "optimism"  # of a study: its best score for having been chosen, in words

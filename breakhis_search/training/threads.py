@@ -17,7 +17,7 @@ VARIABLES = {"tensorflow": "TF_NUM_INTRAOP_THREADS", "jax": "NPROC"}
 
 def threads_in_use(backend: str) -> int:
     """Return how many threads of this process share an operation on the CPU."""
-    return _set_in_program(backend) or _set_from_outside(backend) or _usable_cores()
+    return _set_in_program(backend) or _set_from_outside(backend) or usable_cores()
 
 
 def use_threads(backend: str, count: int) -> None:
@@ -49,7 +49,8 @@ def _set_from_outside(backend: str) -> int:
     return int(text) if text.isdigit() else 0
 
 
-def _usable_cores() -> int:
+def usable_cores() -> int:
+    """Return how many cores this process may use: a scheduler may give it some of a machine's."""
     if hasattr(os, "sched_getaffinity"):  # not on macOS
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -77,6 +77,7 @@ class Overview:
         undelivered: Runs whose journal holds records that MLflow does not have yet.
         waiting: What waits in them.
         set_aside: Why, by uid, for runs whose records cannot be delivered.
+        elsewhere: Records that wait on other machines which see this folder, by their names.
     """
 
     studies: list[StudyStatus]
@@ -84,6 +85,7 @@ class Overview:
     undelivered: int
     waiting: Waiting = field(default_factory=Waiting)
     set_aside: Mapping[str, str] = field(default_factory=dict)
+    elsewhere: Mapping[str, int] = field(default_factory=dict)
 
 
 def records_that_wait(journals: Iterable[Journal]) -> Waiting:
@@ -112,9 +114,14 @@ def read_overview(settings: Settings) -> Overview:
             _study(storage, leases, s, known.get(s.study_name, {}))
             for s in storage.get_all_studies()
         ]
-    waiting = open_journals(settings.journal_dir)
-    set_aside = journals_set_aside(settings.journal_dir)
-    return Overview(studies, models, len(waiting), records_that_wait(waiting), set_aside)
+    waiting = open_journals(*settings.journal_dirs)
+    set_aside = journals_set_aside(*settings.journal_dirs)
+    there = {
+        machine: records_that_wait(open_journals(folder)).records
+        for machine, folder in settings.journals_elsewhere.items()
+    }
+    elsewhere = {machine: records for machine, records in there.items() if records}
+    return Overview(studies, models, len(waiting), records_that_wait(waiting), set_aside, elsewhere)
 
 
 def _study(storage: Any, leases: Leases, study: Any, known: Mapping[Any, Any]) -> StudyStatus:

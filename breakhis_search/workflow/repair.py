@@ -18,7 +18,7 @@ from optuna.trial import TrialState
 
 from breakhis_search.settings import Settings
 from breakhis_search.study.budget import INTERRUPTED, UID
-from breakhis_search.study.leases import Leases
+from breakhis_search.study.leases import Leases, finalist_of, lead_of
 from breakhis_search.study.liveness import cut_off_trials
 from breakhis_search.study.storage import open_storage, storage_errors
 from breakhis_search.tracking import keys
@@ -58,21 +58,20 @@ def find_orphans(settings: Settings) -> list[Orphan]:
     """Return what dead processes left, trials first; nothing is changed."""
     with storage_errors(settings.studies_uri), closing(Leases(settings.studies_uri)) as leases:
         trials = list(_trials(settings, leases))
-        ended = dict(_ended_trials(settings))
+        without_journal = _runs_without_journal(settings, leases, dict(_ended_trials(settings)))
         at_work = leases.living(place.name for place in _places(settings))
     known = {trial.uid for trial in trials}
     runs = [
         Orphan("run", f"run {j.uid}", "", -1, j.uid, "ended as FAILED in MLflow")
-        for j in all_journals(settings.journal_dir)
+        for j in all_journals(*settings.journal_dirs)
         if j.uid not in known | at_work and _is_left(j)
     ]
-    runs += _runs_without_journal(settings, ended)
-    return trials + runs + list(_checkpoints(settings, known | at_work))
+    return trials + runs + without_journal + list(_checkpoints(settings, known | at_work))
 
 
 def _places(settings: Settings) -> Iterator[Path]:
     """Folders of journals and checkpoints, each named by a uid."""
-    for folder in (settings.journal_dir, settings.checkpoints):
+    for folder in (*settings.journal_dirs, settings.checkpoints):
         yield from folder.iterdir() if folder.is_dir() else ()
 
 
@@ -85,22 +84,35 @@ def _ended_trials(settings: Settings) -> Iterator[tuple[str, str]]:
             ended = trial.datetime_complete
             if trial.state.is_finished() and ended is not None and ended < before:
                 uid = str(trial.user_attrs.get(UID, ""))
-                yield uid, f"{study.study_name} trial {trial.number}"
+                yield uid, f"{study.study_name} trial {trial.number}, which has ended"
 
 
-def _runs_without_journal(settings: Settings, ended: Mapping[str, str]) -> list[Orphan]:
-    """Runs that MLflow takes for running, of trials that ended, with no journal here to say how."""
+def _runs_without_journal(
+    settings: Settings, leases: Leases, ended: Mapping[str, str]
+) -> list[Orphan]:
+    """Runs that MLflow takes for running, which nobody is at, with no journal here to say how."""
     client = open_store(settings)
     found = []
     with tracking_errors(settings.tracking_uri):
         experiments = [e.experiment_id for e in client.search_experiments()]
         running = client.search_runs(experiments, "attributes.status = 'RUNNING'")
     for run in running:
-        uid = run.data.tags.get(keys.TRIAL_UID, "")
-        if uid in ended and find_journal(settings.journal_dir, uid) is None:
-            name = f"run {uid} of {ended[uid]}, which has ended; its records are not here"
+        tags = run.data.tags
+        uid = tags.get(keys.TRIAL_UID, "")
+        what = ended.get(uid) or _left_of_a_study(run.info.run_name, tags, leases)
+        if what and find_journal(uid, *settings.journal_dirs) is None:
+            name = f"run {uid} of {what}; its records are not here"
             found.append(Orphan("run", name, "", -1, uid, "ended as FAILED in MLflow"))
     return found
+
+
+def _left_of_a_study(name: str, tags: Mapping[str, str], leases: Leases) -> str:
+    """What a run is that no trial stands behind, if nobody is at it; else nothing."""
+    study, role = tags.get(keys.STUDY_UID, ""), tags.get(keys.ROLE)
+    if not study or role not in (keys.ROLE_STUDY, keys.ROLE_FINALIST, keys.ROLE_REFIT):
+        return ""
+    work = [lead_of(study), finalist_of(study, int(tags.get(keys.TRIAL_NUMBER, -1)))]
+    return "" if leases.living(work) else f"{name}, which nobody is at"
 
 
 def _trials(settings: Settings, leases: Leases) -> Iterator[Orphan]:
@@ -126,7 +138,7 @@ def _checkpoints(settings: Settings, needed: set[str]) -> Iterator[Orphan]:
     """Checkpoints of no trial that will go on; those of other work are its own business."""
     folder = settings.checkpoints
     for found in sorted(folder.iterdir()) if folder.is_dir() else ():
-        journal = find_journal(settings.journal_dir, found.name)
+        journal = find_journal(found.name, *settings.journal_dirs)
         if found.name not in needed and journal is not None and _ended_for_good(journal):
             size_mb = sum(f.stat().st_size for f in found.iterdir()) / 1e6
             name = f"checkpoint {found.name} ({size_mb:.0f} MB)"
@@ -162,7 +174,7 @@ def repair(
                 shutil.rmtree(settings.checkpoints / orphan.uid, ignore_errors=True)
     with tracking_errors(settings.tracking_uri):
         delivery = Delivery(client, settings, make_report, complain=complain)
-        delivery.deliver_all(settings.journal_dir)
+        delivery.deliver_all(*settings.journal_dirs)
 
 
 def _end_trial(settings: Settings, leases: Leases, orphan: Orphan, client: Any) -> None:
@@ -182,7 +194,7 @@ def _end_trial(settings: Settings, leases: Leases, orphan: Orphan, client: Any) 
 
 
 def _end_run(settings: Settings, uid: str, client: Any) -> None:
-    journal = find_journal(settings.journal_dir, uid)
+    journal = find_journal(uid, *settings.journal_dirs)
     if journal is None:
         _end_run_of_another_machine(settings, uid, client)
         return

@@ -91,6 +91,8 @@ def search_and_register(
             if leads:
                 return search.lead_in_turn()
             search.take_part()
+            if carrier is None:  # else whoever carries sees to it
+                carries.flush()
             return None
 
 

@@ -12,17 +12,16 @@ import pandas as pd
 
 from breakhis_search.comparison.contest import judge_finalists, read_search
 from breakhis_search.comparison.evidence import read_predictions
-from breakhis_search.comparison.leaderboard import only_finalists, read_leaderboard
 from breakhis_search.comparison.optimism import best_of_n_optimism
 from breakhis_search.comparison.selection import Selection
 from breakhis_search.evaluation.metrics import compute_metrics
 from breakhis_search.evaluation.mistakes import HardPatient, hard_patients
 from breakhis_search.evaluation.plausibility import implausible
 from breakhis_search.study.context import StudyContext
-from breakhis_search.study.finalists import run_finalists
 from breakhis_search.tracking import keys
 from breakhis_search.tracking.journal import Journal
 from breakhis_search.tracking.store import tracking_errors
+from breakhis_search.workflow.arrival import finalists_in_mlflow
 from breakhis_search.workflow.registration import Winner
 
 
@@ -45,14 +44,12 @@ def select_winner(
     Returns:
         ``None`` when no trial of the search is complete, or every finalist failed.
     """
-    uids = run_finalists(study, context, say)
-    if not uids:
+    arrived = finalists_in_mlflow(study, context, client, say)
+    if arrived is None:
         return None
-    runs = {number: str(context.delivery.run_id(uid)) for number, uid in uids.items()}
+    runs, board = arrived.runs, arrived.board
     objective, rules = context.config.objective, context.config.selection
     with tracking_errors(context.settings.tracking_uri):
-        board = read_leaderboard(client, [context.name], study_uid=context.uid)
-        board = only_finalists(board, list(runs.values()))
         selection = judge_finalists(
             client, board, objective, margin=rules.margin, alpha=rules.alpha
         )

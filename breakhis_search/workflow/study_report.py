@@ -221,7 +221,7 @@ def _notes(judged: JudgedStudy) -> list[str]:
 
 
 def _not_delivered(settings: Settings) -> Iterator[str]:
-    waiting = records_that_wait(open_journals(settings.journal_dir)).records
+    waiting = records_that_wait(open_journals(*settings.journal_dirs)).records
     if waiting:
         yield (
             f"{waiting} records of this folder are not in MLflow yet, and not in this report:"

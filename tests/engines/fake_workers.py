@@ -133,6 +133,14 @@ def delivers(pipe: Connection, assignment: Assignment) -> None:
     _end(supervisor, assignment)
 
 
+def only_joins(pipe: Connection, assignment: Assignment) -> None:
+    """Have a journal delivered, and end without waiting for it or leading anything."""
+    supervisor, _ = _begin(pipe, assignment)
+    supervisor.send(m.Ready(VERSION))
+    supervisor.send(m.Deliver("the-run"))
+    supervisor.end(m.Ended(None))
+
+
 def asks_first(pipe: Connection, assignment: Assignment) -> None:
     """Ask before hours on a CPU."""
     supervisor, _ = _begin(pipe, assignment)

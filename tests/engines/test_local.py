@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import subprocess
@@ -27,6 +28,7 @@ from breakhis_search.errors import (
 )
 from breakhis_search.settings import Settings, read_settings
 from breakhis_search.study.progress import SilentObserver, TrialSummary
+from breakhis_search.tracking import courier
 from breakhis_search.tracking.delivery import Delivery
 from breakhis_search.tracking.journal import Journal
 from breakhis_search.tracking.store import open_store
@@ -269,6 +271,23 @@ class DeadCourier:
 
     def ask_for(self, _uid: str) -> None:
         pass
+
+
+def test_a_run_that_nobody_leads_ends_when_all_is_delivered(supervise, settings):
+    journal = begun(settings)
+    assert supervise(fake_workers.only_joins).run() is None
+    assert not journal.has_undelivered
+
+
+def test_a_run_that_nobody_leads_says_what_could_not_be_delivered(supervise, settings, monkeypatch):
+    (settings.state_dir / "mlflow.db").unlink()
+    (settings.state_dir / "mlflow.db").mkdir()
+    journal = begun(settings)
+    impatient = functools.partial(courier.Courier, patience_s=0.0)
+    monkeypatch.setattr(local, "Courier", impatient)
+    with pytest.raises(TrackingError, match=r"could not be delivered.*status --deliver"):
+        supervise(fake_workers.only_joins).run()
+    assert journal.has_undelivered
 
 
 @pytest.mark.parametrize(("apart_s", "ends_it"), [(700.0, True), (901.0, False)])

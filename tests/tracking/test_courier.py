@@ -117,6 +117,18 @@ def test_what_a_store_refused_is_delivered_once_it_answers(settings, tmp_path) -
     assert [m.step for m in client.get_metric_history(run_id, "loss")] == [0]
 
 
+def test_a_flush_that_nothing_waits_for_outlives_a_store_that_is_away(settings, tmp_path) -> None:
+    folder = tmp_path / "store"
+    folder.write_text("a file where the folder should be")
+    later = replace(settings, tracking_uri=f"sqlite:///{folder / 'mlflow.db'}")
+    courier = Courier(later, make_nothing)
+    courier.ask_for_all()  # as after the one before it was killed with all delivered
+    assert courier.connection.poll(30), "it is told that the store is away"
+    folder.unlink()
+    courier.flush()
+    courier.close()
+
+
 def test_a_page_that_cannot_be_drawn_costs_no_record(settings) -> None:
     told: list[str] = []
     delivery = Delivery(open_store(settings), settings)

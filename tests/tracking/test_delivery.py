@@ -38,9 +38,13 @@ def journal_of(settings: Settings, uid: str) -> Journal:
     return Journal(settings.journal_dir / uid)
 
 
-def begin(journal: Journal, parent: str | None = None) -> None:
+def begin(journal: Journal, parent: str | None = None, *, once: bool = False) -> None:
     journal.begin(
-        name=f"run {journal.uid}", tags={"a": "b"}, parent_uid=parent, experiment="breakhis-test"
+        name=f"run {journal.uid}",
+        tags={"a": "b"},
+        parent_uid=parent,
+        experiment="breakhis-test",
+        once=once,
     )
 
 
@@ -330,6 +334,28 @@ def test_a_damaged_journal_is_one_clear_error(settings):
     with pytest.raises(TrackingError, match="damaged at byte 0"):
         list(journal.undelivered())
     (journal.folder / "records.jsonl").unlink()
+
+
+def test_a_run_goes_on_without_the_lines_that_cannot_be_read(settings, client):
+    journal = journal_of(settings, "half-readable")
+    begin(journal)
+    journal.log_metrics({"loss": 0.5}, step=0)
+    Delivery(client, settings).deliver(journal)
+    journal.release()
+    records = journal.folder / "records.jsonl"
+    whole = records.read_bytes()
+    records.write_bytes(whole + b'{"kind": "metr\xff\x00\n')
+    again = journal_of(settings, "half-readable")
+    begin(again, once=True)
+    again.log_metrics({"loss": 0.5}, step=0)
+    again.log_metrics({"loss": 0.25}, step=1)
+    again.finish("FINISHED")
+    assert Delivery(client, settings).deliver(again)
+    [run] = runs_of(client, "half-readable")
+    steps = [m.step for m in client.get_metric_history(run.info.run_id, "loss")]
+    assert (run.info.status, steps) == ("FINISHED", [0, 1])
+    assert run.data.tags[keys.RECORDS_LOST] == "1"
+    assert (again.folder / "records.damaged").read_bytes().startswith(whole)
 
 
 def test_journals_left_behind_are_found_and_delivered(settings, client):

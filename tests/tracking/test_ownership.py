@@ -92,6 +92,28 @@ def test_a_run_that_another_process_is_recording_is_refused(settings):
         assert len(list(mine.undelivered())) == 1, "nothing was written into it"
 
 
+def test_a_run_goes_on_while_its_records_are_delivered(settings, client, monkeypatch):
+    """`status --deliver` beside a run that takes over what it delivers."""
+    left, taken = (Journal(settings.journal_dir / "goes-on-beside") for _ in range(2))
+    left.begin(name="x", tags={}, parent_uid=None, experiment="breakhis-test")
+    left.log_metrics({"loss": 0.5}, step=0)
+    left.release()
+    send = client.log_batch
+
+    def send_while_another_begins(*of, **named) -> None:
+        monkeypatch.setattr(client, "log_batch", send)
+        taken.begin(name="x", tags={}, parent_uid=None, experiment="breakhis-test", once=True)
+        send(*of, **named)
+
+    monkeypatch.setattr(client, "log_batch", send_while_another_begins)
+    assert Delivery(client, settings).deliver(left)
+    taken.log_metrics({"loss": 0.25}, step=1)
+    taken.finish("FINISHED")
+    Delivery(client, settings).deliver(taken)
+    run_id = Delivery(client, settings).run_id("goes-on-beside")
+    assert [m.step for m in client.get_metric_history(run_id, "loss")] == [0, 1]
+
+
 @pytest.mark.parametrize("finish", [True, False], ids=["finished", "released"])
 def test_a_journal_is_given_up_when_it_ends(tmp_path, finish):
     first, second = Journal(tmp_path / "one"), Journal(tmp_path / "one")

@@ -96,6 +96,24 @@ def test_run_of_an_ended_trial_whose_journal_is_gone_is_ended(
     assert trial_of(left).value == 0.5
 
 
+@pytest.mark.parametrize("role", [keys.ROLE_STUDY, keys.ROLE_FINALIST, keys.ROLE_REFIT])
+@pytest.mark.parametrize("is_led", [False, True])
+def test_runs_of_a_study_that_nobody_is_at_are_ended(left, capsys, role, is_led):
+    """The machine that led the study is lost, and its journals with it."""
+    tags = {keys.STUDY_UID: "theirs", keys.ROLE: role, keys.TRIAL_NUMBER: "3"}
+    journal = Journal(left.settings.journal_dir / "lost")
+    journal.begin(name="the run", tags=tags, parent_uid=None, experiment="b")
+    Delivery(left.client, left.settings).deliver(journal)
+    journal.release()
+    shutil.rmtree(journal.folder)
+    with closing(Leases(left.settings.studies_uri)) as elsewhere:
+        if is_led:
+            assert elsewhere.take("theirs/lead")
+        assert left.run("status", "--repair", "--yes") == 0
+    assert ("the run, which nobody is at" in capsys.readouterr().out) == (not is_led)
+    assert runs(left)["lost"] == ("RUNNING" if is_led else "FAILED")
+
+
 def test_a_trial_that_was_just_asked_for_is_not_left_behind(home):
     home.settings.state_dir.mkdir(parents=True, exist_ok=True)
     study = optuna.create_study(storage=home.settings.studies_uri, study_name="binary@v1")
@@ -128,6 +146,24 @@ def test_what_lives_is_left_alone(left, capsys):
         assert left.run("status", "--repair", "--yes") == 0
     assert "refit" not in capsys.readouterr().out
     assert runs(left)["refit"] == "RUNNING"
+
+
+def test_what_waits_with_rays_workers_is_told_and_delivered_where_it_is(left, capsys):
+    here, there = left.settings.node_dir, left.settings.node_dir.with_name("another-machine")
+    for uid, place in (("on-node", here), ("on-another", there)):
+        journal = Journal(place / "journal" / uid)
+        journal.folder.parent.mkdir(parents=True, exist_ok=True)
+        journal.begin(name=uid, tags={}, parent_uid=None, experiment="b")
+        journal.finish("FINISHED")
+    for _ in range(2):
+        assert left.run("status") == 0
+        told = capsys.readouterr().out
+        assert "2 records wait on another-machine: `status --deliver`, typed there" in told
+        assert "everything is delivered" not in told
+        assert left.run("status", "--deliver") == 0
+        capsys.readouterr()
+    assert runs(left)["on-node"] == "FINISHED"
+    assert "on-another" not in runs(left), "its process may be alive, which only that machine knows"
 
 
 def test_what_waits_for_delivery_is_counted_and_delivered(left, capsys):
