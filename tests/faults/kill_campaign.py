@@ -2,8 +2,10 @@
 
     python -m tests.faults.kill_campaign --kills 50 --workers 1 [--postgres] [--out FILE]
 
-Every worker process is told, at its start, in which phase it is to be killed (SIGKILL) and the how
-manyeth time; now and then the supervisor is killed instead, and the same command is typed again.
+Every worker process, and every process that delivers, is told at its start in which phase it is to
+be killed (SIGKILL), the how manyeth time, and whether before, during or after: a phase in which few
+were killed so far. Now and then the supervisor is killed instead, and the same command is typed
+again.
 After the last kill the search runs to its end, and :mod:`tests.faults.soundness` says what must
 hold. Prints, and writes, kills by phase.
 """
@@ -11,6 +13,7 @@ hold. Prints, and writes, kills by phase.
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
 import os
 import random
@@ -22,8 +25,8 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -32,7 +35,7 @@ from breakhis_search.data.demo import make_demo
 from breakhis_search.engines.assignment import Assignment, share_out
 from breakhis_search.engines.local import Supervisor, assignments
 from breakhis_search.engines.worker_process import work
-from breakhis_search.settings import read_settings
+from breakhis_search.settings import Settings, read_settings
 from breakhis_search.workflow.preparation import Watcher
 from breakhis_search.workflow.request import RunRequest
 from tests.postgres_home import local_postgres
@@ -55,65 +58,93 @@ OVERRIDES = (
     "registration.floors={image/auroc: 0.01}",
 )
 
-PHASES = {
-    "ask": ("breakhis_search.study.worker", "TakenTrial.next", 2),
-    "epoch": ("breakhis_search.training.trainer", "FoldTrainer._epoch", 9),
-    "checkpoint": ("breakhis_search.study.checkpoints", "CheckpointFiles._do", 9),
-    "record": ("breakhis_search.tracking.journal", "Journal._append", 25),
-    "tell": ("optuna.study", "Study.tell", 1),
-    "lease": ("breakhis_search.study.leases", "Leases._take", 5),
+_DELIVERY = "breakhis_search.tracking.delivery"
+OF_WORKERS = {
+    "ask": ("breakhis_search.study.worker", "TakenTrial.next", 2, 0.02),
+    "epoch": ("breakhis_search.training.trainer", "FoldTrainer._epoch", 9, 0.2),
+    "checkpoint": ("breakhis_search.study.checkpoints", "CheckpointFiles._do", 9, 0.01),
+    "record": ("breakhis_search.tracking.journal", "Journal._append", 25, 0.005),
+    "tell": ("optuna.study", "Study.tell", 1, 0.02),
+    "lease": ("breakhis_search.study.leases", "Leases._take", 5, 0.01),
 }
-"""Where a worker is killed: module, function, and the latest of its calls."""
-
-COURIER_EVERY_S = (4.0, 15.0)
-"""The process that uploads is killed at random moments this far apart, also while it uploads."""
+OF_COURIERS = {
+    "run": (_DELIVERY, "Delivery._send_run", 1, 0.05),
+    "metrics": (_DELIVERY, "Delivery._send_batch", 6, 0.05),
+    "page": (_DELIVERY, "Delivery._draw", 1, 0.5),
+    "upload": (_DELIVERY, "Delivery._send_artifacts", 2, 0.05),
+    "model": (_DELIVERY, "Delivery._send_model", 1, 0.1),
+}
+"""Where a process is killed: module, function, the latest of its calls, and the longest time in
+seconds after the beginning of one."""
 
 
 def _die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def plant(phase: str, at: int, note: Path, when: str) -> None:
-    """Let this process be killed before or after the given call of a phase's function."""
-    module, path, _ = PHASES[phase]
+def plant(phase: tuple[str, str, int, float], name: str, note: Path, rng: random.Random) -> None:
+    """Let this process be killed before, during or after some call of a phase's function."""
+    module, path, latest, longest_s = phase
+    at, when = rng.randint(1, latest), rng.choice(("before", "during", "after"))
     __import__(module)
     holder: Any = sys.modules[module]
-    *owners, name = path.split(".")
+    *owners, method = path.split(".")
     for owner in owners:
         holder = getattr(holder, owner)
-    original = getattr(holder, name)
-    is_class_method = isinstance(vars(holder).get(name), classmethod)
+    original = getattr(holder, method)
+    is_class_method = isinstance(vars(holder).get(method), classmethod)
     calls = iter(range(1, 10**9))
 
-    def wrapped(*args: Any, **options: Any) -> Any:
+    def killed() -> None:
+        note.write_text(name)
+        _die()
+
+    @contextmanager
+    def dangerous() -> Iterator[None]:
         now = next(calls) == at
         if now and when == "before":
-            note.write_text(phase)
-            _die()
-        answer = original(*args[1:], **options) if is_class_method else original(*args, **options)
-        if now:
-            note.write_text(phase)
-            _die()
-        return answer
+            killed()
+        if now and when == "during":
+            threading.Timer(rng.uniform(0.0, longest_s), killed).start()
+        yield
+        if now:  # a call that was over sooner is killed behind it
+            killed()
 
-    setattr(holder, name, classmethod(wrapped) if is_class_method else wrapped)
+    def called(*args: Any, **options: Any) -> Any:
+        with dangerous():
+            return original(*args[is_class_method:], **options)
+
+    def stepped(*args: Any, **options: Any) -> Any:
+        with dangerous():
+            return (yield from original(*args, **options))
+
+    wrapped = stepped if inspect.isgeneratorfunction(original) else called
+    setattr(holder, method, classmethod(wrapped) if is_class_method else wrapped)
+
+
+def _doom(home: Path, phases: dict[str, tuple[str, str, int, float]], who: str) -> None:
+    """Let this process be killed in a phase that few were killed in, unless enough have been."""
+    folder = home / "kills"
+    folder.mkdir(exist_ok=True)
+    done = Counter(note.read_text() for note in folder.iterdir())
+    if done.total() < int(os.environ["CAMPAIGN_KILLS"]):
+        rng = random.Random(f"{os.environ['CAMPAIGN_SEED']} {done.total()} {who}")
+        name = min(phases, key=lambda phase: (done[phase], rng.random()))
+        plant(phases[name], name, folder / f"{who}-{os.getpid()}", rng)
 
 
 def doomed(pipe: Connection, assignment: Assignment) -> None:
     """Work, and be killed, unless enough have been."""
-    folder = Path(assignment.settings.home) / "kills"
-    folder.mkdir(exist_ok=True)
-    number = len(list(folder.iterdir()))
-    if number < int(os.environ["CAMPAIGN_KILLS"]):
-        rng = random.Random(f"{os.environ['CAMPAIGN_SEED']} {number} {assignment.number}")
-        phase = rng.choice(sorted(PHASES))
-        plant(
-            phase,
-            rng.randint(1, PHASES[phase][2]),
-            folder / f"{number}-{os.getpid()}",
-            rng.choice(("before", "after")),
-        )
+    _doom(Path(assignment.settings.home), OF_WORKERS, f"worker-{assignment.number}")
     work(pipe, assignment)
+
+
+def doomed_courier(pipe: Connection, settings: Settings, *more: Any) -> None:
+    """Deliver, and be killed, unless enough have been."""
+    from breakhis_search.tracking.courier import _carry
+
+    _doom(settings.home, OF_COURIERS, "courier")
+    _carry(pipe, settings, *more)
 
 
 def request_of(data: Path, trials: int) -> RunRequest:
@@ -128,7 +159,10 @@ def search(
 ) -> None:
     """Run the search under supervision, as the command does, with workers that fail."""
     from breakhis_search.engines import local
+    from breakhis_search.tracking import courier
 
+    if target is doomed:
+        courier._carry = doomed_courier
     local.DEATHS_THAT_STOP = 10**9
     local.FIRST_PAUSE_S = local.LONGEST_PAUSE_S = 0.05
     local._WITHIN_S = 0.0
@@ -137,22 +171,7 @@ def search(
     first = Assignment(0, request, settings, settings.log_dir, asks_before_hours=False)
     shares = share_out(workers, [], cores=os.cpu_count() or 1)
     crew = assignments(first, shares, lambda i: settings.log_dir / f"worker-{i}.log")
-    supervisor = Supervisor(crew, Watcher(say=print), target)
-    threading.Thread(target=_kill_couriers, args=(supervisor, home), daemon=True).start()
-    print(supervisor.run(), flush=True)
-
-
-def _kill_couriers(supervisor: Supervisor, home: Path) -> None:
-    folder, rng = home / "kills", random.Random(os.getpid())
-    while True:
-        time.sleep(rng.uniform(*COURIER_EVERY_S))
-        courier = supervisor._courier
-        if courier is None or _count(folder) >= int(os.environ["CAMPAIGN_KILLS"]):
-            continue
-        process = courier._process
-        if process.is_alive():
-            process.kill()
-            (folder / f"courier-{os.getpid()}-{time.time_ns()}").write_text("upload")
+    print(Supervisor(crew, Watcher(say=print), target).run(), flush=True)
 
 
 def campaign(
@@ -184,7 +203,7 @@ def campaign(
         process = subprocess.Popen(
             command, cwd=ROOT, env=environment, stdout=log, stderr=log, start_new_session=True
         )
-        limit = rng.uniform(15, 60) if _count(noted) < kills else 1200
+        limit = rng.uniform(30, 90) if _count(noted) < kills else 1200
         try:
             code = process.wait(limit)
         except subprocess.TimeoutExpired:

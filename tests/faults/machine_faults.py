@@ -359,6 +359,8 @@ def main() -> None:
         print(name, json.dumps(results[name]), flush=True)
         if options.out:
             options.out.write_text(json.dumps(results, indent=1) + "\n")
+    if any("left_out" in found for found in results.values()):
+        sys.exit(1)
 
 
 if __name__ == "__main__":
