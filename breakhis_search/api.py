@@ -28,7 +28,7 @@ from mlflow.exceptions import MlflowException
 from breakhis_search.comparison.contest import Pair, compare_pair
 from breakhis_search.comparison.evidence import read_predictions
 from breakhis_search.comparison.history import ChampionChange, champion_of, read_history
-from breakhis_search.comparison.leaderboard import find_studies, read_leaderboard
+from breakhis_search.comparison.leaderboard import find_studies
 from breakhis_search.comparison.profile import read_profile
 from breakhis_search.comparison.version_facts import VersionFacts, read_facts
 from breakhis_search.errors import ComparisonError, RegistryError
@@ -95,10 +95,15 @@ class Study:
     def leaderboard(self) -> pd.DataFrame:
         """Return finalists, ranked, and below them the trials of the search, best first.
 
+        Finalists are those that the selection was made among, as in ``compare``.
+
         Columns: :data:`breakhis_search.comparison.leaderboard.COLUMNS`; ``score`` is the pooled
         out-of-fold objective of images, ``patient_score`` that of patients.
         """
-        return read_leaderboard(self.client, [self.name], study_uid=self.uid)
+        [judged] = compare_studies(self.client, [self.name]).studies
+        ranked = judged.finalists.reindex(columns=judged.trials.columns)
+        parts = [part for part in (ranked, judged.trials) if len(part)]
+        return pd.concat(parts, ignore_index=True) if parts else judged.trials
 
     @property
     def best(self) -> Trial:
@@ -180,7 +185,8 @@ class Study:
         return pd.DataFrame({"hyperparameter": list(found), "importance": list(found.values())})
 
     def _trials_of_search(self) -> list[Any]:
-        return trials_of(self.settings.studies_uri, self.name, self.uid)
+        trials, _ = trials_of(self.settings.studies_uri, self.name, self.uid)
+        return trials
 
     def profile(self) -> pd.DataFrame:
         """Return the seconds of every run by phase."""

@@ -360,7 +360,11 @@ def status(
     ] = False,
     keep: Annotated[
         int | None,
-        typer.Option(min=0, metavar="N", help="With --gc: models of a study that stay (5)."),
+        typer.Option(
+            min=0,
+            metavar="N",
+            help="With --gc: models of a study that stay (default: its search.models_kept).",
+        ),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Repair or delete without asking.")] = False,
 ) -> None:
@@ -379,7 +383,7 @@ def status(
     if repair:
         commands.repair_command(assume_yes=yes)
     if gc:
-        commands.gc_command(keep=5 if keep is None else keep, assume_yes=yes)
+        commands.gc_command(keep=keep, assume_yes=yes)
     if not acts:
         with garbage_kept():
             commands.status_command(as_json=as_json)

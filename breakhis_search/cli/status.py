@@ -88,7 +88,7 @@ def deliver_command() -> None:
     )
 
 
-def gc_command(*, keep: int, assume_yes: bool) -> None:
+def gc_command(*, keep: int | None, assume_yes: bool) -> None:
     """Show what takes room; with leave, delete the models that better ones have beaten."""
     from breakhis_search.workflow.housekeeping import (
         delete_model,
@@ -104,7 +104,8 @@ def gc_command(*, keep: int, assume_yes: bool) -> None:
         console.tell(f"{_megabytes(size)}  {what}")
     beaten = find_beaten_models(settings, keep=keep)
     if not beaten:
-        console.tell(f"No study has more than {keep} models of search trials: nothing to delete.")
+        many = "it keeps (search.models_kept)" if keep is None else keep
+        console.tell(f"No study has more models of search trials than {many}: nothing to delete.")
         return
     for model in beaten:
         score = f"score {model.score:.4f}"

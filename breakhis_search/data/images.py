@@ -34,6 +34,11 @@ _PNG_HEADER = struct.Struct(">IIBB")  # width, height, bit depth, colour type (P
 _PNG_RGB = 2
 _PNG_MODES = {0: "grayscale", 3: "palette", 4: "grayscale with alpha", 6: "RGB with alpha"}
 
+_TIFF_COLOURS = 262  # PhotometricInterpretation (TIFF 6.0, section 4)
+_TIFF_TELLING = (0, 1, 2, 6)  # grayscale, which its channels tell; RGB; YCbCr, decoded to RGB
+_TIFF_MODES = {3: "palette", 4: "mask", 5: "CMYK", 8: "CIELab"}
+_MOST_TIFF_ENTRIES = 4096
+
 _JPEG_END = b"\xff\xd9"
 _JPEG_SCAN = 0xDA
 # Start-of-frame markers: C0-CF less C4 (Huffman tables), C8 (reserved), CC (arithmetic tables).
@@ -115,6 +120,8 @@ def resize_rgb(image: NDArray[np.uint8], height_px: int, width_px: int) -> NDArr
     (2, 3, 3)
     """
     _check_pixels(image)
+    if 0 in image.shape:
+        raise ImageDecodeError("the image has no pixels", "empty")
     if height_px < 1 or width_px < 1:
         raise ValueError(f"expected a size of at least 1 x 1 px, received {height_px} x {width_px}")
     height, width = image.shape[:2]
@@ -144,7 +151,9 @@ def _check_container(data: bytes) -> None:
         _check_header(_read_png_header(data))
     elif data.startswith(_JPEG_SIGNATURE):
         _check_header(_read_jpeg_header(data))
-    elif not data.startswith(_TIFF_SIGNATURES):
+    elif data.startswith(_TIFF_SIGNATURES):
+        _check_tiff_colours(data)
+    else:
         _refuse_signature(data)
 
 
@@ -237,6 +246,28 @@ def _unpack_jpeg_frame(data: bytes, position: int) -> _Header:
     bits, height, width, components = _JPEG_FRAME.unpack_from(data, position)
     mode = None if components == 3 else _JPEG_MODES.get(components, f"{components} components")
     return _Header(width, height, bits, mode)
+
+
+def _check_tiff_colours(data: bytes) -> None:
+    """Raise where the first picture of a TIFF says that its numbers are no RGB.
+
+    OpenCV turns palettes and CIELab into three channels without a word.
+    """
+    order = "<" if data[:2] == b"II" else ">"
+    is_big = data[2:4] in (b"+\x00", b"\x00+")
+    # Tag, type and count, then the value, which for one short number begins its field.
+    first, count, entry = ("8xQ", "Q", "HHQH6x") if is_big else ("4xI", "H", "HHIH2x")
+    try:
+        (place,) = struct.unpack_from(order + first, data)
+        (entries,) = struct.unpack_from(order + count, data, place)
+        place += struct.calcsize(order + count)
+        for number in range(min(entries, _MOST_TIFF_ENTRIES)):
+            at = place + number * struct.calcsize(order + entry)
+            tag, _, _, colours = struct.unpack_from(order + entry, data, at)
+            if tag == _TIFF_COLOURS and colours not in _TIFF_TELLING:
+                raise _wrong_mode(_TIFF_MODES.get(colours, f"TIFF colours {colours}"))
+    except struct.error as error:
+        raise ImageDecodeError(f"truncated TIFF: {len(data)} bytes", "truncated") from error
 
 
 def _decode_with_opencv(data: bytes) -> NDArray[Any]:

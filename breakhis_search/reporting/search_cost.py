@@ -10,6 +10,7 @@ import pandas as pd
 from optuna.trial import FrozenTrial, TrialState
 
 from breakhis_search.study.budget import SAME_AS, SECONDS
+from breakhis_search.study.pruning import STAGE
 from breakhis_search.tracking import keys
 
 _STORED_S = 1.0
@@ -21,10 +22,12 @@ class Cost:
     """Seconds of a study, and what was saved.
 
     Attributes:
-        by_role: Role of the runs → their seconds together.
+        by_role: Role of the runs → their seconds together; of trials also those of processes that
+            left them to others, of finalists those of the last one.
         features_s: Of these, asking frozen backbones about images.
         from_cache: Trials on stored features that computed none.
-        pruned_s: What pruned trials would have taken more, were they as long as complete ones.
+        pruned_s: What pruned trials would have taken more, were they as long as complete ones of
+            their stage.
         reused: Trials that took over the result of another.
     """
 
@@ -51,7 +54,8 @@ class Cost:
         if self.pruned_s:
             lines.append(f"pruning saved about {self.pruned_s:,.0f} s")
         if self.reused:
-            lines.append(f"{self.reused} trials took over the result of equal ones")
+            trials = "trial" if self.reused == 1 else "trials"
+            lines.append(f"{self.reused} {trials} took over the result of an equal one")
         return lines
 
 
@@ -65,11 +69,16 @@ def cost_of(trials: Sequence[FrozenTrial], profile: pd.DataFrame) -> Cost:
     work = profile.drop(columns=[c for c in ("run", "role", "pages (beside)") if c in profile])
     seconds = work.sum(axis=1).groupby(profile["role"]).sum()
     order = [keys.ROLE_TRIAL, keys.ROLE_FINALIST, keys.ROLE_REFIT]
+    by_role = {role: float(seconds[role]) for role in order if role in seconds}
+    # A run in MLflow has the seconds of the last process that was at it; Optuna those of all.
+    spent = sum(float(t.user_attrs.get(SECONDS, 0.0)) for t in trials)
+    if spent and keys.ROLE_TRIAL in by_role:
+        by_role[keys.ROLE_TRIAL] = max(spent, by_role[keys.ROLE_TRIAL])
     features = profile["features"] if "features" in profile else pd.Series(0.0, profile.index)
     is_trial = profile["role"] == keys.ROLE_TRIAL
     complete = [t for t in trials if t.state == TrialState.COMPLETE]
     return Cost(
-        by_role={role: float(seconds[role]) for role in order if role in seconds},
+        by_role=by_role,
         features_s=float(features.sum()),
         from_cache=int((is_trial & (features > 0) & (features < _STORED_S)).sum()),
         pruned_s=_saved_by_pruning(trials, complete),
@@ -78,15 +87,16 @@ def cost_of(trials: Sequence[FrozenTrial], profile: pd.DataFrame) -> Cost:
 
 
 def _saved_by_pruning(trials: Sequence[FrozenTrial], complete: Sequence[FrozenTrial]) -> float:
-    """Epochs that pruned trials did not train, at the seconds of an epoch of a complete one."""
-    lengths = [len(t.intermediate_values) for t in complete if t.intermediate_values]
-    rates = [
-        float(t.user_attrs[SECONDS]) / len(t.intermediate_values)
-        for t in complete
-        if t.intermediate_values and SECONDS in t.user_attrs
-    ]
-    pruned = [t for t in trials if t.state == TrialState.PRUNED]
-    if not lengths or not rates:
-        return 0.0
-    whole, rate = statistics.median(lengths), statistics.median(rates)
-    return sum(max(0.0, whole - len(t.intermediate_values)) * rate for t in pruned)
+    """What pruned trials took less than the median of the complete ones of their stage."""
+    trained = [t for t in complete if SECONDS in t.user_attrs and SAME_AS not in t.user_attrs]
+    saved = 0.0
+    for pruned in (t for t in trials if t.state == TrialState.PRUNED):
+        of_stage = [
+            float(t.user_attrs[SECONDS])
+            for t in trained
+            if t.user_attrs.get(STAGE) == pruned.user_attrs.get(STAGE)
+        ]
+        if of_stage and SECONDS in pruned.user_attrs:
+            whole = statistics.median(of_stage)
+            saved += max(0.0, whole - float(pruned.user_attrs[SECONDS]))
+    return saved

@@ -23,7 +23,9 @@ _RAW = frozenset({"script", "style", "iframe", "object", "embed", "template", "n
 and within an svg a browser reads tags in it; the gallery's own comes from our code."""
 
 _ADDRESS = re.compile(r"(data:image/(png|jpeg|webp);base64,[A-Za-z0-9+/=\s]*|#[\w-]+)\Z")
-_REACHES_OUT = re.compile(r"url\(|position|z-index|@", re.IGNORECASE)
+_STYLE = re.compile(r"background:\s*linear-gradient\([\w\s%.,#()-]*\);?\Z")
+"""The only style of its own that the gallery has: any other could lie over what is not its own."""
+
 _SPELLED = {"preserveaspectratio": "preserveAspectRatio", "viewbox": "viewBox"}
 
 
@@ -76,5 +78,6 @@ class _Kept(HTMLParser):
 def _may_stay(name: str, value: str) -> bool:
     if name in ("href", "src"):
         return bool(_ADDRESS.fullmatch(value))
-    # A style may neither fetch anything nor lie over what is not its own.
-    return name in _ATTRIBUTES and not (name == "style" and _REACHES_OUT.search(value))
+    if name == "style":
+        return bool(_STYLE.match(value))
+    return name in _ATTRIBUTES

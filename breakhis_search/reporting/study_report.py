@@ -36,6 +36,15 @@ from breakhis_search.reporting.search_figures import (
 from breakhis_search.reporting.winner_sections import Winner, winner_sections
 
 DEMO_BANNER = "SYNTHETIC DEMO: drawn pictures. It shows the way and means nothing for tissue."
+LEAKY_BANNER = "LEAKY: patients are trained on and scored. Do not believe these scores."
+
+
+_GROUPED = ("architecture", "sampling")
+_SIDE_BY_SIDE = (
+    "Trials of the search, one seed each; those that took over the result of an equal one count"
+    " too. Who was tried more often has had more luck."
+)
+_NO_IMPORTANCE = "There are too few trials here, or they differ too little, for an importance."
 
 
 @dataclass(frozen=True)
@@ -46,6 +55,7 @@ class StudyFacts:
         name: Full study name.
         objective: What was maximised.
         is_demo: Whether it is about synthetic images.
+        is_leaky: Whether its protocol puts patients on two sides.
         facts: What to know of the study, by name, as plain text.
         trials: Of Optuna, all of them.
         board: The leaderboard's rows of its search trials.
@@ -66,6 +76,7 @@ class StudyFacts:
     name: str
     objective: Objective
     is_demo: bool
+    is_leaky: bool
     facts: Mapping[str, str]
     trials: Sequence[FrozenTrial]
     board: pd.DataFrame
@@ -85,12 +96,17 @@ class StudyFacts:
         """The objective as people read it."""
         return OBJECTIVE_TITLES[self.objective]
 
+    @property
+    def banners(self) -> list[str]:
+        """What has to be known before anything else."""
+        return [DEMO_BANNER] * self.is_demo + [LEAKY_BANNER] * self.is_leaky
+
 
 def report_html(study: StudyFacts) -> str:
     """Return the page."""
     numbers = count(1)
-    banner = f'<p class="absent"><b>{DEMO_BANNER}</b></p>' if study.is_demo else ""
-    head = f"<h1>{escape(study.name)}: report</h1>{banner}"
+    banners = "".join(f'<p class="absent"><b>{banner}</b></p>' for banner in study.banners)
+    head = f"<h1>{escape(study.name)}: report</h1>{banners}"
     parts = [
         facts_table(study.facts),
         *(section_html(section, numbers) for section in _sections(study)),
@@ -189,7 +205,7 @@ def _history(study: StudyFacts) -> Section:
         f"{escape(study.why_ended)} A point is a trial, scored out-of-fold by one seed; the line is"
         " the best so far, which rises by luck as well as by merit.",
         [figure],
-        [] if figure else ["No trial is complete."],
+        ["No trial is complete."] if study.trials and not figure else [],
         tables=_html_table(*_state_rows(study)),
     )
 
@@ -207,7 +223,7 @@ def _what_mattered(study: StudyFacts) -> Iterator[Section]:
         "How much each hyperparameter tells the better half of the trials from the rest. It speaks"
         " of the values that were tried, and of nothing where few were.",
         [importance_figure(found)],
-        [] if found else ["Too few trials differ for an importance."],
+        [] if found else [_NO_IMPORTANCE],
     )
     parallel = parallel_figure(study.trials, study.title)
     if parallel is not None:
@@ -226,15 +242,24 @@ def _what_mattered(study: StudyFacts) -> Iterator[Section]:
 
 
 def _side_by_side(study: StudyFacts) -> Section:
-    figures = [
-        groups_figure(study.board, column, study.title) for column in ("architecture", "sampling")
-    ]
+    figures = [groups_figure(study.board, column, study.title) for column in _GROUPED]
     return Section(
         "Architectures and sampling strategies side by side",
-        "Every point is a trial of the search. Who was tried more often has had more luck.",
+        _SIDE_BY_SIDE,
         figures,
         [] if any(figures) else ["Only one architecture and one sampling strategy were tried."],
+        tables="".join(_html_table(*_group_rows(study, column)) for column in _GROUPED),
     )
+
+
+def _group_rows(study: StudyFacts, column: str) -> tuple[list[str], list[list[str]]]:
+    """Complete trials by architecture or strategy, each stage by itself."""
+    scored = study.board[study.board["score"].notna()]
+    rows = [
+        [str(name), str(stage), str(len(scores)), _number(scores.max()), _number(scores.median())]
+        for (name, stage), scores in scored.groupby([column, "stage"], sort=True)["score"]
+    ]
+    return [column, "stage", "trials", f"best {study.title}", "median"], rows
 
 
 def _learning(study: StudyFacts) -> Iterator[Section]:
@@ -308,7 +333,7 @@ def report_markdown(study: StudyFacts) -> str:
     found = importances(study.trials)
     parts = [
         f"# {md.escape(study.name)}: report",
-        f"**{DEMO_BANNER}**" if study.is_demo else "",
+        *(f"**{banner}**" for banner in study.banners),
         md.table(["", ""], [[md.escape(k), md.escape(v)] for k, v in study.facts.items()]),
         "## The answer",
         md.escape(study.why_selected),
@@ -323,7 +348,10 @@ def report_markdown(study: StudyFacts) -> str:
         _md_table(*_state_rows(study)),
         "## What mattered",
         md.bullets([f"{md.code(name)} {value:.2f}" for name, value in found.items()])
-        or "Too few trials differ for an importance.",
+        or _NO_IMPORTANCE,
+        "## Architectures and sampling strategies side by side",
+        _SIDE_BY_SIDE,
+        *(_md_table(*_group_rows(study, column)) for column in _GROUPED),
         *_winner_in_markdown(study),
         "## What it cost",
         md.bullets([md.escape(line) for line in study.cost.in_words()]),

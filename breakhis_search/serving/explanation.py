@@ -41,6 +41,9 @@ def explain(
 
     Returns:
         One path per image, and why there are none, in words, where the model has no usable map.
+
+    Raises:
+        OSError: One of them cannot be written.
     """
     if not hasattr(classifier, "network"):
         return [""] * len(files), "this version was registered before models could be explained"
@@ -55,7 +58,8 @@ def explain(
         target = folder / f"{_name_of(file)} {label}.png"
         image = read_rgb(file)
         picture = beside(image, blend(image, places), label)
-        cv2.imwrite(str(target), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+        _, png = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+        target.write_bytes(png.tobytes())  # OpenCV's own writing does not say when it fails
         written.append(str(target))
     return written, ""
 
@@ -97,4 +101,4 @@ def _legend(width_px: int, label: str) -> ByteArray:
 
 def _name_of(file: Path) -> str:
     """A name of the image's own, the same at every call: images of two folders may share one."""
-    return f"{file.stem} {hashlib.sha256(str(file.resolve()).encode()).hexdigest()[:6]}"
+    return f"{file.stem[:150]} {hashlib.sha256(str(file.resolve()).encode()).hexdigest()[:6]}"

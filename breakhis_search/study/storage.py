@@ -25,6 +25,8 @@ STORAGE_FAULTS: tuple[type[Exception], ...] = (
 RUN_UID = "uid"
 """User attribute of a study: the uid of its own run, which tells studies of one name apart."""
 
+STOPPED = "stopped_because"
+"""User attribute of a study: what its last search was stopped by that its trials do not tell."""
 
 _IDENTITY = "identity"
 _NETWORK_FILE_SYSTEMS = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "lustre", "beegfs", "gpfs", "ceph"}
@@ -204,8 +206,10 @@ def open_study(
     return study
 
 
-def trials_of(uri: str, name: str, uid: str) -> list[optuna.trial.FrozenTrial]:
-    """Return the trials of a study, by number; none where the database holds another study.
+def trials_of(uri: str, name: str, uid: str) -> tuple[list[optuna.trial.FrozenTrial], str]:
+    """Return the trials of a study, by number, and what stopped it from outside, in words.
+
+    There are none where the database holds another study.
 
     Args:
         uri: Of the database.
@@ -219,8 +223,9 @@ def trials_of(uri: str, name: str, uid: str) -> list[optuna.trial.FrozenTrial]:
         storage = open_storage(uri)
         for study in storage.get_all_studies():
             if study.study_name == name and study.user_attrs.get(RUN_UID) == uid:
-                return storage.get_all_trials(study._study_id, deepcopy=False)  # noqa: SLF001
-    return []
+                trials = storage.get_all_trials(study._study_id, deepcopy=False)  # noqa: SLF001
+                return trials, str(study.user_attrs.get(STOPPED, ""))
+    return [], ""
 
 
 def study_versions(storage: optuna.storages.BaseStorage, name: str) -> dict[int, str | None]:

@@ -37,7 +37,7 @@ from breakhis_search.study.progress import SearchSize, TrialSummary
 from breakhis_search.study.pruning import STAGE
 from breakhis_search.study.records import TrialRecord
 from breakhis_search.study.stages import Stage, begin_stage, in_stage, stages_of
-from breakhis_search.study.storage import STORAGE_FAULTS
+from breakhis_search.study.storage import STOPPED, STORAGE_FAULTS
 from breakhis_search.study.twins import WAITS_FOR, TwinAtWork, waits
 from breakhis_search.training.devices import resident_gb
 from breakhis_search.training.timing import Timer
@@ -47,6 +47,7 @@ LOST = "processes_lost"
 """User attribute of a trial: how many processes ended while they were at it."""
 
 SAME_FAILURES_THAT_STOP = 3
+_TIME_IS_UP = "its time is up (search.timeout)"
 
 _LOOK_EVERY_S = 1.0
 
@@ -116,6 +117,8 @@ def run_search(
             repetitions=config.finalists.count * config.finalists.seeds,
         )
     )
+    if study.user_attrs.get(STOPPED):
+        study.set_user_attr(STOPPED, "")
     finished = 0
     for stage in stages_of(config):
         with _alone(context):
@@ -126,7 +129,8 @@ def run_search(
         in_it = in_stage(context, stage)
         while True:
             if deadline is not None and time.time() > deadline:
-                context.observer.search_stopped("its time is up (search.timeout)")
+                context.observer.search_stopped(_TIME_IS_UP)
+                study.set_user_attr(STOPPED, _TIME_IS_UP)
                 _wait_for_living(study, context)
                 return
             limits.check(finished)

@@ -16,9 +16,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+import yaml
+
+from breakhis_search.comparison.evidence import read_text
+from breakhis_search.config import SearchConfig
 from breakhis_search.settings import Settings
 from breakhis_search.tracking import keys
 from breakhis_search.tracking.store import open_store, tracking_errors
+from breakhis_search.tracking.stored_runs import read_runs
 
 _PAGE = 100
 
@@ -44,12 +49,13 @@ class BeatenModel:
     size: int
 
 
-def find_beaten_models(settings: Settings, *, keep: int) -> list[BeatenModel]:
+def find_beaten_models(settings: Settings, *, keep: int | None) -> list[BeatenModel]:
     """Return the models that are not among the best of their study, the largest first.
 
     Args:
         settings: Where things are.
-        keep: So many models of each study stay, those of its best trials.
+        keep: So many models of each study stay, those of its best trials; ``None`` for as many as
+            its study file says (``search.models_kept``).
 
     Raises:
         TrackingError: MLflow refuses.
@@ -59,10 +65,19 @@ def find_beaten_models(settings: Settings, *, keep: int) -> list[BeatenModel]:
         by_study: dict[str, list[BeatenModel]] = {}
         for study_uid, model in _models_of_trials(client):
             by_study.setdefault(study_uid, []).append(model)
+        kept = {uid: _models_kept(client, uid) if keep is None else keep for uid in by_study}
     beaten = []
-    for models in by_study.values():
-        beaten += sorted(models, key=lambda m: (-m.score, m.trial))[keep:]
+    for uid, models in by_study.items():
+        beaten += sorted(models, key=lambda m: (-m.score, m.trial))[kept[uid] :]
     return sorted(beaten, key=lambda m: -m.size)
+
+
+def _models_kept(client: Any, study_uid: str) -> int:
+    """How many models a study keeps, as its run in MLflow says."""
+    runs = read_runs(client, {keys.ROLE: keys.ROLE_STUDY, keys.STUDY_UID: study_uid}, metrics=())
+    text = read_text(client, runs[0].run_id, keys.ARTIFACT_CONFIG) if runs else ""
+    search = (yaml.safe_load(text) or {}).get("search", {}) if text else {}
+    return int(search.get("models_kept", SearchConfig().models_kept))
 
 
 def _models_of_trials(client: Any) -> Iterator[tuple[str, BeatenModel]]:

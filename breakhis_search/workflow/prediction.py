@@ -27,7 +27,7 @@ from breakhis_search.workflow.loading import load_verified
 
 Progress = Callable[[int, int], None]
 
-_SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"}
+_SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff"}
 _BATCH = 64
 _PERHAPS_SEALED = (
     "a patient of BreaKHis that the model did not learn from, perhaps a sealed one: whoever looks"

@@ -81,7 +81,7 @@ def write_report(study: str, settings: Settings, *, out: Path | None, say: Say) 
     Args:
         study: Name, with or without its version.
         settings: Where things are.
-        out: The HTML file; by default in ``mlruns/reports``.
+        out: The HTML file, or the Markdown file beside it; by default in ``mlruns/reports``.
         say: Told what is done, and what could not be.
 
     Raises:
@@ -94,6 +94,8 @@ def write_report(study: str, settings: Settings, *, out: Path | None, say: Say) 
         say(f"gathering {name}")
         facts = _gather(client, settings, name, known)
     page = out or settings.state_dir / "reports" / f"{name}.html"
+    if page.suffix.lower() == ".md":  # the twin's name
+        page = page.with_suffix(".html")
     text = page.with_suffix(".md")
     try:
         page.parent.mkdir(parents=True, exist_ok=True)
@@ -112,7 +114,7 @@ def write_report(study: str, settings: Settings, *, out: Path | None, say: Say) 
 def _gather(client: Any, settings: Settings, name: str, known: Mapping[Any, Any]) -> StudyFacts:
     judged = compare_studies(client, [name]).studies[0]
     run = client.get_run(known["run_id"])
-    trials = trials_of(settings.studies_uri, name, known["study_uid"])
+    trials, stopped = trials_of(settings.studies_uri, name, known["study_uid"])
     best = search_trials_of(judged.trials)
     config = yaml.safe_load(read_text(client, known["run_id"], keys.ARTIFACT_CONFIG) or "{}")
     profile = read_profile(client, name, known["study_uid"])
@@ -120,12 +122,13 @@ def _gather(client: Any, settings: Settings, name: str, known: Mapping[Any, Any]
         name=name,
         objective=judged.objective,
         is_demo=judged.is_demo,
+        is_leaky=run.data.tags.get(keys.LEAKY) == "true",
         facts=_facts(run.data.tags, judged),
         trials=trials,
         board=judged.trials,
         finalists=judged.finalists,
         searched=_searched(config),
-        why_ended=_why_ended(trials, config),
+        why_ended=_why_ended(trials, config, stopped),
         why_selected=judged.why,
         notes=[*_verdicts(client, judged), *_notes(judged), *_not_delivered(settings)],
         winner=_winner(client, judged),
@@ -201,12 +204,12 @@ def _facts(tags: Mapping[str, str], judged: JudgedStudy) -> dict[str, str]:
     }
 
 
-def _why_ended(trials: Sequence[FrozenTrial], config: Mapping[str, Any]) -> str:
+def _why_ended(trials: Sequence[FrozenTrial], config: Mapping[str, Any], stopped: str) -> str:
     if not trials:
-        return "Its trials are in another study storage (BREAKHIS_STUDIES_URI)."
+        return "Its trials are in another study storage (BREAKHIS_STUDIES_URI), or there are none."
     search = SearchConfig(**config.get("search", {}))
     done = budget_in_words(trials, budget=search.trials)
-    reason = reason_to_stop(trials, search)
+    reason = reason_to_stop(trials, search) or stopped
     return f"{done}; the search ended because {reason}." if reason else f"{done}."
 
 

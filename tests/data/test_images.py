@@ -131,7 +131,7 @@ def test_decode_jpeg_with_end_mark_in_its_thumbnail_works() -> None:
 
 def test_decode_truncated_tiff_is_refused() -> None:
     data = encode(draw(), ".tif")
-    with pytest.raises(ImageDecodeError, match="damaged or truncated"):
+    with pytest.raises(ImageDecodeError, match="truncated TIFF"):
         decode_rgb(data[: len(data) // 2])
 
 
@@ -192,6 +192,40 @@ def test_decode_palette_png_is_refused() -> None:
     data = png_header(1, 1, colour=3) + palette + row + png_chunk(b"IEND", b"")
     with pytest.raises(ImageDecodeError, match="received 8-bit palette"):
         decode_rgb(data)
+
+
+@pytest.mark.parametrize("signature", [b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+"])
+@pytest.mark.parametrize(("colours", "received"), [(3, "palette"), (8, "CIELab"), (5, "CMYK")])
+def test_decode_tiff_of_other_colours_is_refused(signature, colours, received) -> None:
+    """OpenCV would turn them into three channels."""
+    order = "<" if signature.startswith(b"II") else ">"
+    if b"+" in signature:
+        header = struct.pack(order + "HHQ", 8, 0, 16)
+        entries = [
+            struct.pack(order + "HHQHHI", tag, 3, 1, n, 0, 0)
+            for tag, n in ((256, 1), (262, colours))
+        ]
+        directory = struct.pack(order + "Q", len(entries)) + b"".join(entries)
+    else:
+        header = struct.pack(order + "I", 8)
+        entries = [
+            struct.pack(order + "HHIHH", tag, 3, 1, n, 0) for tag, n in ((256, 1), (262, colours))
+        ]
+        directory = struct.pack(order + "H", len(entries)) + b"".join(entries)
+    with pytest.raises(ImageDecodeError, match=f"expected 8-bit RGB.*received {received}$"):
+        decode_rgb(signature + header + directory)
+
+
+def test_decode_tiff_that_stops_in_its_header_is_refused() -> None:
+    data = encode(draw(), ".tif")
+    for length in range(4, 8):
+        with pytest.raises(ImageDecodeError, match="truncated TIFF"):
+            decode_rgb(data[:length])
+
+
+def test_resize_of_nothing_is_refused() -> None:
+    with pytest.raises(ImageDecodeError, match="no pixels"):
+        resize_rgb(np.zeros((0, 5, 3), np.uint8), 4, 4)
 
 
 def test_decode_grayscale_jpeg_is_refused() -> None:

@@ -23,6 +23,7 @@ from breakhis_search.study.leases import Leases
 from breakhis_search.study.liveness import cut_off_trials
 from breakhis_search.study.progress import SilentObserver
 from breakhis_search.study.report import make_report
+from breakhis_search.study.storage import STOPPED
 from breakhis_search.tracking import keys
 from breakhis_search.tracking.delivery import Delivery
 from breakhis_search.tracking.journal import Journal
@@ -355,6 +356,11 @@ def test_the_time_of_a_run_is_one_for_all_its_processes(study, context, finishin
     worker.run_search(study, context, an_hour_ago)
     assert finishing == []
     assert told == ["its time is up (search.timeout)"]
+    assert study.user_attrs[STOPPED] == told[0], "the report tells it"
+    search = context.config.search.model_copy(update={"timeout": None})
+    context.config = context.config.model_copy(update={"search": search})
+    worker.run_search(study, context)
+    assert study.user_attrs[STOPPED] == "", "it went on"
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,9 @@ import plotly.graph_objects as go
 import pytest
 
 from breakhis_search.api import Study, open_study
+from breakhis_search.comparison.leaderboard import only_finalists
 from breakhis_search.errors import ComparisonError, TrackingError
+from breakhis_search.workflow import comparison
 
 
 @pytest.fixture(scope="module")
@@ -21,6 +23,17 @@ def test_leaderboard_has_finalists_and_trials(study) -> None:
     assert (board["stage"] == "finalists").sum() == 1
     assert len(board) == 4
     assert study.best.name == f"binary-demo@v1 finalist {study.best.number}"
+
+
+def test_leaderboard_leaves_out_finalists_of_before(study, monkeypatch) -> None:
+    """A study that goes on finds better ones; ``compare`` tells the same."""
+    before = study.leaderboard()
+    monkeypatch.setattr(comparison, "only_finalists", lambda board, _: only_finalists(board, []))
+    board = study.leaderboard()
+    assert len(board) == len(before) - 1
+    assert board["rank"].isna().all()
+    assert list(board.columns) == list(before.columns)
+    assert study.best.name.startswith("binary-demo@v1 trial ")
 
 
 def test_trial_has_figures_and_tables(study) -> None:

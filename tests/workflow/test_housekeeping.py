@@ -68,6 +68,21 @@ def test_the_best_and_finalists_stay_and_the_room_is_free(kept, capsys):
     assert "nothing to delete" in capsys.readouterr().out
 
 
+def test_a_study_says_by_itself_how_many_models_it_keeps(kept, capsys):
+    settings = kept.settings
+    journal = Journal(settings.journal_dir / "study-run")
+    tags = {keys.ROLE: keys.ROLE_STUDY, keys.STUDY: "binary@v1", keys.STUDY_UID: "study"}
+    journal.begin(name="study", tags=tags, parent_uid=None, experiment="breakhis-binary")
+    (journal.artifacts / keys.ARTIFACT_CONFIG).write_text("search: {models_kept: 2}\n")
+    journal.log_artifacts()
+    journal.finish("FINISHED")
+    assert [m.trial for m in find_beaten_models(settings, keep=None)] == [], "5 without its run"
+    Delivery(open_store(settings), settings).deliver(journal)
+    assert [m.trial for m in find_beaten_models(settings, keep=None)] == [0]
+    assert kept.run("status", "--gc") == 0
+    assert "model of binary@v1 trial 0 (score 0.7000): would be deleted" in capsys.readouterr().out
+
+
 def test_what_was_cut_off_half_way_is_finished_the_next_time(kept):
     settings = read_settings(home=kept.settings.home)
     first, *_ = find_beaten_models(settings, keep=1)
@@ -81,4 +96,4 @@ def test_what_was_cut_off_half_way_is_finished_the_next_time(kept):
 
 def test_by_default_the_models_a_search_keeps_stay(kept, capsys):
     assert kept.run("status", "--gc") == 0
-    assert "No study has more than 5 models of search trials" in capsys.readouterr().out
+    assert "No study has more models of search trials than it keeps" in capsys.readouterr().out

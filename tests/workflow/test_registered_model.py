@@ -7,6 +7,7 @@ import io
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import mlflow
@@ -20,10 +21,19 @@ from breakhis_search.workflow.loading import verified_copy
 
 SCRIPT = """
 import sys, mlflow.pyfunc, pandas
-model = mlflow.pyfunc.load_model(sys.argv[1])
-import breakhis_search
-assert breakhis_search.__version__ == "99", breakhis_search.__version__
-print(model.predict(pandas.DataFrame({"image": [open(sys.argv[2], "rb").read()]})).to_json())
+if sys.argv[1] == "absent":
+    sys.modules["breakhis_search"] = None
+    try:
+        import breakhis_search
+        sys.exit("it is there")
+    except ModuleNotFoundError:
+        pass
+else:
+    import breakhis_search
+    assert breakhis_search.__version__ == "99", breakhis_search.__version__
+model = mlflow.pyfunc.load_model(sys.argv[2])
+images = [open(name, "rb").read() for name in sys.argv[3:]]
+print(model.predict(pandas.DataFrame({"image": images})).to_json(double_precision=15))
 """
 
 
@@ -55,16 +65,21 @@ def test_it_carries_its_preparation_code_under_a_name_of_its_own(folder):
     assert (package / "images.py").is_file()
 
 
-def test_it_answers_what_its_keras_model_answers(folder, model, image):
+def trained_answer(folder: Path, images: Sequence[Path]) -> np.ndarray:
+    """What the network says of images prepared as for training, calibrated."""
     import keras
 
     inner = keras.models.load_model(next(folder.rglob("model.keras")), compile=False)
-    batch = prepare(image.read_bytes(), 32, 48)[None].astype(np.float32)
+    batch = np.stack([prepare(file.read_bytes(), 32, 48) for file in images]).astype(np.float32)
     calibration = Calibration.from_dict(
         mlflow.models.Model.load(folder).flavors["python_function"]["config"]
     )
-    expected = calibration.calibrated_probabilities(np.asarray(inner(batch)))[0]
+    return calibration.calibrated_probabilities(np.asarray(inner(batch)))
+
+
+def test_it_answers_what_its_keras_model_answers(folder, model, image):
     answer = model.predict(pd.DataFrame({"image": [image.read_bytes()]})).iloc[0]
+    [expected] = trained_answer(folder, [image])
     assert [answer["probability_benign"], answer["probability_malignant"]] == pytest.approx(
         expected.tolist(), abs=1e-5
     )
@@ -109,12 +124,17 @@ def test_compiled_code_that_somebody_planted_is_never_loaded(searched, folder):
             planted.write_bytes(kept)
 
 
-def test_it_runs_beside_another_version_of_this_package(folder, model, image, tmp_path):
-    other = tmp_path / "breakhis_search"
-    other.mkdir()
-    (other / "__init__.py").write_text('__version__ = "99"\n')
+@pytest.mark.parametrize("package", ["absent", "another version"])
+def test_it_answers_as_in_training_without_this_package(
+    folder, image, real_data, tmp_path, package
+):
+    """On real images: the training path and the served one differ by no more than rounding."""
+    if package != "absent":
+        (tmp_path / "breakhis_search").mkdir()
+        (tmp_path / "breakhis_search" / "__init__.py").write_text('__version__ = "99"\n')
+    images = [image, *sorted(real_data.rglob("SOB_*.png"))[:4]]
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(folder), str(image)],
+        [sys.executable, "-c", SCRIPT, package, str(folder), *map(str, images)],
         env={**os.environ, "PYTHONPATH": str(tmp_path), "PYTHONSAFEPATH": "1"},
         cwd=tmp_path,
         capture_output=True,
@@ -124,5 +144,8 @@ def test_it_runs_beside_another_version_of_this_package(folder, model, image, tm
     )
     assert done.returncode == 0, done.stderr[-2000:]
     received = pd.read_json(io.StringIO(done.stdout.splitlines()[-1]))
-    expected = model.predict(pd.DataFrame({"image": [image.read_bytes()]}))
-    np.testing.assert_allclose(received.iloc[:, 1:], expected.iloc[:, 1:], atol=1e-4)
+    np.testing.assert_allclose(
+        received[["probability_benign", "probability_malignant"]],
+        trained_answer(folder, images),
+        atol=1e-5,
+    )

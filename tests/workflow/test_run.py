@@ -337,6 +337,17 @@ def test_predict_writes_a_table_and_maps_of_the_reasons(searched, capsys, tmp_pa
         assert sheet[:height, -width:].shape == original.shape
 
 
+def test_maps_that_cannot_be_written_are_told(searched, capsys, tmp_path):
+    image = min(searched.demo.rglob("*.png"))
+    (tmp_path / "answers_explained").write_text("a file where the folder should be")
+    arguments = ("predict", "--study", "binary", "--demo", str(image), "--explain")
+    assert searched.run(*arguments, "--out", str(tmp_path / "answers.csv")) == 1
+    told = capsys.readouterr()
+    assert "answers_explained" in told.err
+    assert "Traceback" not in told.err
+    assert "maps in" not in told.out
+
+
 def test_status_shows_studies_and_models(searched, capsys):
     assert searched.run("status", "--json") == 0
     overview = json.loads(capsys.readouterr().out)

@@ -66,6 +66,13 @@ def test_report_is_kept_with_the_study_in_mlflow(written, searched) -> None:
     assert kept == {"report/study.html", "report/study.md"}
 
 
+def test_report_that_is_asked_for_by_its_markdown_has_both_files(searched, tmp_path) -> None:
+    out = tmp_path / "study.md"
+    assert searched.run("report", "--study", "binary", "--demo", "--out", str(out)) == 0
+    assert out.read_text().startswith("# binary-demo@v1: report")
+    assert out.with_suffix(".html").read_text().startswith("<!DOCTYPE html>")
+
+
 def test_report_of_an_unknown_study_names_the_known_ones(searched, capsys) -> None:
     assert searched.run("report", "--study", "binray") == 1
     assert "expected one of binary-demo@v1" in capsys.readouterr().err
