@@ -6,7 +6,9 @@ bytes.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
+from html import escape, unescape
 from typing import NamedTuple
 
 import plotly.graph_objects as go
@@ -120,12 +122,16 @@ def section_html(section: Section, numbers: Iterator[int]) -> str:
     absences = "".join(f'<p class="absent">{sentence}</p>' for sentence in section.absences)
     layout = "figures single" if len(figures) == 1 else "figures"
     layout += " wide" if section.is_wide else ""
-    drawings = f'<div class="{layout}">{"".join(figures)}</div>' if figures else ""
+    scrolled = ' tabindex="0"' if section.is_wide else ""
+    drawings = f'<div class="{layout}"{scrolled}>{"".join(figures)}</div>' if figures else ""
     return f"<h2>{section.heading}</h2>{reading}{absences}{section.tables}{drawings}"
 
 
 def figure_html(figure: go.Figure, identifier: str) -> str:
-    """Return a figure without plotly.js; its id is fixed so that equal pages are equal bytes."""
+    """Return a figure without plotly.js; its id is fixed so that equal pages are equal bytes.
+
+    Who cannot see it hears its title; what it is drawn from stands in the tables of its page.
+    """
     config = {
         "responsive": True,
         "displaylogo": False,
@@ -136,7 +142,8 @@ def figure_html(figure: go.Figure, identifier: str) -> str:
     html = plotly.io.to_html(
         figure, config=config, include_plotlyjs=False, full_html=False, div_id=identifier
     )
-    return str(html)
+    title = escape(unescape(re.sub("<[^>]*>", " ", figure.layout.title.text or "figure")))
+    return f'<div role="group" aria-label="{title}">{html}</div>'
 
 
 def document(title: str, body: str) -> str:

@@ -29,6 +29,7 @@ Progress = Callable[[int, int], None]
 
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff"}
 _BATCH = 64
+_KEPT_BYTES = 12_000_000  # a field of view of BreaKHis has one million
 _PERHAPS_SEALED = (
     "a patient of BreaKHis that the model did not learn from, perhaps a sealed one: whoever looks"
     " at such answers one by one wears the sealed test out"
@@ -163,13 +164,14 @@ class _Seen:
 
     Attributes:
         file: The file.
-        content: Its bytes.
+        image: Its pixels, or its bytes where the pixels of a batch of such images would take much
+            memory.
         doubts: Why it may be none that the model is made for.
         unusable: Why it cannot be scored; empty where it can.
     """
 
     file: Path
-    content: bytes = b""
+    image: Any = None
     doubts: tuple[str, ...] = ()
     unusable: str = ""
 
@@ -181,7 +183,8 @@ def _look_at(file: Path, facts: VersionFacts, learned: frozenset[str]) -> _Seen:
     except (ImageDecodeError, OSError) as error:
         return _Seen(file, unusable=str(error))
     doubts = doubts_about(image, file.name, magnification=facts.magnification_x)
-    return _Seen(file, content, (*doubts, *_acquaintance(file, learned)))
+    given = image if image.size <= _KEPT_BYTES else content
+    return _Seen(file, given, (*doubts, *_acquaintance(file, learned)))
 
 
 def _patients_learned_from(client: Any, version: Any) -> frozenset[str]:
@@ -207,7 +210,7 @@ def _score(
     model: Any, images: Sequence[_Seen], explain_in: Path | None
 ) -> tuple[pd.DataFrame, str]:
     """Answers for some images, and why there are no maps, if there are none."""
-    table = model.predict(pd.DataFrame({"image": [image.content for image in images]}))
+    table = model.predict(pd.DataFrame({"image": [image.image for image in images]}))
     table.insert(0, "image", [str(image.file) for image in images])
     if explain_in is None:
         return table, ""

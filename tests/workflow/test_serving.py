@@ -59,6 +59,14 @@ def test_served_model_answers_curl_as_predict_does(promoted, real_data: Path, ca
         assert answer["label"] == expected["label"]
         for name in ("probability_benign", "probability_malignant"):
             assert answer[name] == pytest.approx(expected[name], abs=1e-6)
+        no_image = promoted.folder / "no image.png"
+        no_image.write_text("words")
+        asked = curl.replace("image.png", f"{no_image}")
+        done = subprocess.run(
+            ["bash", "-c", asked], capture_output=True, text=True, check=True, timeout=60
+        )
+        assert "row 0 of column 'image': not an image" in done.stdout
+        assert "predictions" not in done.stdout
     finally:
         server.send_signal(signal.SIGTERM)
         code = server.wait(30)
@@ -82,7 +90,8 @@ def curl_of(server: subprocess.Popen[str], port: int) -> str:
     raise AssertionError(told)
 
 
-def test_what_is_served_is_the_copy_that_was_checked(searched, monkeypatch) -> None:
+@pytest.mark.parametrize("pinned", [(), ("--version", "1"), ("--alias", "champion")])
+def test_what_is_served_is_the_copy_that_was_checked(searched, monkeypatch, pinned) -> None:
     started = []
 
     def start(servers, **_) -> None:
@@ -92,7 +101,7 @@ def test_what_is_served_is_the_copy_that_was_checked(searched, monkeypatch) -> N
 
     monkeypatch.setattr("breakhis_search.workflow.serving.serve_group", start)
     serve = ("serve", "--study", "binary", "--demo", "--port", str(free_port()))
-    assert searched.run(*serve) == 0
+    assert searched.run(*serve, *pinned) == 0
     [(folder, digest)] = started
     assert searched.folder not in folder.parents, "who may write to the store changes nothing now"
     version = searched.client.get_model_version("breakhis-binary-demo", "1")
