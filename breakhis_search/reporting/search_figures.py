@@ -170,7 +170,8 @@ def groups_figure(trials: pd.DataFrame, column: str, title: str) -> go.Figure | 
     for number, (name, scores) in enumerate(groups):
         figure.add_box(
             y=scores.tolist(),
-            name=f"{label_of(str(name))} ({len(scores)})",
+            # One word a line: a long name would be turned, and run out of the picture.
+            name=f"{label_of(str(name)).replace(' ', '<br>')}<br>({len(scores)})",
             boxpoints="all",
             jitter=0.4,
             pointpos=0,
