@@ -30,6 +30,7 @@ from breakhis_search.cli.options import (
     registered_of,
     run_of,
 )
+from breakhis_search.cli.usage import misplaced_option
 from breakhis_search.cli.volume import Quiet, Verbose, with_volume
 from breakhis_search.errors import BreakhisSearchError
 from breakhis_search.garbage import garbage_kept
@@ -455,6 +456,12 @@ def run_app(arguments: Sequence[str]) -> int:
     """Run the command line and return its exit code; errors become one line."""
     console.set_volume(console.Volume.NORMAL)
     typed = list(arguments)
+    commands = [
+        command.callback.__name__ for command in app.registered_commands if command.callback
+    ]
+    if (told := misplaced_option(typed, commands)) is not None:
+        console.print_error(told)
+        return ExitCode.USAGE
     name = PROGRAM if is_about_completion(typed) else "python -m breakhis_search"
     try:
         app(typed, prog_name=name, complete_var=VARIABLE)

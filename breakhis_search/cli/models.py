@@ -147,7 +147,7 @@ def predict_command(
         if answer.unexplained:
             console.warn(f"no maps: {answer.unexplained}")
         elif explains:
-            console.tell(f"{len(answer.table)} maps in {_explained(out)}")
+            console.tell(f"{_counted(len(answer.table), 'map')} in {_explained(out)}")
         for path, why in answer.bad.items():
             console.warn(f"not scored: {path} ({why})")
     if answer.bad:
@@ -157,6 +157,11 @@ def predict_command(
 def _explained(out: Path | None) -> Path:
     """The folder of the maps: beside the table, or here."""
     return Path("explained") if out is None else out.with_name(f"{out.stem}_explained")
+
+
+def _counted(number: int, noun: str) -> str:
+    """Return a number of things, such as ``1 map`` or ``2 maps``."""
+    return f"{number} {noun}{'s' * (number != 1)}"
 
 
 def _write_table(answer: Answer, out: Path) -> None:
@@ -218,7 +223,7 @@ def _print_answer(answer: Answer, *, out: Path | None = None) -> None:
     )
     if out is not None:
         more = f", {hidden} more than here" if hidden else ""
-        console.tell(f"{len(files)} answers in {out}{more}")
+        console.tell(f"{_counted(len(files), 'answer')} in {out}{more}")
     for doubt, paths in _by_doubt(answer.doubts).items():
         few = f"{paths[0]} and {len(paths) - 1} more" if len(paths) > 1 else paths[0]
         console.warn(f"{few}: {doubt}")

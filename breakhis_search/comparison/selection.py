@@ -236,7 +236,9 @@ def _why_not_tied(row: pd.Series[float], margin: float) -> str:
     gap = f"trial {row['trial']}, {-row['difference']:.3f} below the best"
     if row["difference"] < -margin - TOLERANCE:
         chance = describe_p(row["p_holm"])
-        return f"{gap}, more than the margin of {margin:g} (chance is not excluded: {chance})"
+        return (
+            f"{gap}, more than the margin of {margin:g} (not shown to be worse, one-sided {chance})"
+        )
     return (
         f"{gap}, which is too consistent among patients to be chance ({describe_p(row['p_holm'])})"
     )

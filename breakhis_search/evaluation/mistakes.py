@@ -138,6 +138,10 @@ class HardPatient:
         )
 
 
+_NAMED = 8
+"""So many hard patients are named in a sentence; a table has all of them."""
+
+
 @dataclass(frozen=True)
 class HardPatients:
     """The patients that every trial gets wrong, and out of how many of both.
@@ -172,8 +176,13 @@ class HardPatients:
         return (
             f"{who} {verb} wrong in every one of {self.trials} {noun}s. The {noun}s learned from "
             "the same patients, so that they agree is no independent evidence; look at these "
-            "patients' slides before blaming a model."
+            f"patients' slides before blaming a model: {self._named()}."
         )
+
+    def _named(self) -> str:
+        names = [patient.accession for patient in self.patients[:_NAMED]]
+        more = len(self.patients) - len(names)
+        return ", ".join(names) + (f" and {more} more" if more else "")
 
 
 def mean_over_seeds(table: pd.DataFrame) -> pd.DataFrame:

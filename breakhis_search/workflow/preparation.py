@@ -120,7 +120,7 @@ def prepare_run(
         watcher = replace(watcher, say=lambda _: None, progress=lambda *_: None)
     resolved = resolve_request(request, settings)
     if resolved.data.is_demo:
-        watcher.say(f"SYNTHETIC DEMO ({resolved.data.source}): it shows the way, not a result")
+        watcher.say("SYNTHETIC DEMO: it shows the way, not a result")
     else:
         watcher.say(f"data: {resolved.data.folder} ({resolved.data.source})")
     if resolved.file.is_relative_to(SHIPPED_STUDIES):
