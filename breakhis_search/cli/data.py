@@ -147,7 +147,7 @@ def splits(
     for title, frame in (("Accessions", report.patients), ("Images", report.images)):
         columns = ["", *map(str, frame.columns)]
         console.print_table(title, columns, frame.itertuples(), right=columns[1:])
-    for note in split.notes:
+    for note in report.notes:
         console.tell(f"note: {note}")
 
 

@@ -13,8 +13,9 @@ from breakhis_search.config import StudyConfig
 from breakhis_search.data.catalog import read_catalog, table_from_names
 from breakhis_search.data.protocol import IntArray, Split
 from breakhis_search.data.split_counts import count_images, count_patients
-from breakhis_search.data.taxonomy import formulation
+from breakhis_search.data.taxonomy import LABELS, formulation
 from breakhis_search.errors import DataError
+from breakhis_search.evaluation.resampled_metrics import MIN_PATIENTS
 from breakhis_search.settings import Settings
 from breakhis_search.study_file import find_study_file, load_study, profile_names
 from breakhis_search.workflow.request import RunRequest, resolve_request
@@ -51,6 +52,17 @@ class SplitReport:
         """The accessions that each fold validates, sorted."""
         return [self._accessions(fold.validation) for fold in self.split.folds]
 
+    @property
+    def notes(self) -> list[str]:
+        """What else must be known of the split, in words."""
+        counts = self.patients.loc["sealed test"].astype(int).to_dict()
+        few = [f"{counts[label]} {label}" for label in LABELS if 0 < counts[label] < MIN_PATIENTS]
+        note = (
+            f"few patients are sealed ({', '.join(few)}): what the test says of such a class rests"
+            f" on them; below {MIN_PATIENTS} no interval is given"
+        )
+        return [*self.split.notes, *([note] if few else [])]
+
     def as_json(self) -> dict[str, Any]:
         """Return all of it as plain values."""
         return {
@@ -66,7 +78,7 @@ class SplitReport:
             "folds": [{"validation": accessions} for accessions in self.validated],
             "accessions": self.patients.to_dict("index"),
             "images": self.images.to_dict("index"),
-            "notes": list(self.split.notes),
+            "notes": self.notes,
         }
 
     def _accessions(self, rows: IntArray) -> list[str]:

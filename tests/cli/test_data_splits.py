@@ -46,6 +46,7 @@ def test_full_list_prints_the_documented_split(full_list, capsys):
     assert "sealed test: 14-14015, 14-15570" in text
     assert "fold 2 validates: 14-11520" in text
     assert "note: no sealed patient has: adenosis" in text
+    assert "note: few patients are sealed (3 benign): what the test says of such a class" in text
 
 
 def test_json_is_nothing_but_json_and_complete(full_list, capsys):
