@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from socket import gethostname
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,7 +20,7 @@ from breakhis_search.engines.ray_cluster import RayEngine, require_servers
 from breakhis_search.engines.ray_node import NodeOrder, RayNode, places_here
 from breakhis_search.engines.shipping import Shelf
 from breakhis_search.engines.source import Source
-from breakhis_search.errors import EngineError, StudyError
+from breakhis_search.errors import EngineError, NotDeliveredError, StudyError
 from breakhis_search.settings import Settings, read_settings
 from breakhis_search.workflow.preparation import Watcher
 from breakhis_search.workflow.request import RunRequest
@@ -187,3 +189,23 @@ def test_node_without_the_data_fetches_it_from_the_driver(
     assert (here.request.data / "BreaKHis_v1" / "3.png").read_bytes() == bytes([3]) * 1000
     assert here.settings.state_dir.parent.name == "nodes"
     assert Path(here.request.study).read_text() == "name: binary\n"
+
+
+@pytest.mark.parametrize("leads", [True, False])
+def test_a_node_that_could_not_deliver_ends_the_run_only_where_it_leads(settings, leads) -> None:
+    """Who leads may have hours to go, and finds what is missing by itself."""
+    assignment = Assignment(0, RunRequest("binary"), settings, settings.log_dir / "w.log")
+    order = NodeOrder(replace(assignment, leads=leads), "", None, "the driver", {})
+    node = RayNode(order, source=None)
+
+    def run() -> None:
+        raise NotDeliveredError("what was recorded could not be delivered: away")
+
+    supervisor: Any = SimpleNamespace(run=run)
+    if leads:
+        with pytest.raises(NotDeliveredError):
+            node._outcome(supervisor)
+    else:
+        assert node._outcome(supervisor) is None
+        [said] = node.hear()
+        assert said.text.endswith(f"could not be delivered: away; they wait on {gethostname()}")
