@@ -73,4 +73,5 @@ def test_status_of_an_unused_folder_is_json_too(capsys):
         "undelivered": 0,
         "waiting": {"records": 0, "oldest": None},
         "set_aside": {},
+        "elsewhere": {},
     }
