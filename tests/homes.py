@@ -83,6 +83,10 @@ def copy_home(original: Home, folder: Path) -> Home:
             database.execute(move, (str(old), str(new)))
         left = [line for line in database.iterdump() if f"{old}/artifacts" in line]
     assert not left, left[:3]
-    # MLflow remembers by run id where artifacts lie, whichever store was asked.
-    mlflow_utils._artifact_repos_cache.clear()
+    forget_where_artifacts_lie()
     return Home(folder, original.demo)
+
+
+def forget_where_artifacts_lie() -> None:
+    """MLflow remembers it by run id, whichever store was asked."""
+    mlflow_utils._artifact_repos_cache.clear()

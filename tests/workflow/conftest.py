@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from breakhis_search.data.demo import make_demo
-from tests.homes import EXPERIMENTS, Home, copy_home
+from tests.homes import EXPERIMENTS, Home, copy_home, forget_where_artifacts_lie
 
 
 @pytest.fixture(scope="session")
@@ -87,3 +87,10 @@ def searched(
 
     original = Home(made_once("searched", fill) / "home", tiny_demo)
     return copy_home(original, tmp_path_factory.mktemp("searched"))
+
+
+@pytest.fixture(scope="module")
+def searched_alone(searched: Home, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
+    """The same for one file alone, which may go on with the study."""
+    yield copy_home(searched, tmp_path_factory.mktemp("alone"))
+    forget_where_artifacts_lie()

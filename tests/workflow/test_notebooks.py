@@ -27,10 +27,10 @@ def outputs_of(notebook) -> list[dict]:
 
 
 @pytest.fixture(scope="module")
-def both(searched):
+def both(searched_alone):
     """The folder of a tiny binary search, with a tiny multiclass one beside it."""
-    assert searched.search("multiclass", 2) == 0
-    return searched
+    assert searched_alone.search("multiclass", 2) == 0
+    return searched_alone
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)

@@ -59,9 +59,9 @@ def test_served_model_answers_curl_as_predict_does(promoted, real_data: Path, ca
         assert answer["label"] == expected["label"]
         for name in ("probability_benign", "probability_malignant"):
             assert answer[name] == pytest.approx(expected[name], abs=1e-6)
-        no_image = promoted.folder / "no image.png"
+        no_image = promoted.folder / "words.png"
         no_image.write_text("words")
-        asked = curl.replace("image.png", f"{no_image}")
+        asked = curl.replace("image.png", str(no_image))
         done = subprocess.run(
             ["bash", "-c", asked], capture_output=True, text=True, check=True, timeout=60
         )

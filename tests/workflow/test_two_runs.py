@@ -52,48 +52,50 @@ def test_two_that_open_a_new_study_at_once_give_it_one_identity(tmp_path, monkey
     assert len(set(found)) == 1
 
 
-def test_the_live_journal_of_another_study_is_left_alone(searched):
-    theirs = Journal(searched.settings.journal_dir / "theirs")
+def test_the_live_journal_of_another_study_is_left_alone(searched_alone):
+    theirs = Journal(searched_alone.settings.journal_dir / "theirs")
     name = "breakhis-binary-demo"
     theirs.begin(name="multiclass-demo@v1 trial 000", tags={}, parent_uid=None, experiment=name)
     try:
-        assert searched.search("binary", 3) == 0
+        assert searched_alone.search("binary", 3) == 0
         assert [r.kind for r in theirs.undelivered()] == ["run"]
-        [experiment] = searched.client.search_experiments(filter_string=f"name = '{name}'")
+        [experiment] = searched_alone.client.search_experiments(filter_string=f"name = '{name}'")
         condition = f"tags.`{keys.TRIAL_UID}` = 'theirs'"
-        assert not searched.client.search_runs([experiment.experiment_id], condition)
+        assert not searched_alone.client.search_runs([experiment.experiment_id], condition)
     finally:
         (theirs.folder / "records.jsonl").unlink()
         theirs.release()
 
 
-def test_a_study_that_another_process_leads_is_joined(searched, capsys):
+def test_a_study_that_another_process_leads_is_joined(searched_alone, capsys):
     """The other one is at the last trial of the budget and then goes: this one ends the study."""
-    study = study_of(searched)
+    study = study_of(searched_alone)
     budget = len(study.trials) + 2
-    with closing(Leases(searched.settings.studies_uri)) as theirs:
+    with closing(Leases(searched_alone.settings.studies_uri)) as theirs:
         assert theirs.take(f"{study.user_attrs['uid']}/lead")
         last = study.ask()
         study._storage.set_trial_user_attr(last._trial_id, "trial_uid", "theirs")
         assert theirs.take("theirs")
 
         def go() -> None:
-            while len(study_of(searched).trials) < budget or not _is_over(searched, budget - 1):
+            while len(study_of(searched_alone).trials) < budget or not _is_over(
+                searched_alone, budget - 1
+            ):
                 time.sleep(0.1)
             theirs.close()  # gone without a word, as a killed process is
 
         other = threading.Thread(target=go)
         other.start()
-        assert searched.search("binary", budget) == 0
+        assert searched_alone.search("binary", budget) == 0
         other.join()
     told = capsys.readouterr().out
     assert "joining binary-demo@v1, which another process leads" in told
-    states = [t.state for t in study_of(searched).trials]
+    states = [t.state for t in study_of(searched_alone).trials]
     assert states == [TrialState.COMPLETE] * budget, "and what the other one was at goes on here"
 
 
-def _is_over(searched, number: int) -> bool:
-    return study_of(searched).trials[number].state.is_finished()
+def _is_over(home, number: int) -> bool:
+    return study_of(home).trials[number].state.is_finished()
 
 
 def test_a_run_that_only_joins_trains_and_registers_nothing(home, capsys):
