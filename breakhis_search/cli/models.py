@@ -13,6 +13,7 @@ from breakhis_search.cli import console
 from breakhis_search.cli.exit_codes import ExitCode
 from breakhis_search.errors import DataError
 from breakhis_search.settings import read_settings
+from breakhis_search.wording import counted
 
 if TYPE_CHECKING:
     from breakhis_search.workflow.prediction import Answer
@@ -147,7 +148,7 @@ def predict_command(
         if answer.unexplained:
             console.warn(f"no maps: {answer.unexplained}")
         elif explains:
-            console.tell(f"{_counted(len(answer.table), 'map')} in {_explained(out)}")
+            console.tell(f"{counted(len(answer.table), 'map')} in {_explained(out)}")
         for path, why in answer.bad.items():
             console.warn(f"not scored: {path} ({why})")
     if answer.bad:
@@ -157,11 +158,6 @@ def predict_command(
 def _explained(out: Path | None) -> Path:
     """The folder of the maps: beside the table, or here."""
     return Path("explained") if out is None else out.with_name(f"{out.stem}_explained")
-
-
-def _counted(number: int, noun: str) -> str:
-    """Return a number of things, such as ``1 map`` or ``2 maps``."""
-    return f"{number} {noun}{'s' * (number != 1)}"
 
 
 def _write_table(answer: Answer, out: Path) -> None:
@@ -223,7 +219,7 @@ def _print_answer(answer: Answer, *, out: Path | None = None) -> None:
     )
     if out is not None:
         more = f", {hidden} more than here" if hidden else ""
-        console.tell(f"{_counted(len(files), 'answer')} in {out}{more}")
+        console.tell(f"{counted(len(files), 'answer')} in {out}{more}")
     for doubt, paths in _by_doubt(answer.doubts).items():
         few = f"{paths[0]} and {len(paths) - 1} more" if len(paths) > 1 else paths[0]
         console.warn(f"{few}: {doubt}")

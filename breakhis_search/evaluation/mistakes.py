@@ -25,6 +25,7 @@ from breakhis_search.evaluation.predictions import (
     probabilities_of,
 )
 from breakhis_search.evaluation.resampled_metrics import MIN_PATIENTS
+from breakhis_search.wording import counted
 
 GALLERY_IMAGES = 24
 IMAGES_PER_PATIENT = 2
@@ -89,8 +90,8 @@ class ConfusedPair:
         """
         words = (
             f"{_spoken(self.type)} is taken for {_spoken(self.predicted_class)}: {self.images:,} "
-            f"of {_counted(self.of_images, 'image')}, from {self.patients} of "
-            f"{_counted(self.of_patients, 'patient')}"
+            f"of {counted(self.of_images, 'image')}, from {self.patients} of "
+            f"{counted(self.of_patients, 'patient')}"
         )
         too_few = self.of_patients < MIN_PATIENTS
         return words + (" (too few patients to speak of the type)" if too_few else "")
@@ -133,7 +134,7 @@ class HardPatient:
             taken = f"{', '.join(parts)} of {trials} {noun}s"
         types = ", ".join(map(_spoken, self.types))
         return (
-            f"{self.accession} ({types}, {_counted(self.images, 'image')}) is taken for {taken}; "
+            f"{self.accession} ({types}, {counted(self.images, 'image')}) is taken for {taken}; "
             f"mean p({_spoken(self.true_class)}) {self.true_probability:.2f}"
         )
 
@@ -163,7 +164,7 @@ class HardPatients:
         'None of 57 patients is wrong in the one trial. With one trial these are its own mistakes.'
         """
         count = len(self.patients)
-        who = f"{count or 'None'} of {_counted(self.of_patients, 'patient')}"
+        who = f"{count or 'None'} of {counted(self.of_patients, 'patient')}"
         verb = "are" if count > 1 else "is"
         if self.trials == 1:
             return (
@@ -363,7 +364,3 @@ def _labelled_images(table: pd.DataFrame) -> set[tuple[str, int]]:
 
 def _spoken(name: str) -> str:
     return name.replace("_", " ")
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count:,} {noun}" + ("" if count == 1 else "s")

@@ -19,6 +19,7 @@ from breakhis_search.evaluation.own_metrics import OWN, own_name
 from breakhis_search.evaluation.predictions import class_names_of
 from breakhis_search.evaluation.samples import DRAWN_LEVELS, LEVELS, Level, samples_by_seed
 from breakhis_search.evaluation.style import label_of
+from breakhis_search.wording import counted
 
 UNDEFINED = "–"
 """What stands where a metric has no value."""
@@ -261,12 +262,8 @@ def _heat_cell(cell: tuple[Any, ...] | None) -> str:
     return (
         f'<td style="{shade}"><b>{accuracy:.2f}</b>'
         f"<i>{'<br>'.join(f'{value:.2f}' for value in others)}</i>"
-        f"<small>{_counted(images, 'image')}<br>{_counted(patients, 'patient')}</small></td>"
+        f"<small>{counted(images, 'image')}<br>{counted(patients, 'patient')}</small></td>"
     )
-
-
-def _counted(number: int, unit: str) -> str:
-    return f"{number:,} {unit}" + ("" if number == 1 else "s")
 
 
 def undefined_list(reasons: Mapping[str, str]) -> str:

@@ -12,6 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 from breakhis_search.study.budget import SAME_AS, SECONDS
 from breakhis_search.study.pruning import STAGE
 from breakhis_search.tracking import keys
+from breakhis_search.wording import counted
 
 _STORED_S = 1.0
 """Opening stored features takes milliseconds; asking a backbone about a hundred images, seconds."""
@@ -54,8 +55,7 @@ class Cost:
         if self.pruned_s:
             lines.append(f"pruning saved about {self.pruned_s:,.0f} s")
         if self.reused:
-            trials = "trial" if self.reused == 1 else "trials"
-            lines.append(f"{self.reused} {trials} took over the result of an equal one")
+            lines.append(f"{counted(self.reused, 'trial')} took over the result of an equal one")
         return lines
 
 
