@@ -9,13 +9,14 @@ import signal
 import socket
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.patience import wait_until
 
 POSTGRES_MAJOR = 18
 
@@ -76,13 +77,11 @@ class LocalPostgres:
         command += ["-c", "unix_socket_directories="]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log, **self._run_as)
-        until = time.monotonic() + 60
-        while not self._answers():
-            assert self._process.poll() is None, self._log.read_text()[-2000:]
-            assert time.monotonic() < until
-            time.sleep(0.1)
+        wait_until(self._answers)
 
     def _answers(self) -> bool:
+        assert self._process is not None
+        assert self._process.poll() is None, self._log.read_text()[-2000:]
         ready = [self._binaries / "pg_isready", "-h", "127.0.0.1", "-p", str(self._port)]
         done = subprocess.run(ready, check=False, capture_output=True, **self._run_as)
         return done.returncode == 0

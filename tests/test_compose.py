@@ -17,7 +17,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import tomllib
 import urllib.error
 import urllib.request
@@ -30,6 +29,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.patience import PATIENCE_S, wait_until
 from tests.postgres_home import POSTGRES_MAJOR, postgres_home
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -44,8 +44,6 @@ SECRETS = {
     "MLFLOW_PASSWORD": MLFLOW_PASSWORD,
     "MLFLOW_SECRET_KEY": "a key of the tests",
 }
-START_TIMEOUT_S = 60
-SEARCH_TIMEOUT_S = 240  # takes 45 s on two idle cores
 # The smallest search that still has two workers, folds, a refit and a registered version.
 SMALL = (
     "--trials 2 --workers 2 --set training.max_epochs=1 --set protocol.folds=2"
@@ -134,7 +132,7 @@ def require_valid(file: Path) -> None:
     """Assert that a file follows the schema of the Compose specification."""
     command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec"]
     done = subprocess.run(
-        [*command, str(file)], capture_output=True, text=True, timeout=60, check=False
+        [*command, str(file)], capture_output=True, text=True, timeout=PATIENCE_S, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -354,7 +352,8 @@ class Container:
         return self.root / str(self.service.get("working_dir", "/")).strip("/")
 
     def run(
-        self, command: str | list[str], *, timeout_s: float = START_TIMEOUT_S
+        self,
+        command: str | list[str],
     ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             self.arguments(command),
@@ -362,7 +361,7 @@ class Container:
             env=self.environment,
             capture_output=True,
             text=True,
-            timeout=timeout_s,
+            timeout=PATIENCE_S,
             check=False,
             stdin=subprocess.DEVNULL,
         )
@@ -374,7 +373,7 @@ class Container:
         environment = {**self.environment, **(more or {})}
         arguments = self.arguments(command)
         done = subprocess.run(
-            arguments, env=environment, capture_output=True, timeout=10, check=False
+            arguments, env=environment, capture_output=True, timeout=PATIENCE_S, check=False
         )
         return done.returncode == 0
 
@@ -407,11 +406,11 @@ def running(command: list[str], log: Path, stop: signal.Signals, **options: Any)
 def wait_until_healthy(
     container: Container, process: Any, log: Path, more: Mapping[str, str] | None = None
 ) -> None:
-    deadline = time.monotonic() + START_TIMEOUT_S
-    while not container.is_healthy(more):
+    def is_up() -> bool:
         assert process.poll() is None, log.read_text()[-3000:]
-        assert time.monotonic() < deadline, log.read_text()[-3000:]
-        time.sleep(0.3)
+        return container.is_healthy(more)
+
+    wait_until(is_up)
 
 
 @pytest.fixture(scope="module")
@@ -489,7 +488,7 @@ def _run(
         input=text or "",
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
         check=False,
         **options,
     )
@@ -524,7 +523,7 @@ def worker(stack: dict[str, Any], mlflow_server: Container) -> Container:
     container = Container(
         stack["services"]["worker"], stack["folder"] / "worker", stack["database"] | address
     )
-    done = container.run(container.service["command"], timeout_s=SEARCH_TIMEOUT_S)
+    done = container.run(container.service["command"])
     (stack["folder"] / "worker.log").write_text(done.stdout + done.stderr)
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
     return container
@@ -538,7 +537,7 @@ def ask(url: str, body: dict[str, Any] | None = None, host: str | None = None) -
     request = urllib.request.Request(
         url, data=json.dumps(body).encode() if body is not None else None, headers=headers
     )
-    with urllib.request.urlopen(request, timeout=20) as answer:
+    with urllib.request.urlopen(request, timeout=PATIENCE_S) as answer:
         return bytes(answer.read())
 
 
@@ -595,7 +594,7 @@ def test_mlflow_lets_nobody_in_without_a_password(
     default = base64.b64encode(b"admin:password1234").decode()
     for headers in ({}, {"Authorization": f"Basic {default}"}):
         with pytest.raises(urllib.error.HTTPError, match="401") as refused:
-            urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=20)
+            urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=PATIENCE_S)
         refused.value.close()
 
 

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,6 +14,7 @@ import pytest
 
 from breakhis_search.cli.app import run_app
 from breakhis_search.cli.exit_codes import MEANINGS, ExitCode
+from tests.patience import PATIENCE_S, wait_until
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PROGRAM = [sys.executable, "-m", "breakhis_search"]
@@ -113,10 +113,8 @@ def test_130_is_interrupted(env):
         stderr=subprocess.PIPE,
         text=True,
     )
-    deadline = time.monotonic() + 60
-    while not any(Path().rglob("*.png")) and time.monotonic() < deadline:
-        time.sleep(0.05)
+    wait_until(lambda: any(Path().rglob("*.png")))
     process.send_signal(signal.SIGINT)
-    _, told = process.communicate(timeout=60)
+    _, told = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130
     assert "Traceback" not in told

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import threading
-import time
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from breakhis_search.comparison import history, registry_lock
 from breakhis_search.comparison.history import (
@@ -26,6 +26,17 @@ def move(registry: Any, version: str, instead_of: str | None, action: Any = "pro
 
 def champion(registry: Any) -> str:
     return str(champion_of(registry, NAME).version)
+
+
+def let_time_pass(registry: Any) -> None:
+    """Make every lock in the store older than a lock may become."""
+    store = sa.create_engine(registry.tracking_uri)
+    with store.begin() as connection:
+        connection.execute(
+            sa.text("UPDATE registered_models SET creation_time = creation_time - :ms"),
+            {"ms": 2000 * registry_lock.LASTS_S},
+        )
+    store.dispose()
 
 
 def test_first_champion_is_written_down_with_its_scores(registry) -> None:
@@ -111,12 +122,11 @@ def test_of_many_promotions_at_once_each_is_done_or_told(registry) -> None:
     assert champion(registry) == versions[-1]
 
 
-def test_lock_left_by_a_crash_does_not_stop_promotions_for_ever(registry, monkeypatch) -> None:
+def test_lock_left_by_a_crash_does_not_stop_promotions_for_ever(registry) -> None:
     registry.create_registered_model(f"{NAME}{registry_lock.SUFFIX}crashed")
     with pytest.raises(RegistryError, match="another process is moving the champion"):
         move(registry, "1", None)
-    monkeypatch.setattr(registry_lock, "LASTS_S", 0.5)
-    time.sleep(0.6)
+    let_time_pass(registry)
     move(registry, "1", None)
     assert champion(registry) == "1"
     names = [model.name for model in registry.search_registered_models()]
@@ -156,8 +166,7 @@ def test_who_was_taken_for_dead_moves_nothing(registry, monkeypatch) -> None:
     def look_slowly(client: Any, name: str) -> Any:
         found = look(client, name)
         monkeypatch.setattr(history, "champion_of", look)
-        monkeypatch.setattr(registry_lock, "LASTS_S", 0.3)
-        time.sleep(0.4)
+        let_time_pass(registry)
         move(registry, "3", "1")
         return found
 

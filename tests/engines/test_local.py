@@ -35,6 +35,7 @@ from breakhis_search.tracking.store import open_store
 from breakhis_search.workflow.preparation import Watcher
 from breakhis_search.workflow.request import RunRequest
 from tests.engines import fake_workers
+from tests.patience import PATIENCE_S, wait_until
 
 
 class Seen(SilentObserver):
@@ -84,7 +85,7 @@ def test_a_store_that_refuses_again_and_again_is_not_waited_for_for_ever(supervi
     monkeypatch.setattr(local, "STORE_PATIENCE_S", 1.0)
     monkeypatch.setattr(local, "STORE_PAUSE_S", 0.1)
     supervisor = supervise(fake_workers.is_refused_for_ever)
-    watchdog = threading.Timer(60, supervisor.ask_to_stop)
+    watchdog = threading.Timer(PATIENCE_S, supervisor.ask_to_stop)
     watchdog.start()
     with pytest.raises(TrackingError, match="refuses"):
         supervisor.run()
@@ -221,17 +222,10 @@ def test_workers_leave_their_work_when_their_supervisor_is_killed(tmp_path):
     root = Path(__file__).resolve().parents[2]
     supervisor = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], cwd=root)
     working, gave_back = tmp_path / "working-0", tmp_path / "gave-back-0"
-    _wait_until(lambda: working.exists() and working.read_text() != "")
+    wait_until(lambda: working.exists() and working.read_text() != "")
     supervisor.kill()
     supervisor.wait()
-    _wait_until(gave_back.exists)
-
-
-def _wait_until(is_so: Callable[[], bool], timeout_s: float = 60) -> None:
-    until = time.monotonic() + timeout_s
-    while not is_so():
-        assert time.monotonic() < until
-        time.sleep(0.05)
+    wait_until(gave_back.exists)
 
 
 def begun(settings: Settings) -> Journal:

@@ -26,6 +26,7 @@ from breakhis_search.workflow.preparation import Watcher
 from breakhis_search.workflow.request import RunRequest
 from tests.engines import fake_workers
 from tests.engines.fake_node import FakeNode
+from tests.patience import PATIENCE_S
 
 ray = pytest.importorskip("ray", reason="the extra ray is not installed")
 
@@ -45,14 +46,10 @@ def cluster() -> Any:
     patch.undo()
 
 
-_PATIENCE_S = 600.0
-"""Beside other tests an actor may take minutes to start."""
-
-
 @pytest.fixture(autouse=True)
 def _patient(monkeypatch) -> None:
     for name in ("_LOST_AFTER_S", "_STOP_WITHIN_S"):
-        monkeypatch.setattr(f"breakhis_search.engines.ray_cluster.{name}", _PATIENCE_S)
+        monkeypatch.setattr(f"breakhis_search.engines.ray_cluster.{name}", PATIENCE_S)
 
 
 @pytest.fixture
@@ -92,7 +89,7 @@ def when_there(*files: Path, do: Callable[[], None]) -> None:
     """Do something as soon as some files are there, beside the test."""
 
     def wait() -> None:
-        until = time.monotonic() + _PATIENCE_S
+        until = time.monotonic() + PATIENCE_S
         while not all(file.exists() for file in files) and time.monotonic() < until:
             time.sleep(0.05)
         do()
@@ -130,7 +127,7 @@ def test_worker_whose_actor_is_killed_comes_back_to_the_study_it_had_opened(
     actor = settings.home / "actor-0"
 
     def kill_once_heard() -> None:
-        until = time.monotonic() + _PATIENCE_S
+        until = time.monotonic() + PATIENCE_S
         while len(said) < 2 and time.monotonic() < until:
             time.sleep(0.05)
         os.kill(int(actor.read_text()), signal.SIGKILL)

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.patience import PATIENCE_S
+
 pytest.importorskip("ray", reason="the extra ray is not installed")
 pytest.importorskip("psutil", reason="it comes with ray's own dependencies, not with ours")
 
@@ -41,7 +43,7 @@ def test_own_cluster_listens_on_the_loopback_interface_alone() -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=PATIENCE_S,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     found = [(name, _plain(ip)) for name, ip in json.loads(done.stdout.splitlines()[-1])]

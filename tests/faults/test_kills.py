@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import pytest
 from breakhis_search.data.demo import make_demo
 from breakhis_search.settings import Settings, read_settings
 from tests.faults.soundness import assert_sound, study_of
+from tests.patience import PATIENCE_S, wait_until
 
 EPOCHS, FOLDS = 6, 2
 SEARCH = [
@@ -73,11 +73,11 @@ class Search:
         return sum('"epoch/fold_' in line for line in lines)
 
     def wait_for(self, is_so: Callable[[], bool], process: subprocess.Popen[str]) -> None:
-        until = time.monotonic() + 180
-        while not is_so():
+        def is_so_while_it_runs() -> bool:
             assert process.poll() is None, process.communicate()[0][-3000:]
-            assert time.monotonic() < until
-            time.sleep(0.02)
+            return is_so()
+
+        wait_until(is_so_while_it_runs)
 
 
 def workers_of(process: subprocess.Popen[str]) -> list[int]:
@@ -107,7 +107,7 @@ def search(tmp_path, data) -> Search:
 
 
 def finish(process: subprocess.Popen[str]) -> str:
-    told, _ = process.communicate(timeout=240)
+    told, _ = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, told[-3000:]
     return told
 
@@ -119,10 +119,7 @@ def test_a_killed_supervisor_leaves_everything_to_the_next_run(search):
     process.kill()
     process.communicate()
     for worker in workers:
-        until = time.monotonic() + 60
-        while Path(f"/proc/{worker}").exists():
-            assert time.monotonic() < until, "its workers notice"
-            time.sleep(0.1)
+        wait_until(lambda worker=worker: not Path(f"/proc/{worker}").exists(), "they notice")
     before = search.epochs()
     assert before >= 8
     told = finish(search.start(2))

@@ -20,6 +20,7 @@ from breakhis_search.tracking.delivery import Delivery
 from breakhis_search.tracking.journal import Journal
 from breakhis_search.tracking.journals import journals_set_aside
 from breakhis_search.tracking.store import open_store
+from tests.patience import wait_until
 
 
 def make_nothing(_journal: Journal) -> dict[str, float]:
@@ -72,11 +73,7 @@ def test_what_is_asked_for_is_there_after_a_flush_though_the_writer_goes_on(sett
     journal.finish("FINISHED")
     courier.deliver(journal)
     courier.close()
-    for _ in range(100):
-        if client.get_run(run_id).info.status == "FINISHED":
-            break
-        time.sleep(0.1)
-    assert client.get_run(run_id).info.status == "FINISHED"
+    wait_until(lambda: client.get_run(run_id).info.status == "FINISHED")
 
 
 def test_a_store_that_refuses_is_told_while_the_search_goes_on(settings) -> None:

@@ -18,6 +18,7 @@ from breakhis_search.tracking.journal import Journal
 from breakhis_search.tracking.journals import open_journals
 from breakhis_search.tracking.ownership import FolderLock
 from breakhis_search.tracking.store import open_store
+from tests.patience import PATIENCE_S
 
 WRITER = """
 import sys
@@ -164,5 +165,5 @@ def test_two_processes_that_create_the_stores_at_once_both_succeed(tmp_path):
         process.stdin.write("go\n")
         process.stdin.flush()
     for process in both:
-        _, errors = process.communicate(timeout=120)
+        _, errors = process.communicate(timeout=PATIENCE_S)
         assert process.returncode == 0, errors[-2000:]

@@ -11,6 +11,7 @@ import sys
 import pytest
 
 from breakhis_search.training.threads import threads_in_use
+from tests.patience import PATIENCE_S
 
 # In a process of its own: a backend takes its number of threads once.
 SCRIPT = """
@@ -41,7 +42,7 @@ def test_threads_are_set_before_a_backend_computes_and_not_after(backend):
         capture_output=True,
         text=True,
         check=False,
-        timeout=300,
+        timeout=PATIENCE_S,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     before, after, pool = json.loads(done.stdout.splitlines()[-1])

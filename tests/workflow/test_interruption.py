@@ -19,6 +19,7 @@ from breakhis_search.tracking.delivery import Delivery
 from breakhis_search.tracking.journal import Journal
 from breakhis_search.training.step_tensorflow import TensorFlowStep as Step
 from breakhis_search.training.trainer import FoldTrainer
+from tests.patience import wait_until
 
 
 def study_of(home, name: str = "binary-demo@v1") -> optuna.Study:
@@ -269,11 +270,7 @@ def test_the_same_values_at_work_elsewhere_are_waited_for(home, monkeypatch, cap
     trained = epochs_trained(monkeypatch)
 
     def end_it_once_it_is_waited_for() -> None:
-        until = time.monotonic() + 60
-        while not any("waits_for" in trial.user_attrs for trial in study_of(home).trials):
-            if time.monotonic() > until:
-                break
-            time.sleep(0.05)
+        wait_until(lambda: any("waits_for" in t.user_attrs for t in study_of(home).trials))
         study.tell(other, 0.7 if ends == TrialState.COMPLETE else None, state=ends)
         leases.release("elsewhere")
 

@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -22,6 +21,7 @@ from optuna.trial import TrialState
 
 from breakhis_search.tracking import keys
 from breakhis_search.workflow.overview import read_overview
+from tests.patience import wait_until
 
 
 class Server:
@@ -49,14 +49,16 @@ class Server:
                 stderr=log,
                 start_new_session=True,
             )
-        for _ in range(240):
-            assert self._process.poll() is None, (self._folder / "server.log").read_text()[-2000:]
-            try:
-                with urllib.request.urlopen(f"{self.address}/health", timeout=1):
-                    return
-            except OSError:
-                time.sleep(0.25)
-        pytest.fail("the server did not start")
+        wait_until(self._answers)
+
+    def _answers(self) -> bool:
+        assert self._process is not None
+        assert self._process.poll() is None, (self._folder / "server.log").read_text()[-2000:]
+        try:
+            with urllib.request.urlopen(f"{self.address}/health", timeout=10):
+                return True
+        except OSError:
+            return False
 
     def kill(self) -> None:
         """End it and its worker at once, as a power cut would."""

@@ -13,6 +13,7 @@ import nbformat
 import pytest
 
 from tests.homes import TINY
+from tests.patience import PATIENCE_S
 
 FOLDER = Path(__file__).resolve().parents[2] / "docs" / "notebooks"
 NOTEBOOKS = ("binary", "multiclass")
@@ -42,7 +43,7 @@ def test_every_cell_runs_and_shows_what_it_is_about(name, both, monkeypatch):
     monkeypatch.setenv("NOTEBOOK_SETTINGS", shlex.join(TINY))
     monkeypatch.setenv("NOTEBOOK_OPTIONS", f"--trials {trials} --workers 0")
     notebook = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
-    nbclient.NotebookClient(notebook, timeout=300, resources={}).execute()
+    nbclient.NotebookClient(notebook, timeout=PATIENCE_S, resources={}).execute()
     shown = outputs_of(notebook)
     figures = [o for o in shown if "application/vnd.plotly.v1+json" in o.get("data", {})]
     tables = [o for o in shown if "<table" in "".join(o.get("data", {}).get("text/html", ""))]

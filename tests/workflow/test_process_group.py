@@ -14,6 +14,7 @@ import pytest
 from breakhis_search.errors import TrackingError
 from breakhis_search.workflow import process_group
 from breakhis_search.workflow.process_group import Server, serve_group
+from tests.patience import PATIENCE_S
 
 # Starts a child of its own, writes the ids of both, and would go on for a minute.
 FAMILY = """
@@ -38,7 +39,9 @@ def heeded_signals():
         signal.signal(number, handler)
 
 
-def serve(script: str, *arguments: str, is_up=lambda: False, when_up=lambda: None, timeout=30.0):
+def serve(
+    script: str, *arguments: str, is_up=lambda: False, when_up=lambda: None, timeout=PATIENCE_S
+):
     command = [sys.executable, "-c", script, *arguments]
     server = Server("the server", command, os.environ, is_up)
     serve_group([server], when_up=when_up, start_timeout_s=timeout)
@@ -85,8 +88,8 @@ def test_a_server_that_fails_shows_its_last_words():
 
 def test_a_server_that_never_answers_is_ended(tmp_path):
     ids = tmp_path / "ids"
-    with pytest.raises(TrackingError, match="did not answer within 2 s"):
-        serve(FAMILY, str(ids), timeout=2.0)
+    with pytest.raises(TrackingError, match="did not answer within 5 s"):
+        serve(FAMILY, str(ids), timeout=5.0)
     assert not [pid for pid in ids.read_text().split() if is_running(int(pid))]
 
 
@@ -99,7 +102,7 @@ def test_a_signal_that_is_ignored_stays_ignored(tmp_path):
         "    os.kill(os.getpid(), signal.SIGHUP); print('still here', flush=True)\n"
         "sleep = [sys.executable, '-c', 'import time; time.sleep(60)']\n"
         "server = Server('sleep', sleep, os.environ, is_up=lambda: True)\n"
-        "serve_group([server], when_up=up, start_timeout_s=30)\n"
+        "serve_group([server], when_up=up, start_timeout_s=600)\n"
     )
     with subprocess.Popen(
         [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True

@@ -18,6 +18,7 @@ import pytest
 from breakhis_search.data.images import prepare
 from breakhis_search.evaluation.calibration import Calibration
 from breakhis_search.workflow.loading import verified_copy
+from tests.patience import PATIENCE_S
 
 SCRIPT = """
 import sys, mlflow.pyfunc, pandas
@@ -140,7 +141,7 @@ def test_it_answers_as_in_training_without_this_package(
         capture_output=True,
         text=True,
         check=False,
-        timeout=300,
+        timeout=PATIENCE_S,
     )
     assert done.returncode == 0, done.stderr[-2000:]
     received = pd.read_json(io.StringIO(done.stdout.splitlines()[-1]))

@@ -14,6 +14,7 @@ import pytest
 
 from breakhis_search.serving.digest import folder_digest
 from breakhis_search.tracking import keys
+from tests.patience import PATIENCE_S
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 START_TIMEOUT_S = 120
@@ -53,7 +54,7 @@ def test_served_model_answers_curl_as_predict_does(promoted, real_data: Path, ca
         curl = curl_of(server, port)
         asked = curl.replace("image.png", str(image))
         done = subprocess.run(
-            ["bash", "-c", asked], capture_output=True, text=True, check=True, timeout=60
+            ["bash", "-c", asked], capture_output=True, text=True, check=True, timeout=PATIENCE_S
         )
         [answer] = json.loads(done.stdout)["predictions"]
         assert answer["label"] == expected["label"]
@@ -63,7 +64,7 @@ def test_served_model_answers_curl_as_predict_does(promoted, real_data: Path, ca
         no_image.write_text("words")
         asked = curl.replace("image.png", str(no_image))
         done = subprocess.run(
-            ["bash", "-c", asked], capture_output=True, text=True, check=True, timeout=60
+            ["bash", "-c", asked], capture_output=True, text=True, check=True, timeout=PATIENCE_S
         )
         assert "row 0 of column 'image': not an image" in done.stdout
         assert "predictions" not in done.stdout

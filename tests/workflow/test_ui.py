@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ import pytest
 
 from breakhis_search.tracking import keys
 from tests.browser import NEEDS_CHROMIUM, chromium
+from tests.patience import PATIENCE_S, wait_until
 
 pytestmark = NEEDS_CHROMIUM
 
@@ -38,7 +38,7 @@ def served(searched, tmp_path_factory) -> Iterator[str]:
         finally:
             server.send_signal(signal.SIGTERM)
             try:
-                assert server.wait(30) == 0
+                assert server.wait(PATIENCE_S) == 0
             finally:
                 server.kill()
     assert "Traceback" not in told.read_text()
@@ -58,17 +58,16 @@ def free_port() -> int:
 def address(served) -> str:
     """Where the UI is, as it says itself: it answers there from that moment on."""
     [found] = re.findall(r"MLflow UI on (\S+)", served)
-    with urllib.request.urlopen(f"{found}/health", timeout=5):
+    with urllib.request.urlopen(f"{found}/health", timeout=PATIENCE_S):
         return found
 
 
 def wait_for(words: str, told: Path, server: subprocess.Popen) -> None:
-    for _ in range(480):
+    def is_said() -> bool:
         assert server.poll() is None, told.read_text()
-        if words in told.read_text():
-            return
-        time.sleep(0.25)
-    pytest.fail(f"{words!r} was not said within two minutes")
+        return words in told.read_text()
+
+    wait_until(is_said, f"{words!r} was not said")
 
 
 @pytest.fixture(scope="module")
