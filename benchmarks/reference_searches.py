@@ -11,8 +11,10 @@ by itself, so that none is lucky with what it draws. A peer may run fewer trials
 trials take equally long); its best score then is that of fewer. ``--peer-trials 0`` leaves the
 peers out; ``--server`` tracks ours in an ``mlflow server`` on this machine instead of SQLite.
 
-``--whole PEER`` measures nothing but one peer's search of all trials over all backbones, and adds
-it to what was measured before: only then its final best score is known.
+``--whole`` measures nothing but Keras Tuner's search of all trials over all backbones, and adds
+it to what was measured before: only then its final best score is known. It takes hours; with
+``--folder`` one that was cut off goes on. How long it takes is told by the trials that were timed
+beside ours, so the machine may do other things meanwhile.
 
 Prints a table and writes ``benchmarks/results/reference_<search>_<trials>[_server].json``.
 """
@@ -36,7 +38,7 @@ from pathlib import Path
 
 from mlflow import MlflowClient
 from mlflow.entities import Run
-from summary import seconds_of
+from summary import seconds_of, seconds_of_whole
 
 from breakhis_search.data.demo import make_demo
 
@@ -156,9 +158,11 @@ def run_peer(
     data: Path,
     weights: Path | None,
     keep: Callable[[dict], None] = lambda _: None,
+    folder: Path | None = None,
 ) -> dict:
     """Run a peer in a process of its own; return what it printed last, keep it after each trial."""
     script, *options = PEERS[name]
+    options += ["--folder", str(folder)] if folder else []
     command = [sys.executable, str(HERE / "peers" / script), search, "--data", str(data)]
     command += ["--trials", str(trials), *options]
     command += ["--weights", str(weights)] if weights else []
@@ -194,14 +198,15 @@ def main() -> None:
     parser.add_argument("--peer-trials", type=int, default=3, help="of each backbone")
     parser.add_argument("--peers", nargs="+", choices=PEERS, default=list(PEERS))
     parser.add_argument("--server", action="store_true")
-    parser.add_argument("--whole", choices=PEERS)
+    parser.add_argument("--whole", action="store_true", help="Keras Tuner's whole search alone")
+    parser.add_argument("--folder", type=Path, help="where the whole search is kept")
     options = parser.parse_args()
     trials = options.trials or TRIALS[options.search]
     weights = options.weights.resolve() if options.weights else None
     suffix = "_server" if options.server else ""
     file = HERE / "results" / f"reference_{options.search}_{trials}{suffix}.json"
     if options.whole:
-        _add_whole(options.whole, options.search, trials, options.data.resolve(), weights, file)
+        _add_whole(options, trials, weights, file)
         return
     result = {"search": options.search, "trials": trials, "ours": [], "peers": {}}
     with (
@@ -229,21 +234,20 @@ def main() -> None:
     print(_table(result["ours"], trials, result["peers"]))
 
 
-def _add_whole(
-    peer: str, search: str, trials: int, data: Path, weights: Path | None, file: Path
-) -> None:
-    """Let one peer search the whole space; add what it found to the results."""
-    result = json.loads(file.read_text())
+def _add_whole(options: argparse.Namespace, trials: int, weights: Path | None, file: Path) -> None:
+    """Let Keras Tuner search the whole space; add what it found to the results."""
+    result, peer = json.loads(file.read_text()), "keras_tuner"
 
     def keep(found: dict) -> None:
-        result.setdefault("whole", {})[peer] = found
+        result["whole"] = found
         file.write_text(json.dumps(result, indent=1) + "\n")
-        done, best = len(found["scores"]), max(found["scores"])
-        print(f"{peer}: {done} trials, {found['total']:.0f} s, best {best:.4f}", flush=True)
+        print(f"{len(found['scores'])} trials, best {max(found['scores']):.4f}", flush=True)
 
-    found = run_peer(peer, None, search, trials, data, weights, keep)
+    data, folder = options.data.resolve(), options.folder
+    found = run_peer(peer, None, options.search, trials, data, weights, keep, folder)
     there = [time_to(run, max(found["scores"])) for run in result["ours"]]
-    print(f"as good as its best, ours are after {there} s; it took {found['total']:.0f} s")
+    seconds = seconds_of_whole(found, result["peers"][peer])
+    print(f"as good as its best, ours are after {there} s; it takes {seconds:.0f} s")
 
 
 def _table(ours: list[dict], trials: int, peers: dict[str, dict]) -> str:

@@ -67,16 +67,18 @@ def searches() -> Iterator[tuple[str, str, str]]:
 
 def _best(search: str, found: dict, peers: dict) -> tuple[str, str, str]:
     """Whether ours is as good, and how soon it is as good as the best of the peers."""
-    whole = list(found.get("whole", {}).values())
-    each = whole or [f for peer in peers.values() for f in peer.values()]
+    whole = found.get("whole")
+    each = [whole] if whole else [f for peer in peers.values() for f in peer.values()]
     best, most = max(max(f["scores"]) for f in each), max(len(f["scores"]) for f in each)
     there = [_first(run["trials"], best) for run in found["ours"]]
     peers_s = found["trials"] * min(map(seconds_of, peers.values()))
+    if whole:
+        peers_s = seconds_of_whole(whole, peers["keras_tuner"])
     when = (
         "not reached"
         if None in there
         else f"after {statistics.median(there):.0f} s, {statistics.median(there) / peers_s:.3f} of"
-        f" the fastest peer's {found['trials']} trials"
+        f" the {'same' if whole else 'fastest'} peer's {found['trials']} trials"
     )
     ours = _median(found["ours"], lambda run: run["best"])
     of = f"{most} trials" if whole else f"up to {most} trials with a backbone"
@@ -90,6 +92,15 @@ def _best(search: str, found: dict, peers: dict) -> tuple[str, str, str]:
 def seconds_of(peer: dict) -> float:
     """Seconds of a trial of a peer that tries all its backbones alike: the mean of the medians."""
     return statistics.mean(statistics.median(found["seconds"]) for found in peer.values())
+
+
+def seconds_of_whole(whole: dict, peer: dict) -> float:
+    """Seconds of a whole search, each trial taken as long as those of its backbone that were timed.
+
+    A backbone that a search prefers counts as often as it was tried.
+    """
+    each = {backbone: statistics.median(found["seconds"]) for backbone, found in peer.items()}
+    return sum(each[backbone] for backbone in whole["backbones"])
 
 
 def _labelled(peers: dict) -> list[tuple[str, dict]]:
