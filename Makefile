@@ -69,8 +69,8 @@ faults: .venv/dev.stamp
 	kills --kills 25 --trials 8 --workers 1 --seed 3; \
 	kills --kills 25 --trials 10 --workers 3 --seed 5; \
 	kills --kills 20 --trials 8 --workers 1 --postgres --seed 6; \
-	wait $$! || short=1; \
 	FAULT_EXAMPLES=1000 measure pytest -q tests/faults/test_generated_input.py; \
+	wait $$! || short=1; \
 	measure tests.faults.server_faults --out benchmarks/results/faults_server.json; \
 	measure tests.faults.long_store --out benchmarks/results/faults_long_store.json; \
 	measure tests.faults.scale --out benchmarks/results/faults_scale.json; \

@@ -118,8 +118,10 @@ def read_settings(
         home=base,
         state_dir=state_dir,
         cache_dir=Path(cache).expanduser().resolve(),
-        tracking_uri=env.get("MLFLOW_TRACKING_URI") or f"sqlite:///{state_dir / 'mlflow.db'}",
-        studies_uri=env.get("BREAKHIS_STUDIES_URI") or f"sqlite:///{state_dir / 'studies.db'}",
+        tracking_uri=_with_driver(env.get("MLFLOW_TRACKING_URI"))
+        or f"sqlite:///{state_dir / 'mlflow.db'}",
+        studies_uri=_with_driver(env.get("BREAKHIS_STUDIES_URI"))
+        or f"sqlite:///{state_dir / 'studies.db'}",
         data_root=Path(root).expanduser().resolve() if root else None,
         keras_home=Path(env.get("KERAS_HOME") or Path.home() / ".keras"),
         checkpoints=Path(env.get("BREAKHIS_CHECKPOINTS") or state_dir / "checkpoints")
@@ -127,6 +129,15 @@ def read_settings(
         .resolve(),
         delivers_in_background=env.get("BREAKHIS_DELIVERY") != "inline",
     )
+
+
+def _with_driver(uri: str | None) -> str | None:
+    """Return the address of a database with the driver that this project brings, if it names none.
+
+    >>> _with_driver("postgresql://me@host/studies")
+    'postgresql+psycopg2://me@host/studies'
+    """
+    return uri and re.sub(r"^postgres(ql)?://", "postgresql+psycopg2://", uri)
 
 
 def forwarded_environment() -> dict[str, str]:

@@ -7,7 +7,6 @@ its last epoch.
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import threading
@@ -19,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
+from breakhis_search import processes
 from breakhis_search.engines import messages as m
 from breakhis_search.engines.assignment import Assignment
 from breakhis_search.engines.worker_process import work
@@ -115,7 +115,6 @@ class Supervisor:
         self._settings = assignments[0].settings
         self._watcher = watcher
         self._target = target
-        self._context = multiprocessing.get_context("spawn")  # no thread or CUDA survives a fork
         self._courier: Courier | None = None
         self._courier_deaths: deque[float] = deque(maxlen=_COURIER_DEATHS)
         self._is_open = False
@@ -178,8 +177,8 @@ class Supervisor:
                 self._start(worker)
 
     def _start(self, worker: _Worker) -> None:
-        pipe, other = self._context.Pipe()
-        worker.process = self._context.Process(
+        pipe, other = processes.CONTEXT.Pipe()
+        worker.process = processes.CONTEXT.Process(
             target=self._target, args=(other, worker.assignment), name=worker.name, daemon=False
         )
         worker.pipe, worker.ending = pipe, None

@@ -257,18 +257,11 @@ class TakenTrial:
             used = sum(map(counts_towards_budget, trials))
             if used + begun >= stage.until or reason_to_stop(trials, context.config.search):
                 return None
-            return cls.ask(study, context)
-
-    @classmethod
-    def ask(cls, study: optuna.Study, context: StudyContext) -> TakenTrial:
-        """Ask for a new trial and take its lease."""
-        uid, timer = uuid.uuid4().hex, Timer()
+            timer = Timer()
+            with timer.measure("ask"):
+                trial_id, uid = _begin(study, context, trials)
         with timer.measure("ask"):
-            trial = study.ask()
-            trial.set_user_attr(UID, uid)
-            trial.set_user_attr(STAGE, context.stage)
-            context.leases.take(uid)
-        return cls(trial, uid, timer)
+            return cls(_open(study, trial_id, trials), uid, timer)
 
     @classmethod
     def _take_over(
@@ -285,7 +278,7 @@ class TakenTrial:
         was_given_back = context.checkpoints.of(uid).was_given_back()
         was_given_back = bool(left.user_attrs.get(INTERRUPTED)) or was_given_back
         lost = int(left.user_attrs.get(LOST, 0))
-        trial = optuna.Trial(study, left._trial_id)  # noqa: SLF001 - Optuna has no other way
+        trial = _open(study, left._trial_id, None)  # noqa: SLF001 - Optuna has no other way
         taken = cls(
             trial,
             uid,
@@ -400,6 +393,46 @@ class TakenTrial:
             return
         study.tell(self.trial, state=TrialState.FAIL)
         self._end(context)
+
+
+def _begin(
+    study: optuna.Study, context: StudyContext, trials: Sequence[FrozenTrial]
+) -> tuple[int, str]:
+    """Begin a trial of this process, one that was enqueued if there is any; return its id and uid.
+
+    ``study.ask()`` and two attributes come to the same in seven transactions instead of one, while
+    all other workers wait for their turn.
+
+    Args:
+        study: The study.
+        context: Of the study.
+        trials: Its trials, as of a moment ago.
+    """
+    uid = uuid.uuid4().hex
+    marks = {UID: uid, STAGE: context.stage}
+    storage = study._storage  # noqa: SLF001
+    context.leases.take(uid)  # first: the trial is never seen without a living owner
+    if _in_state(trials, TrialState.WAITING):
+        trial_id = study._pop_waiting_trial_id()  # noqa: SLF001
+        if trial_id is not None:
+            for key, value in marks.items():
+                storage.set_trial_user_attr(trial_id, key, value)
+            return trial_id, uid
+    begun = optuna.trial.create_trial(state=TrialState.RUNNING, user_attrs=marks)
+    return storage.create_new_trial(study._study_id, begun), uid  # noqa: SLF001
+
+
+def _open(study: optuna.Study, trial_id: int, known: list[FrozenTrial] | None) -> optuna.Trial:
+    """Return a trial of this process, whose values are drawn by what is known by now.
+
+    Args:
+        study: The study.
+        trial_id: As Optuna's storage calls it.
+        known: All trials as of a moment ago; ``None`` to have the sampler read them, which takes
+            the longer the more workers there are.
+    """
+    study._thread_local.cached_all_trials = known  # noqa: SLF001
+    return optuna.Trial(study, trial_id)
 
 
 def _stop_if_hopeless(study: optuna.Study) -> None:

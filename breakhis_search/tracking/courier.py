@@ -10,7 +10,7 @@ at once where the disk is full.
 
 from __future__ import annotations
 
-import multiprocessing
+import os
 import signal
 import threading
 import time
@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Protocol
 
+from breakhis_search import processes
 from breakhis_search.errors import DiskError, NotDeliveredError, TrackingError
 from breakhis_search.settings import Settings, without_secrets
 from breakhis_search.tracking.delivery import Delivery, MakeReport
@@ -27,6 +28,9 @@ from breakhis_search.tracking.journal import Journal
 from breakhis_search.tracking.store import open_store
 
 _END_WITHIN_S = 10.0
+
+_NICENESS = 10
+"""Training goes first: pages are drawn with what it leaves of the cores."""
 
 
 class Carrier(Protocol):
@@ -121,9 +125,8 @@ class Courier:
     ) -> None:
         self._delivery = delivery
         self._say = say
-        context = multiprocessing.get_context("spawn")  # threads and CUDA do not survive a fork
-        self.connection, other = context.Pipe()
-        self._process = context.Process(
+        self.connection, other = processes.CONTEXT.Pipe()
+        self._process = processes.CONTEXT.Process(
             target=_carry,
             args=(other, settings, make_report, patience_s),
             name="courier",
@@ -220,6 +223,7 @@ def _carry(
 ) -> None:
     """Deliver what is asked for until the other end is closed. The courier's whole life."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the business of the run
+    os.nice(_NICENESS)
     try:
         _Round(pipe, settings, make_report, patience_s).go_on()
     except Exception:  # noqa: BLE001 - told in full, and raised again on the other side

@@ -20,6 +20,7 @@ from breakhis_search.settings import Settings, environment_kept, mask_password, 
 from breakhis_search.tracking.ownership import one_at_a_time
 
 _REACH_TIMEOUT_S = 5
+_HTTP = ("http://", "https://")
 _SQLITE = "sqlite:///"
 _OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 _OF_THE_DISK_IN_SQLITE = ("database or disk is full", "attempt to write a readonly database")
@@ -33,7 +34,7 @@ def open_store(settings: Settings) -> Any:
         TrackingError: The server is down, the database cannot be written, or the address is none.
     """
     uri = settings.tracking_uri
-    if uri.startswith(("http://", "https://")):
+    if uri.startswith(_HTTP):
         _require_server(uri)
     elif "://" not in uri or uri.startswith("file:"):
         raise TrackingError(
@@ -49,6 +50,7 @@ def open_store(settings: Settings) -> Any:
     # Fail within seconds when a server goes away, not after MLflow's minutes of retries.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
+    os.environ.setdefault("PGCONNECT_TIMEOUT", "10")
     import mlflow
     from mlflow import MlflowClient
 
@@ -62,6 +64,8 @@ def open_store(settings: Settings) -> Any:
         mlflow.set_tracking_uri(uri)
         mlflow.set_registry_uri(uri)
     with tracking_errors(uri), _tables_created_once(uri):
+        if not uri.startswith(_HTTP):
+            _require_database(uri)
         client = MlflowClient(tracking_uri=uri, registry_uri=uri)
         client.search_experiments(max_results=1)
     return client
@@ -107,6 +111,22 @@ def _require_server(uri: str) -> None:
     except (OSError, ValueError, http.client.HTTPException) as error:
         why = without_secrets(str(getattr(error, "reason", error)))
         raise _unreachable(uri, why) from error
+
+
+def _require_database(uri: str) -> None:
+    """Connect once: MLflow would try again for minutes, and not say so."""
+    import sqlalchemy
+
+    try:
+        engine = sqlalchemy.create_engine(uri, poolclass=sqlalchemy.NullPool)
+    except ImportError as error:
+        raise TrackingError(
+            f"MLFLOW_TRACKING_URI is {mask_password(uri)}, whose driver is not installed",
+            received=str(error),
+            remedy="install it; for PostgreSQL: pip install 'breakhis-search[postgres]'",
+        ) from error
+    engine.connect().close()
+    engine.dispose()
 
 
 def _health_of(uri: str) -> urllib.request.Request:

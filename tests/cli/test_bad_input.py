@@ -203,6 +203,26 @@ def test_a_server_that_is_down(place, capsys, monkeypatch):
     assert "http://127.0.0.1:9 does not answer" in message
 
 
+@pytest.mark.parametrize(
+    ("address", "told"),
+    [
+        ("postgresql://me:secret@127.0.0.1:9/runs", "Connection refused"),
+        ("mysql+pymysql://me:secret@127.0.0.1:9/runs", "driver is not installed"),
+        ("oracle+none://me:secret@127.0.0.1:9/runs", "Can't load plugin"),
+    ],
+)
+def test_a_database_of_runs_that_cannot_be_reached(place, capsys, monkeypatch, address, told):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+    message = error_of(capsys, "run", "--study", "binary")
+    assert told in message
+    assert "secret" not in message
+
+
+def test_a_database_of_runs_that_is_none(place, capsys):
+    (place / "mlruns" / "mlflow.db").mkdir(parents=True)
+    assert "unable to open database file" in error_of(capsys, "run", "--study", "binary")
+
+
 def test_a_store_that_cannot_be_written(place, capsys):
     (place / "mlruns").write_text("a file where a folder should be")
     assert "cannot be written" in error_of(capsys, "run", "--study", "binary")

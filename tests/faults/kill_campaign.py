@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import inspect
 import json
+import multiprocessing
 import os
 import random
 import shutil
@@ -31,6 +32,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from breakhis_search import processes
 from breakhis_search.data.demo import make_demo
 from breakhis_search.engines.assignment import Assignment, share_out
 from breakhis_search.engines.local import Supervisor, assignments
@@ -154,6 +156,17 @@ def request_of(data: Path, trials: int) -> RunRequest:
     )
 
 
+def begin_as_copies() -> None:
+    """Let processes be copies of one that has loaded Keras and MLflow: a kill costs a moment then.
+
+    For a harness on the CPU alone: of a process that has used a GPU there are no copies.
+    """
+    processes.CONTEXT = multiprocessing.get_context("forkserver")  # type: ignore[assignment]
+    processes.CONTEXT.set_forkserver_preload(
+        ["breakhis_search.workflow.search", "breakhis_search.study.report"]
+    )
+
+
 def search(
     home: Path, data: Path, trials: int, workers: int, target: Callable[..., None] = doomed
 ) -> None:
@@ -163,6 +176,7 @@ def search(
 
     if target is doomed:
         courier._carry = doomed_courier
+    begin_as_copies()
     local.DEATHS_THAT_STOP = 10**9
     local.FIRST_PAUSE_S = local.LONGEST_PAUSE_S = 0.05
     local._WITHIN_S = 0.0

@@ -17,12 +17,12 @@ import subprocess
 import sys
 import time
 import uuid
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import optuna
-
+from breakhis_search.study.budget import UID
 from breakhis_search.tracking import keys
 from tests.faults.aims import Aim, judge
 from tests.faults.machine_faults import Home
@@ -35,53 +35,84 @@ COMMANDS = {
 }
 REPORT = {"report": ["report", "--study", "binary-demo", "--out", "report"]}
 AIMS_S = {"compare": 5.0, "status": 5.0, "report": 10.0}
-_OF_A_RUN = ("runs", "params", "tags", "metrics", "latest_metrics")
+_OF_A_RUN = dict.fromkeys(("runs", "params", "tags", "metrics", "latest_metrics"), "run_uuid")
+_OF_A_TRIAL = dict.fromkeys(
+    (
+        "trials",
+        "trial_params",
+        "trial_values",
+        "trial_intermediate_values",
+        "trial_user_attributes",
+        "trial_system_attributes",
+    ),
+    "trial_id",
+)
+
+Row = dict[str, Any]
 
 
-def copy_runs(database: Path, run_id: str, numbers: range) -> None:
-    """Copy a run of MLflow's database so many times."""
+def copy_rows(
+    database: Path,
+    tables: dict[str, str],
+    of: Any,
+    numbers: range,
+    rename: Callable[[str, Row, int], None],
+) -> None:
+    """Copy all that an SQLite database holds of something so many times.
+
+    Args:
+        database: The file.
+        tables: The column by which each table names it.
+        of: Its name.
+        numbers: Of the copies.
+        rename: Makes a copied row of a table one of the copy of that number.
+    """
     with closing(sqlite3.connect(database)) as connection, connection:
-        for table in _OF_A_RUN:
-            columns = [row[1] for row in connection.execute(f"PRAGMA table_info({table})")]
+        connection.row_factory = sqlite3.Row
+        for table, column in tables.items():
+            known = connection.execute(f"PRAGMA table_info({table})").fetchall()
+            columns = [c["name"] for c in known if c["name"] == column or not _counts(c)]
             rows = connection.execute(
-                f"SELECT {', '.join(columns)} FROM {table} WHERE run_uuid = ?",  # noqa: S608
-                (run_id,),
+                f"SELECT {', '.join(columns)} FROM {table} WHERE {column} = ?",  # noqa: S608
+                (of,),
             ).fetchall()
             marks = ", ".join("?" * len(columns))
             connection.executemany(
-                f"INSERT INTO {table} VALUES ({marks})",  # noqa: S608
-                (_renamed(table, columns, row, n) for n in numbers for row in rows),
+                f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks})",  # noqa: S608
+                (_renamed(table, dict(row), n, rename) for n in numbers for row in rows),
             )
 
 
-def _renamed(table: str, columns: list[str], row: tuple[Any, ...], number: int) -> list[Any]:
-    values = dict(zip(columns, row, strict=True))
-    values["run_uuid"] = uuid.uuid5(uuid.NAMESPACE_OID, str(number)).hex
+def _counts(column: sqlite3.Row) -> bool:
+    """Whether the database numbers the rows of a table by this column."""
+    return bool(column["pk"]) and column["type"] == "INTEGER"
+
+
+def _renamed(
+    table: str, row: Row, number: int, rename: Callable[[str, Row, int], None]
+) -> list[Any]:
+    rename(table, row, number)
+    return list(row.values())
+
+
+def _another_run(table: str, row: Row, number: int) -> None:
+    row["run_uuid"] = uuid.uuid5(uuid.NAMESPACE_OID, str(number)).hex
     if table == "runs":
-        values["name"] = f"binary-demo@v1 trial {number:03d}"
-    if table == "tags" and values["key"] == keys.TRIAL_UID:
-        values["value"] = f"copy-{number}"
-    if table == "tags" and values["key"] == keys.TRIAL_NUMBER:
-        values["value"] = str(number)
-    if table in ("metrics", "latest_metrics") and values["key"].startswith("objective/"):
-        values["value"] = 0.5 + 0.4 * ((number * 7919) % 1000) / 1000
-    return [values[column] for column in columns]
+        row["name"] = f"binary-demo@v1 trial {number:03d}"
+    if table == "tags" and row["key"] == keys.TRIAL_UID:
+        row["value"] = f"copy-{number}"
+    if table == "tags" and row["key"] == keys.TRIAL_NUMBER:
+        row["value"] = str(number)
+    if table in ("metrics", "latest_metrics") and row["key"].startswith("objective/"):
+        row["value"] = 0.5 + 0.4 * ((number * 7919) % 1000) / 1000
 
 
-def copy_trials(study: optuna.Study, numbers: range) -> None:
-    """Add as many complete trials to Optuna's study."""
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    like = study.trials[0]
-    study.add_trials(
-        optuna.trial.create_trial(
-            params=like.params,
-            distributions=like.distributions,
-            value=like.value,
-            intermediate_values=like.intermediate_values,
-            user_attrs={**like.user_attrs, "trial_uid": f"copy-{number}"},
-        )
-        for number in numbers
-    )
+def _another_trial(table: str, row: Row, number: int) -> None:
+    row["trial_id"] += number
+    if table == "trials":
+        row["number"] = number
+    if table == "trial_user_attributes" and row["key"] == UID:
+        row["value_json"] = json.dumps(f"copy-{number}")
 
 
 def main() -> None:
@@ -98,12 +129,14 @@ def main() -> None:
     [run] = [
         r for r in runs_of(open_store(home.settings)) if r.data.tags[keys.ROLE] == keys.ROLE_TRIAL
     ]
+    [trial] = study_of(home.settings).get_trials(deepcopy=False)
     aims = []
     found: dict[str, Any] = {"trials": options.trials, "metrics_of_a_run": len(run.data.metrics)}
     half = options.trials // 2
     for numbers, commands in ((range(1, half), REPORT), (range(half, options.trials), COMMANDS)):
-        copy_runs(home.settings.state_dir / "mlflow.db", run.info.run_id, numbers)
-        copy_trials(study_of(home.settings), numbers)
+        folder = home.settings.state_dir
+        copy_rows(folder / "mlflow.db", _OF_A_RUN, run.info.run_id, numbers, _another_run)
+        copy_rows(folder / "studies.db", _OF_A_TRIAL, trial._trial_id, numbers, _another_trial)
         for name, arguments in commands.items():
             seconds = [_seconds(home, arguments) for _ in range(3)]
             what = f"{name}, {numbers.stop} trials"

@@ -4,10 +4,10 @@
     python -m tests.faults.scale --workers 4 --trials 40 --sleep 0.2 --parameters 8 --reports 30
 
 Every worker runs the real loop (leases, asking, telling, checkpoints, journal) of trials that do
-nothing but draw hyperparameters, report epochs, and sleep. Workers are threads here, each with
-connections of its own: for the database there is no difference, and 32 processes would only measure
-this machine's memory. Prints, and writes, the share of the workers' time that was spent in trials,
-the overhead of a trial by its number, how many transactions of the database a trial costs, and the
+nothing but draw hyperparameters, report epochs, and sleep. Workers are processes, as in a search,
+which share the cores of this machine with the database. Prints, and writes, the share of the
+workers' time that was spent in trials, the overhead of a trial by its number, for how long a worker
+that asks keeps the others from it, how many transactions of the database a trial costs, and the
 most connections that were open at once; exit code 1 where a figure does not reach its aim.
 """
 
@@ -15,11 +15,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import statistics
 import tempfile
-import threading
 import time
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -57,7 +60,15 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     with local_postgres() as server, tempfile.TemporaryDirectory() as folder:
-        result = measure(server.uri, Path(folder), options)
+        load = Load(
+            server.uri,
+            Path(folder),
+            options.trials,
+            options.sleep,
+            options.parameters,
+            options.reports,
+        )
+        result = measure(load, options.workers)
     print(json.dumps(result, indent=1))
     if options.out:
         options.out.write_text(json.dumps(result, indent=1) + "\n")
@@ -73,94 +84,155 @@ def _aims(result: dict[str, Any]) -> list[Aim]:
     return aims
 
 
-def measure(uri: str, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
-    """Run one study; return its figures."""
-    workers, trials, sleep_s = options.workers, options.trials, options.sleep
-    space = [f"hyperparameter_{number}" for number in range(options.parameters)]
-    most = 0  # connections that were open at once
-    spent: dict[int, tuple[float, float]] = {}  # trial → (began, ended) without its overhead
-    turns: list[tuple[int, float]] = []  # overhead before each trial, by trial
+class TimedLeases(Leases):
+    """Leases that remember how long they kept others out.
 
-    def sleep_for(trial: Any, *_args: Any, **_options: Any) -> Any:
+    Attributes:
+        kept_out_s: Seconds of every time.
+    """
+
+    def __init__(self, uri: str) -> None:
+        super().__init__(uri)
+        self.kept_out_s: list[float] = []
+
+    @contextmanager
+    def exclusively(self, name: str, **options: Any) -> Iterator[None]:
+        with super().exclusively(name, **options):
+            began = time.monotonic()
+            yield
+            self.kept_out_s.append(time.monotonic() - began)
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What one trial took in a worker, in seconds of the clock that all processes share.
+
+    Attributes:
+        number: Of the trial.
+        began: When its work began.
+        ended: When its work ended.
+        before: How long it was at other things since its last trial; ``None`` for its first.
+    """
+
+    number: int
+    began: float
+    ended: float
+    before: float | None
+
+
+@dataclass(frozen=True)
+class Load:
+    """What every worker does.
+
+    Attributes:
+        uri: The database.
+        folder: For journals and checkpoints.
+        trials: Of the study.
+        sleep_s: Work of a trial.
+        parameters: Hyperparameters of a trial.
+        reports: Epochs, over all folds, of a trial.
+    """
+
+    uri: str
+    folder: Path
+    trials: int
+    sleep_s: float
+    parameters: int
+    reports: int
+
+
+def work(number: int, load: Load, told: Connection) -> None:
+    """Be one worker until the budget is used up; tell when it first asked, turns, and asking."""
+    space = [f"hyperparameter_{n}" for n in range(load.parameters)]
+    turns: list[Turn] = []
+
+    def sleep_for(trial: optuna.Trial, *_args: Any, **_options: Any) -> Any:
         for name in space:
             trial.suggest_float(name, 1e-5, 1e-1, log=True)
-        for step in range(options.reports):
+        for step in range(load.reports):
             trial.report(trial.params[space[0]], step)
         began = time.monotonic()
-        ended = last_end.get(threading.get_ident())
-        if ended is not None:
-            turns.append((trial.number, began - ended))
         yield from ()
-        time.sleep(sleep_s)
-        last_end[threading.get_ident()] = time.monotonic()
-        spent[trial.number] = (began, last_end[threading.get_ident()])
+        time.sleep(load.sleep_s)
+        before = began - turns[-1].ended if turns else None
+        turns.append(Turn(trial.number, began, time.monotonic(), before))
         return trial.params[space[0]]
 
-    last_end: dict[int, float] = {}
-    first_ask: dict[int, float] = {}
     worker.run_trial = sleep_for  # type: ignore[assignment]
     worker.trains_only_a_head = lambda *_: False
     config = SimpleNamespace(
-        search=SearchConfig(trials=trials, pruner="none"),
+        search=SearchConfig(trials=load.trials, pruner="none"),
         training=SimpleNamespace(max_epochs=1, head_epochs=0),
         stages=None,
         space={},
         enqueue=(),
     )
-    storage = open_storage(uri)
-    optuna.create_study(storage=storage, study_name="scale", direction="maximize")
-    before = transactions(uri)
-    start = time.monotonic()
-
-    def work(number: int) -> None:
-        own = open_storage(uri)
-        study = optuna.load_study(
-            study_name="scale",
-            storage=own,
-            sampler=build_sampler(config, finished=number),  # type: ignore[arg-type]
-            pruner=build_pruner(config),  # type: ignore[arg-type]
+    study = optuna.load_study(
+        study_name="scale",
+        storage=open_storage(load.uri),
+        sampler=build_sampler(config, finished=number),  # type: ignore[arg-type]
+        pruner=build_pruner(config),  # type: ignore[arg-type]
+    )
+    with closing(TimedLeases(load.uri)) as leases:
+        context = SimpleNamespace(
+            config=config,
+            space={},
+            uid="scale",
+            split=SimpleNamespace(folds=[0]),
+            journal=lambda uid: Journal(load.folder / "journal" / uid),
+            delivery=NoDelivery(),
+            leases=leases,
+            checkpoints=CheckpointFiles(load.folder / "checkpoints"),
+            observer=SilentObserver(),
+            stage="search",
         )
-        with closing(Leases(uri)) as leases:
-            context = SimpleNamespace(
-                config=config,
-                space={},
-                uid="scale",
-                split=SimpleNamespace(folds=[0]),
-                journal=lambda uid: Journal(folder / "journal" / uid),
-                delivery=NoDelivery(),
-                leases=leases,
-                checkpoints=CheckpointFiles(folder / "checkpoints"),
-                observer=SilentObserver(),
-                stage="search",
-            )
-            stage = SimpleNamespace(until=trials)
-            first_ask[threading.get_ident()] = time.monotonic()
-            while worker.run_batch(study, context, stage, at_most=1):  # type: ignore[arg-type]
-                pass
+        stage = SimpleNamespace(until=load.trials)
+        first_ask = time.monotonic()
+        while worker.run_batch(study, context, stage, at_most=1):  # type: ignore[arg-type]
+            pass
+    told.send((first_ask, turns, leases.kept_out_s))
 
-    threads = [threading.Thread(target=work, args=(n,)) for n in range(workers)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        while thread.is_alive():
-            thread.join(5)
-            most = max(most, connections(uri))
-    elapsed = max(end for _, end in spent.values()) - start
+
+def measure(load: Load, workers: int) -> dict[str, Any]:
+    """Run one study; return its figures."""
+    storage = open_storage(load.uri)
+    optuna.create_study(storage=storage, study_name="scale", direction="maximize")
+    before = transactions(load.uri)
+    # One process imports everything and is copied: as many imports would take minutes.
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload([worker.__name__])
+    pipes = []
+    for number in range(workers):
+        ours, theirs = processes.Pipe(duplex=False)
+        processes.Process(target=work, args=(number, load, theirs), daemon=True).start()
+        theirs.close()
+        pipes.append(ours)
+    most, told = 0, []  # connections that were open at once
+    while pipes:
+        for pipe in wait(pipes, 5):
+            told.append(pipe.recv())
+            pipes.remove(pipe)
+        most = max(most, connections(load.uri))
     found = optuna.load_study(study_name="scale", storage=storage).get_trials(deepcopy=False)
-    assert len(found) == trials, "the budget is met exactly"
+    assert len(found) == load.trials, "the budget is met exactly"
     assert all(t.state == optuna.trial.TrialState.COMPLETE for t in found)
-    of_workers = [last_end[ident] - first_ask[ident] for ident in last_end]
+    turns = [turn for _, of_worker, _ in told for turn in of_worker]
+    assert sorted(turn.number for turn in turns) == list(range(load.trials)), "each is run once"
+    of_workers = [of_worker[-1].ended - first for first, of_worker, _ in told]
+    asking = [seconds for _, _, kept_out_s in told for seconds in kept_out_s]
+    beside = [(turn.number, turn.before) for turn in turns if turn.before is not None]
     return {
         "workers": workers,
-        "trials": trials,
-        "sleep_s": sleep_s,
-        "parameters": options.parameters,
-        "reports": options.reports,
-        "seconds": round(elapsed, 1),
-        "share_in_trials": round(trials * sleep_s / sum(of_workers), 4),
-        "overhead_s": round(statistics.median(t for _, t in turns), 3),
-        "overhead_by_trial_s": by_number(turns, trials),
-        "transactions_per_trial": round((transactions(uri) - before) / trials, 1),
+        "trials": load.trials,
+        "sleep_s": load.sleep_s,
+        "parameters": load.parameters,
+        "reports": load.reports,
+        "seconds": round(max(t.ended for t in turns) - min(first for first, *_ in told), 1),
+        "share_in_trials": round(load.trials * load.sleep_s / sum(of_workers), 4),
+        "overhead_s": round(statistics.median(seconds for _, seconds in beside), 3),
+        "asking_s": round(statistics.median(asking), 3),
+        "overhead_by_trial_s": by_number(beside, load.trials),
+        "transactions_per_trial": round((transactions(load.uri) - before) / load.trials, 1),
         "connections": most,
     }
 

@@ -22,6 +22,7 @@ from breakhis_search.study.checkpoints import CheckpointFiles
 from breakhis_search.study.leases import Leases
 from breakhis_search.study.liveness import cut_off_trials
 from breakhis_search.study.progress import SilentObserver
+from breakhis_search.study.pruning import STAGE as STAGE_OF_TRIAL
 from breakhis_search.study.report import make_report
 from breakhis_search.study.storage import STOPPED
 from breakhis_search.tracking import keys
@@ -115,16 +116,14 @@ def run_one(study: optuna.Study, context: Any) -> int:
     return worker.run_batch(study, context, STAGE, at_most=1)
 
 
-def test_ctrl_c_between_asking_and_the_lease_leaves_no_trial_without_an_owner(
-    study, context, monkeypatch
-):
-    def ask_and_strike():
-        trial = ask()
+def test_ctrl_c_while_a_trial_is_begun_leaves_none_without_an_owner(study, context, monkeypatch):
+    def begin_and_strike():
+        trial_id = begin()
         signal.raise_signal(signal.SIGINT)
-        return trial
+        return trial_id
 
-    ask, handler = study.ask, signal.getsignal(signal.SIGINT)
-    monkeypatch.setattr(study, "ask", ask_and_strike)
+    begin, handler = study._pop_waiting_trial_id, signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(study, "_pop_waiting_trial_id", begin_and_strike)
     monkeypatch.setattr(worker, "trains_only_a_head", lambda *_: False)
     study.enqueue_trial(PICKED)
     with pytest.raises(KeyboardInterrupt):
@@ -132,6 +131,21 @@ def test_ctrl_c_between_asking_and_the_lease_leaves_no_trial_without_an_owner(
     assert states(study) == [TrialState.RUNNING]
     assert cut_off_trials(study.trials, context.leases) == [0], "the next one to look takes it"
     assert signal.getsignal(signal.SIGINT) is handler
+
+
+def test_nobody_ever_sees_a_new_trial_without_an_owner(study, context, monkeypatch):
+    def create(*arguments):
+        really_create(*arguments)
+        [trial] = study.get_trials()
+        seen.append((trial.state, trial.user_attrs[STAGE_OF_TRIAL]))
+        assert context.leases.living([trial.user_attrs[budget.UID]])
+        raise KeyboardInterrupt
+
+    seen, really_create = [], study._storage.create_new_trial
+    monkeypatch.setattr(study._storage, "create_new_trial", create)
+    with pytest.raises(KeyboardInterrupt):
+        run_one(study, context)
+    assert seen == [(TrialState.RUNNING, context.stage)]
 
 
 def test_a_trial_that_was_cut_off_goes_on_with_its_values(study, context, finishing):
