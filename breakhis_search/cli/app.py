@@ -280,9 +280,10 @@ def report(
     demo: OnDemo = False,
 ) -> None:
     """Write one page about a study that works offline, and the same in Markdown."""
-    from breakhis_search.cli.report import report_command
+    with garbage_kept():
+        from breakhis_search.cli.report import report_command
 
-    report_command(run_of(study, demo=demo), out=out)
+        report_command(run_of(study, demo=demo), out=out)
 
 
 @app.command(epilog="Example: python -m breakhis_search predict --study binary slide.png")
