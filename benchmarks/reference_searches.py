@@ -237,6 +237,8 @@ def main() -> None:
 def _add_whole(options: argparse.Namespace, trials: int, weights: Path | None, file: Path) -> None:
     """Let Keras Tuner search the whole space; add what it found to the results."""
     result, peer = json.loads(file.read_text()), "keras_tuner"
+    if peer not in result["peers"]:
+        sys.exit(f"{file} has no trials of {peer} beside ours: run without --peer-trials 0 first")
 
     def keep(found: dict) -> None:
         result["whole"] = found

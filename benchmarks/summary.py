@@ -68,6 +68,8 @@ def searches() -> Iterator[tuple[str, str, str]]:
 def _best(search: str, found: dict, peers: dict) -> tuple[str, str, str]:
     """Whether ours is as good, and how soon it is as good as the best of the peers."""
     whole = found.get("whole")
+    if whole and len(whole["scores"]) < found["trials"]:
+        whole = None  # cut off
     each = [whole] if whole else [f for peer in peers.values() for f in peer.values()]
     best, most = max(max(f["scores"]) for f in each), max(len(f["scores"]) for f in each)
     there = [_first(run["trials"], best) for run in found["ours"]]

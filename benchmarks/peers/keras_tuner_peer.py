@@ -33,9 +33,10 @@ def main() -> None:
     use_backbone(options.search, options.backbone)
     pipelines = Pipelines(options.search, options.data)
     found: dict = {"peer": "keras_tuner", "seconds": [], "scores": [], "backbones": []}
-    kept = options.folder / "found.json" if options.folder else None
+    kept = options.folder / options.search / "found.json" if options.folder else None
     if kept is not None and kept.exists():
         found = json.loads(kept.read_text())
+        print(json.dumps(found), flush=True)
 
     class Tuner(keras_tuner.BayesianOptimization):
         def run_trial(self, trial, *_, **__):

@@ -18,8 +18,8 @@ def cut_off_trials(trials: Iterable[FrozenTrial], leases: Leases) -> list[int]:
     """Return the numbers of running trials that no living process is at.
 
     Optuna calls them running: they keep their number, their values and their place in the budget,
-    and whoever looks for work next goes on with them. One that has no uid was asked for a moment
-    ago, or its process ended before it gave it one: only time tells.
+    and whoever looks for work next goes on with them. One that has no uid was queued and begun a
+    moment ago, or its process ended before it gave it one: only time tells.
     """
     running = [t for t in trials if t.state == TrialState.RUNNING and not _is_being_marked(t)]
     living = leases.living(str(trial.user_attrs.get(UID)) for trial in running)

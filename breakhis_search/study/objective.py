@@ -51,7 +51,7 @@ def run_trial(
     itself is left to the caller to deliver, once Optuna knows of it.
 
     Args:
-        trial: From ``study.ask()``.
+        trial: Of Optuna, begun.
         context: The study.
         uid: Identity of the trial, the same in Optuna and MLflow.
         timer: Collects its seconds by phase.

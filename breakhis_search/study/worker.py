@@ -248,7 +248,7 @@ class TakenTrial:
             trials = study.get_trials(deepcopy=False)  # once: others wait for their turn
             left = set(cut_off_trials(_in_state(trials, TrialState.RUNNING), context.leases))
             for trial in (t for t in trials if t.number in left and not waits(t, trials)):
-                taken = cls._take_over(study, context, trial)
+                taken = cls._take_over(study, context, trial, trials)
                 if taken is not None:
                     return taken
             if left:
@@ -265,10 +265,17 @@ class TakenTrial:
 
     @classmethod
     def _take_over(
-        cls, study: optuna.Study, context: StudyContext, left: FrozenTrial
+        cls,
+        study: optuna.Study,
+        context: StudyContext,
+        left: FrozenTrial,
+        trials: Sequence[FrozenTrial],
     ) -> TakenTrial | None:
         """Take a trial whose process is gone; ``None`` where it lives, or it was gone too often."""
-        uid = left.user_attrs.get(UID) or uuid.uuid4().hex
+        uid = left.user_attrs.get(UID)
+        # Optuna begins a trial twice when the database's answer is lost: no two share an identity.
+        if uid is None or [t.user_attrs.get(UID) for t in trials].count(uid) > 1:
+            uid = uuid.uuid4().hex
         if context.leases.holds(uid) or not context.leases.take(uid):
             return None
         [left] = [t for t in study.get_trials(deepcopy=False) if t.number == left.number]
@@ -287,6 +294,8 @@ class TakenTrial:
             spent_s=float(left.user_attrs.get(SECONDS, 0.0)),
         )
         trial.set_user_attr(UID, uid)
+        if STAGE not in left.user_attrs:
+            trial.set_user_attr(STAGE, context.stage)
         if was_given_back:
             trial.set_user_attr(INTERRUPTED, False)
             return taken
@@ -411,7 +420,7 @@ def _begin(
     uid = uuid.uuid4().hex
     marks = {UID: uid, STAGE: context.stage}
     storage = study._storage  # noqa: SLF001
-    context.leases.take(uid)  # first: the trial is never seen without a living owner
+    context.leases.take(uid)  # first: a new trial is never seen without a living owner
     if _in_state(trials, TrialState.WAITING):
         trial_id = study._pop_waiting_trial_id()  # noqa: SLF001
         if trial_id is not None:
@@ -423,13 +432,13 @@ def _begin(
 
 
 def _open(study: optuna.Study, trial_id: int, known: list[FrozenTrial] | None) -> optuna.Trial:
-    """Return a trial of this process, whose values are drawn by what is known by now.
+    """Return a trial of this process.
 
     Args:
         study: The study.
         trial_id: As Optuna's storage calls it.
-        known: All trials as of a moment ago; ``None`` to have the sampler read them, which takes
-            the longer the more workers there are.
+        known: All trials as of a moment ago, which spares the sampler one of its readings: each
+            takes the longer the more workers there are.
     """
     study._thread_local.cached_all_trials = known  # noqa: SLF001
     return optuna.Trial(study, trial_id)

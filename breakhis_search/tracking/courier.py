@@ -10,7 +10,6 @@ at once where the disk is full.
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 import time
@@ -28,9 +27,6 @@ from breakhis_search.tracking.journal import Journal
 from breakhis_search.tracking.store import open_store
 
 _END_WITHIN_S = 10.0
-
-_NICENESS = 10
-"""Training goes first: pages are drawn with what it leaves of the cores."""
 
 
 class Carrier(Protocol):
@@ -223,7 +219,7 @@ def _carry(
 ) -> None:
     """Deliver what is asked for until the other end is closed. The courier's whole life."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the business of the run
-    os.nice(_NICENESS)
+    processes.give_way()  # training goes first
     try:
         _Round(pipe, settings, make_report, patience_s).go_on()
     except Exception:  # noqa: BLE001 - told in full, and raised again on the other side

@@ -20,7 +20,9 @@ from breakhis_search.settings import Settings, environment_kept, mask_password, 
 from breakhis_search.tracking.ownership import one_at_a_time
 
 _REACH_TIMEOUT_S = 5
-_HTTP = ("http://", "https://")
+DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
+"""How an address begins that MLflow takes for that of a database."""
+
 _SQLITE = "sqlite:///"
 _OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 _OF_THE_DISK_IN_SQLITE = ("database or disk is full", "attempt to write a readonly database")
@@ -34,7 +36,7 @@ def open_store(settings: Settings) -> Any:
         TrackingError: The server is down, the database cannot be written, or the address is none.
     """
     uri = settings.tracking_uri
-    if uri.startswith(_HTTP):
+    if uri.startswith(("http://", "https://")):
         _require_server(uri)
     elif "://" not in uri or uri.startswith("file:"):
         raise TrackingError(
@@ -64,7 +66,7 @@ def open_store(settings: Settings) -> Any:
         mlflow.set_tracking_uri(uri)
         mlflow.set_registry_uri(uri)
     with tracking_errors(uri), _tables_created_once(uri):
-        if not uri.startswith(_HTTP):
+        if uri.startswith(DATABASES):
             _require_database(uri)
         client = MlflowClient(tracking_uri=uri, registry_uri=uri)
         client.search_experiments(max_results=1)

@@ -15,11 +15,10 @@ from typing import Any
 import sqlalchemy as sa
 
 from breakhis_search.garbage import garbage_kept
+from breakhis_search.tracking.store import DATABASES
 
 _OURS = "breakhis-%"
 """Names of experiments of this program, as a pattern."""
-
-_DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,7 @@ def read_runs(
             hundreds, and reading them is most of the time.
     """
     uri = client.tracking_uri
-    if uri.startswith(_DATABASES):
+    if uri.startswith(DATABASES):
         try:
             return _from_tables(uri, tags, metrics)
         except sa.exc.DatabaseError:  # of another release, or away: then the client says so

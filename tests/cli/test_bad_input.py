@@ -208,7 +208,7 @@ def test_a_server_that_is_down(place, capsys, monkeypatch):
     [
         ("postgresql://me:secret@127.0.0.1:9/runs", "Connection refused"),
         ("mysql+pymysql://me:secret@127.0.0.1:9/runs", "driver is not installed"),
-        ("oracle+none://me:secret@127.0.0.1:9/runs", "Can't load plugin"),
+        ("postgresql+none://me:secret@127.0.0.1:9/runs", "Can't load plugin"),
     ],
 )
 def test_a_database_of_runs_that_cannot_be_reached(place, capsys, monkeypatch, address, told):

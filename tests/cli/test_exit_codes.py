@@ -113,7 +113,12 @@ def test_130_is_interrupted(env):
         stderr=subprocess.PIPE,
         text=True,
     )
-    wait_until(lambda: any(Path().rglob("*.png")))
+
+    def has_begun() -> bool:
+        assert process.poll() is None, process.communicate()[1]
+        return any(Path().rglob("*.png"))
+
+    wait_until(has_begun)
     process.send_signal(signal.SIGINT)
     _, told = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130

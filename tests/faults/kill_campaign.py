@@ -159,7 +159,8 @@ def request_of(data: Path, trials: int) -> RunRequest:
 def begin_as_copies() -> None:
     """Let processes be copies of one that has loaded Keras and MLflow: a kill costs a moment then.
 
-    For a harness on the CPU alone: of a process that has used a GPU there are no copies.
+    For a harness on the CPU alone: of a process that has used a GPU there are no copies, and what
+    an assignment says of threads comes too late for some libraries.
     """
     processes.CONTEXT = multiprocessing.get_context("forkserver")  # type: ignore[assignment]
     processes.CONTEXT.set_forkserver_preload(

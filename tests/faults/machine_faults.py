@@ -357,8 +357,9 @@ def main() -> None:
         start = time.monotonic()
         results[name] = {**run(options.trials), "seconds": round(time.monotonic() - start)}
         print(name, json.dumps(results[name]), flush=True)
-        if options.out:
-            options.out.write_text(json.dumps(results, indent=1) + "\n")
+        if options.out:  # others may have been measured in another lane
+            earlier = json.loads(options.out.read_text()) if options.out.exists() else {}
+            options.out.write_text(json.dumps({**earlier, **results}, indent=1) + "\n")
     if any("left_out" in found for found in results.values()):
         sys.exit(1)
 

@@ -218,7 +218,7 @@ def measure(load: Load, workers: int) -> dict[str, Any]:
     assert all(t.state == optuna.trial.TrialState.COMPLETE for t in found)
     turns = [turn for _, of_worker, _ in told for turn in of_worker]
     assert sorted(turn.number for turn in turns) == list(range(load.trials)), "each is run once"
-    of_workers = [of_worker[-1].ended - first for first, of_worker, _ in told]
+    of_workers = [of_worker[-1].ended - first for first, of_worker, _ in told if of_worker]
     asking = [seconds for _, _, kept_out_s in told for seconds in kept_out_s]
     beside = [(turn.number, turn.before) for turn in turns if turn.before is not None]
     return {

@@ -157,6 +157,17 @@ def test_a_trial_that_was_cut_off_goes_on_with_its_values(study, context, finish
     assert study.trials[0].user_attrs[budget.UID] == "cut-off", "one identity, so one run"
 
 
+def test_a_trial_that_was_begun_twice_is_two_trials(study, context, finishing):
+    """As Optuna does it where a database answers no more after it has committed."""
+    cut_off(study, "one")
+    cut_off(study, "one")
+    assert [run_one(study, context) for _ in range(2)] == [1, 1]
+    assert finishing == [0, 1]
+    first, second = (trial.user_attrs[budget.UID] for trial in study.trials)
+    assert second == "one"
+    assert first != second
+
+
 def test_a_trial_killed_before_it_got_its_uid_goes_on_once_that_is_certain(
     study, context, finishing
 ):

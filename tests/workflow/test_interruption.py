@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 
 import optuna
 import pytest
@@ -270,7 +270,8 @@ def test_the_same_values_at_work_elsewhere_are_waited_for(home, monkeypatch, cap
     trained = epochs_trained(monkeypatch)
 
     def end_it_once_it_is_waited_for() -> None:
-        wait_until(lambda: any("waits_for" in t.user_attrs for t in study_of(home).trials))
+        with suppress(AssertionError):  # the test says below what did not happen
+            wait_until(lambda: any("waits_for" in t.user_attrs for t in study_of(home).trials))
         study.tell(other, 0.7 if ends == TrialState.COMPLETE else None, state=ends)
         leases.release("elsewhere")
 

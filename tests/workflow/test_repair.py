@@ -117,7 +117,8 @@ def test_runs_of_a_study_that_nobody_is_at_are_ended(left, capsys, role, is_led)
 def test_a_trial_that_was_just_asked_for_is_not_left_behind(home):
     home.settings.state_dir.mkdir(parents=True, exist_ok=True)
     study = optuna.create_study(storage=home.settings.studies_uri, study_name="binary@v1")
-    study.ask()  # the sampler is at work: it has no uid yet
+    study.enqueue_trial({})
+    study.ask()  # it has no uid yet
     assert find_orphans(home.settings) == []
 
 
