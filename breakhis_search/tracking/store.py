@@ -60,6 +60,8 @@ def open_store(settings: Settings) -> Any:
     # own level when it is imported.
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    # What the database raises is told once, in words (`tracking_errors`), without a traceback.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     # Everything here names its client and ids, but MLflow itself resolves a `models:/` address
     # (when a version is created or loaded) by these two process-wide settings only.
     with environment_kept("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):

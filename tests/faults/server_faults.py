@@ -39,6 +39,7 @@ from breakhis_search.tracking.journal import Journal
 from tests.faults.aims import Aim, judge
 from tests.faults.kill_campaign import EPOCHS, FOLDS, ROOT
 from tests.faults.kill_campaign import search as run_search
+from tests.patience import PATIENCE_S
 
 SCENARIOS = ("stopped", "killed", "errors", "slow")
 STOPPED_S, SLOW_S = 60.0, 1.0
@@ -70,16 +71,20 @@ def _free_port() -> int:
 
 
 class Server:
-    """A real server on one database, which can be killed and started again."""
+    """A real server on one database, which can be killed and started again.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: For its database, its files and its log.
+        niceness: How far it gives way to everything else on the machine.
+    """
+
+    def __init__(self, folder: Path, niceness: int = 0) -> None:
         folder.mkdir()
-        self.folder, self.port = folder, _free_port()
+        self.folder, self.port, self._niceness = folder, _free_port(), niceness
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        # What is measured is whether training waits for it, not that both want the same two cores.
-        command = ["nice", "-n", "19"]
+        command = ["nice", "-n", str(self._niceness)]
         command += [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1"]
         command += ["--port", str(self.port), "--workers", "1"]
         command += ["--backend-store-uri", f"sqlite:///{self.folder / 'server.db'}"]
@@ -88,7 +93,7 @@ class Server:
             self._process = subprocess.Popen(
                 command, stdout=log, stderr=log, start_new_session=True
             )
-        until = time.monotonic() + 90
+        until = time.monotonic() + PATIENCE_S
         while time.monotonic() < until:
             try:
                 connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=1)
@@ -192,7 +197,8 @@ def run_scenario(scenario: str, trials: int) -> dict[str, Any]:
     home = Path(tempfile.mkdtemp(prefix="breakhis-server-"))
     (home / "experiments").symlink_to(ROOT / "experiments")
     data = make_demo(home / "demo", images_per_slide=1, height_px=64, width_px=96)
-    server = Server(home / "server")
+    # What is measured is whether training waits for it, not that both want the same two cores.
+    server = Server(home / "server", niceness=19)
     server.start()
     proxy = Proxy(server)
     variables = {
