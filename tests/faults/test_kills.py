@@ -81,16 +81,15 @@ class Search:
 
 
 def workers_of(process: subprocess.Popen[str]) -> list[int]:
-    """The worker processes of a supervisor: its children that train."""
+    """The worker processes of a supervisor: its children that write to a log of their own."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
-            stat = (folder / "stat").read_text().rpartition(")")[2].split()
-            session = int(stat[3])
+            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            prints_to = (folder / "fd" / "1").readlink().name
         except OSError:
             continue
-        # A worker leads a session of its own; the courier does not.
-        if int(stat[1]) == process.pid and session == int(folder.name):
+        if parent == process.pid and "-worker-" in prints_to:
             found.append(int(folder.name))
     return found
 
