@@ -409,8 +409,8 @@ def _begin(
 ) -> tuple[int, str]:
     """Begin a trial of this process, one that was enqueued if there is any; return its id and uid.
 
-    ``study.ask()`` and two attributes come to the same in ten more transactions (`tests.faults.scale`:
-    45 a trial instead of 35), while all other workers wait for their turn.
+    ``study.ask()`` and two attributes come to the same in ten more transactions (45 a trial instead
+    of 35, ``tests.faults.scale``), while all other workers wait for their turn.
 
     Args:
         study: The study.
