@@ -50,7 +50,7 @@ bench: .venv/dev.stamp
 	$(RUN) benchmarks/startup.py
 	$(RUN) benchmarks/training_rate.py --architecture mobilenet --height 160 --width 240 --images 320 --out benchmarks/results/training_rate_cpu.json
 	$(RUN) benchmarks/reference_searches.py r1 --data $(DATA) --weights $(WEIGHTS)
-	$(RUN) benchmarks/reference_searches.py r1 --data $(DATA) --weights $(WEIGHTS) --trials 256 --repetitions 1 --peer-trials 0
+	$(RUN) benchmarks/reference_searches.py r1 --data $(DATA) --weights $(WEIGHTS) --trials 256 --peer-trials 2 --peers keras_tuner optuna_untracked
 	$(RUN) benchmarks/reference_searches.py r2 --data $(DATA) --weights $(WEIGHTS) --peer-trials 16
 	$(RUN) benchmarks/reference_searches.py r2 --data $(DATA) --weights $(WEIGHTS) --repetitions 1 --peer-trials 0 --server
 	$(RUN) benchmarks/reference_searches.py r2 --data $(DATA) --weights $(WEIGHTS) --repetitions 1 --peer-trials 0 --trials 64

@@ -40,11 +40,10 @@ def _median(runs: list[dict], key: Callable[[dict], float]) -> float:
 def searches() -> Iterator[tuple[str, str, str]]:
     """Yield trials per hour against the peers, and the time to their best scores."""
     aims = {"r1_64": "≥ 25×", "r1_256": "≥ 80×", "r2_16": "≥ 2×, tracked ≥ 3×", "r3_16": "≥ 2×"}
-    peers_of = {name: (_read(f"reference_{name}") or {}).get("peers") for name in aims}
-    peers_of["r1_256"] = peers_of["r1_256"] or peers_of["r1_64"]
     for name, aim in aims.items():
-        found, peers = _read(f"reference_{name}"), peers_of[name]
-        if not found or not peers:
+        found = _read(f"reference_{name}")
+        peers = (found or {}).get("peers")
+        if not found or not peers:  # a ratio is of one run, with the peers beside ours
             continue
         search, repetitions = name.partition("_")[0].upper(), len(found["ours"])
         for part, what in PARTS.items():
@@ -205,8 +204,12 @@ def training_rates() -> Iterator[tuple[str, str, str]]:
                 "≥ 0.97 (CPU), ≥ 0.95 (GPU)",
                 (
                     f"{rate['end_to_end_share']:.3f}"
-                    f" ({rate['end_to_end_images_per_s']:.0f} images/s);"
-                    f" from the host {rate['from_host_share']:.3f}"
+                    f" ({rate['end_to_end_images_per_s']:.0f} images/s)"
+                    + (
+                        f"; from the host {rate['from_host_share']:.3f}"
+                        if "from_host_share" in rate
+                        else ""
+                    )
                 ),
             )
 

@@ -24,3 +24,10 @@ def give_way() -> None:
     os.nice(_NICENESS)
     with suppress(OSError):  # another system, or one that weighs no sessions
         Path("/proc/self/autogroup").write_text(str(_NICENESS))
+
+
+def usable_cores() -> int:
+    """Return how many cores this process may use: a scheduler may give it some of a machine's."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -178,6 +178,11 @@ _SECRET_VARIABLES = (
     "MLFLOW_TRACKING_PASSWORD",
     "MLFLOW_TRACKING_TOKEN",
     "MLFLOW_FLASK_SERVER_SECRET_KEY",
+    # Of stores that MLflow keeps artifacts in.
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AZURE_STORAGE_ACCESS_KEY",
+    "AZURE_STORAGE_CONNECTION_STRING",
 )
 _SHORTEST_SECRET = 4
 """Shorter values of those variables are not looked for: they would be found in every text."""

@@ -10,8 +10,11 @@ from pathlib import Path
 import pytest
 
 from breakhis_search.settings import read_settings
+from breakhis_search.training.devices import BACKEND_VARIABLES
 
 os.environ.setdefault("BREAKHIS_DELIVERY", "inline")  # a process more for each of many runs is slow
+for _name, _value in BACKEND_VARIABLES.items():  # before any test loads Keras by itself
+    os.environ.setdefault(_name, _value)
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SHARED = REPOSITORY.parent / "shared"

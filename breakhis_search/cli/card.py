@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from breakhis_search.cli import console
+from breakhis_search.cli.console import READING
 from breakhis_search.settings import read_settings
 
 
@@ -12,9 +13,10 @@ def card_command(
     study: str, *, version: str | None, demo: bool, out: Path | None, as_json: bool
 ) -> None:
     """Print model card and decision log, or write them into a folder."""
-    from breakhis_search.workflow.card import read_card
+    with console.at_work(READING):
+        from breakhis_search.workflow.card import read_card
 
-    card = read_card(study, read_settings(), version=version, demo=demo)
+        card = read_card(study, read_settings(), version=version, demo=demo)
     if as_json:
         answer = {"model": card.name, "version": card.version, "demo": card.demo}
         console.print_json({**answer, "documents": dict(card.texts)})

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rich.markup import escape
 
 from breakhis_search.cli import console
+from breakhis_search.cli.console import READING
 from breakhis_search.settings import read_settings
 
 if TYPE_CHECKING:
@@ -22,13 +23,14 @@ _NUMBERS = ("#", "trial", "score", "patient", "NLL", "parameters", "seconds", "p
 
 def compare_command(studies: Sequence[str], *, top: int, as_json: bool) -> None:
     """Print the finalists of the studies, who is selected and why."""
-    from breakhis_search.tracking.store import read_store, tracking_errors
-    from breakhis_search.workflow.comparison import compare_studies
-
     settings = read_settings()
-    client = read_store(settings)
-    with tracking_errors(settings.tracking_uri):
-        comparison = compare_studies(client, studies)
+    with console.at_work(READING):
+        from breakhis_search.tracking.store import read_store, tracking_errors
+        from breakhis_search.workflow.comparison import compare_studies
+
+        client = read_store(settings)
+        with tracking_errors(settings.tracking_uri):
+            comparison = compare_studies(client, studies)
     if as_json:
         answer = {
             "studies": [_as_json(study) for study in comparison.studies],
@@ -49,13 +51,14 @@ def compare_command(studies: Sequence[str], *, top: int, as_json: bool) -> None:
 
 def pair_command(studies: Sequence[str], models: tuple[str, str], *, as_json: bool) -> None:
     """Print which of two models is better, if that can be said."""
-    from breakhis_search.tracking.store import read_store, tracking_errors
-    from breakhis_search.workflow.pair import compare_two
-
     settings = read_settings()
-    client = read_store(settings)
-    with tracking_errors(settings.tracking_uri):
-        compared = compare_two(client, studies, models)
+    with console.at_work(READING):
+        from breakhis_search.tracking.store import read_store, tracking_errors
+        from breakhis_search.workflow.pair import compare_two
+
+        client = read_store(settings)
+        with tracking_errors(settings.tracking_uri):
+            compared = compare_two(client, studies, models)
     found = compared.pair
     if as_json:
         console.print_json(

@@ -31,6 +31,9 @@ from breakhis_search.settings import without_secrets
 _WIDTH_OF_A_FILE = 132
 _WIDTH_OF_A_SENTENCE = 36
 
+READING = "reading what is kept"
+"""What a command is at that looks at studies and models: libraries alone take some seconds."""
+
 
 def _open(**options: Any) -> Console:
     console = Console(highlight=False, **options)
@@ -135,6 +138,16 @@ def progress_bar(what: str, *, quiet: bool = False) -> Iterator[Callable[[int, i
     with Progress(*columns, console=out, transient=True) as progress:
         task = progress.add_task(what, total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+@contextmanager
+def at_work(what: str) -> Iterator[None]:
+    """Show what takes some seconds, on a terminal only, until it is done."""
+    if not is_live():
+        yield
+        return
+    with out.status(f"{escape(what)} …"):
+        yield
 
 
 def print_error(text: str) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from breakhis_search.cli import console
+from breakhis_search.cli.console import READING
 from breakhis_search.cli.exit_codes import ExitCode
 from breakhis_search.errors import DataError
 from breakhis_search.settings import read_settings
@@ -32,11 +33,12 @@ _LABEL_NOTE = (
 
 def promote_command(request: PromotionRequest) -> None:
     """Ask the gate, move the champion alias and say what was found."""
-    from breakhis_search.workflow.promotion import promote
-
     if request.demo:
         console.print_demo_banner()
-    outcome = promote(request, read_settings(), console.say)
+    with console.at_work("asking the gate"):
+        from breakhis_search.workflow.promotion import promote
+
+        outcome = promote(request, read_settings(), console.say)
     who = f"[bold]{outcome.name} version {outcome.version}[/]"
     if request.dry_run:
         passed = outcome.decision.passed
@@ -52,11 +54,12 @@ def promote_command(request: PromotionRequest) -> None:
 
 def rollback_command(study: str, *, demo: bool) -> None:
     """Move the champion alias back and say to what."""
-    from breakhis_search.workflow.promotion import rollback
-
     if demo:
         console.print_demo_banner()
-    name, change = rollback(study, read_settings(), console.say, demo=demo)
+    with console.at_work(READING):
+        from breakhis_search.workflow.promotion import rollback
+
+        name, change = rollback(study, read_settings(), console.say, demo=demo)
     console.out.print(
         f"[bold]{name} version {change.version}[/] is champion again; it replaces version"
         f" {change.previous}."
@@ -65,17 +68,18 @@ def rollback_command(study: str, *, demo: bool) -> None:
 
 def history_command(studies: Sequence[str], *, as_json: bool) -> None:
     """Print every recorded move of the champion alias of the studies' registered models."""
-    from breakhis_search.comparison.answers import all_answers
-    from breakhis_search.comparison.history import read_history
-    from breakhis_search.comparison.leaderboard import registered_names_of
-    from breakhis_search.tracking.store import read_store, tracking_errors
-
     settings = read_settings()
-    client = read_store(settings)
-    with tracking_errors(settings.tracking_uri):
-        names = registered_names_of(client, studies)
-        histories = {name: read_history(client, name) for name in names}
-        answers = {name: all_answers(client, name) for name in names}
+    with console.at_work(READING):
+        from breakhis_search.comparison.answers import all_answers
+        from breakhis_search.comparison.history import read_history
+        from breakhis_search.comparison.leaderboard import registered_names_of
+        from breakhis_search.tracking.store import read_store, tracking_errors
+
+        client = read_store(settings)
+        with tracking_errors(settings.tracking_uri):
+            names = registered_names_of(client, studies)
+            histories = {name: read_history(client, name) for name in names}
+            answers = {name: all_answers(client, name) for name in names}
     if as_json:
         console.print_json(
             {

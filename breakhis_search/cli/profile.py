@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from breakhis_search.cli import console
+from breakhis_search.cli.console import READING
 from breakhis_search.errors import StudyError
 from breakhis_search.settings import read_settings
 
@@ -25,15 +26,16 @@ def _others_in_words(profile: pd.DataFrame) -> str:
 
 def profile_command(studies: Sequence[str], *, as_json: bool) -> None:
     """Print where the time of a typical trial went; write a page with every run."""
-    from breakhis_search.comparison.profile import PHASES, medians
-    from breakhis_search.comparison.profile_page import build_profile_page
-    from breakhis_search.tracking.store import read_store, tracking_errors
-    from breakhis_search.workflow.comparison import profile_studies
-
     settings = read_settings()
-    client = read_store(settings)
-    with tracking_errors(settings.tracking_uri):
-        profiles = profile_studies(client, studies)
+    with console.at_work(READING):
+        from breakhis_search.comparison.profile import PHASES, medians
+        from breakhis_search.comparison.profile_page import build_profile_page
+        from breakhis_search.tracking.store import read_store, tracking_errors
+        from breakhis_search.workflow.comparison import profile_studies
+
+        client = read_store(settings)
+        with tracking_errors(settings.tracking_uri):
+            profiles = profile_studies(client, studies)
     if as_json:
         console.print_json({name: p.to_dict("records") for name, p in profiles.items()})
         return

@@ -78,7 +78,7 @@ def _run_here(request: RunRequest, watcher: Watcher, crew: Crew) -> RunOutcome |
     from breakhis_search.workflow.preparation import prepare_run
 
     settings = read_settings()
-    prepared = prepare_run(request, settings, watcher)
+    prepared = prepare_run(request, settings, watcher, leads=crew.leads)
     console.say("starting Keras …")
     return _import_search()(prepared, watcher, leads=crew.leads)
 
@@ -127,7 +127,7 @@ def _run_supervised(request: RunRequest, watcher: Watcher, crew: Crew) -> RunOut
     from breakhis_search.engines.assignment import share_out, visible_gpus
     from breakhis_search.engines.local import Supervisor, assignments
     from breakhis_search.engines.memory import memory_share_gb
-    from breakhis_search.training.threads import usable_cores
+    from breakhis_search.processes import usable_cores
 
     gpus = [] if request.device == "cpu" else visible_gpus()
     workers = crew.workers or max(1, len(gpus) * crew.per_gpu)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from breakhis_search.cli import console
+from breakhis_search.cli.console import READING
 from breakhis_search.errors import BreakhisSearchError
 from breakhis_search.settings import read_settings
 
@@ -21,14 +22,17 @@ if TYPE_CHECKING:
 
 def status_command(*, as_json: bool) -> None:
     """Print studies, registered models and undelivered records."""
-    from breakhis_search.workflow.overview import Overview, read_overview
-
     settings = read_settings()
-    # Looking must not create the databases.
-    overview = Overview([], [], 0) if settings.is_unused else read_overview(settings)
+    with console.at_work(READING):
+        from breakhis_search.workflow.overview import Overview, read_overview
+
+        # Looking must not create the databases.
+        overview = Overview([], [], 0) if settings.is_unused else read_overview(settings)
     if as_json:
         console.print_json(asdict(overview))
         return
+    if overview.mlflow_says:
+        console.warn(f"{overview.mlflow_says}: registered models are not shown")
     if not overview.studies and not overview.models:
         console.tell(f"Nothing was searched here yet: looked in {settings.state_dir}.")
         if not (settings.home / "experiments").is_dir():

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
+import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -18,6 +18,7 @@ import numpy.typing as npt
 from breakhis_search.data.eviction import evict
 from breakhis_search.data.images import ImageDecodeError, prepare
 from breakhis_search.errors import BadImagesError, DataError
+from breakhis_search.processes import usable_cores
 
 Progress = Callable[[int, int], None]
 Images = npt.NDArray[np.uint8]
@@ -107,9 +108,7 @@ def _write(
     if shutil.disk_usage(target.parent).free < 1.05 * _bytes(shape):
         # Writing to a memory map of a full disk ends in SIGBUS, not in an exception: ask first.
         raise OSError(28, "No space left on device")
-    handle, name = tempfile.mkstemp(dir=target.parent, suffix=".part")
-    os.close(handle)
-    part = Path(name)
+    part = target.parent / f"{uuid.uuid4().hex}.part"  # not a temporary file: others may read it
     try:
         images = np.lib.format.open_memmap(part, mode="w+", dtype=np.uint8, shape=shape)
         _decode_all(images, root, paths, sha256, progress)
@@ -138,7 +137,7 @@ def _decode_all(
             raise _changed(f"{paths[row]} cannot be decoded any more ({error})") from error
 
     # OpenCV releases the interpreter lock, so threads use every core.
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(usable_cores()) as pool:
         for done, _ in enumerate(pool.map(decode, range(len(paths))), start=1):
             if progress:
                 progress(done, len(paths))

@@ -13,6 +13,7 @@ writes over. One writer at a time has the lock; who waits finds the work done. R
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -20,6 +21,7 @@ import shutil
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -126,48 +128,45 @@ class _Store:
         self, key: Mapping[str, object], sha256: Sequence[str], compute: Compute
     ) -> tuple[FloatArray, dict[str, tuple[int, int]]]:
         """Return records and index with all of these images, computing what is missing."""
-        for attempt in range(_ATTEMPTS):
-            index = self.read_index()
-            if any(digest not in index for digest in sha256):
-                with writer_lock(self.folder):
-                    index = self.fill(key, sha256, compute)
-            try:
-                os.utime(self.folder)  # used now
-                return self.map(), index
-            except FileNotFoundError:  # another process needed the room
-                if attempt == _ATTEMPTS - 1:
-                    raise
-        raise AssertionError
+        for _ in range(_ATTEMPTS):
+            records, index = self.read()
+            if all(digest in index for digest in sha256):
+                with suppress(OSError):  # of another user, to be read only
+                    os.utime(self.folder)  # used now
+                return records, index
+            with writer_lock(self.folder):
+                self.fill(key, sha256, compute)
+        records, index = self.read()
+        if any(digest not in index for digest in sha256):  # deleted, or damaged, every time
+            raise OSError(errno.EIO, "what was written is not there")
+        return records, index
 
-    def map(self) -> FloatArray:
-        """All records, float32 [records, views, d], read-only."""
-        flat = np.memmap(self._records, dtype=np.float32, mode="r")
-        whole = flat.size // (self.views * self.width)
-        kept: FloatArray = flat[: whole * self.views * self.width]
-        return kept.reshape(whole, self.views, self.width)
+    def read(self) -> tuple[FloatArray, dict[str, tuple[int, int]]]:
+        """All records, and number and checksum of those whose bytes are what was written.
 
-    def read_index(self) -> dict[str, tuple[int, int]]:
-        """Number and checksum of every record whose bytes are what was written."""
+        Both are of one file: another process may delete the folder and fill it anew meanwhile.
+        """
         try:
             index = json.loads((self.folder / "index.json").read_text())
-            records = self.map()
+            flat = np.memmap(self._records, dtype=np.float32, mode="r")
         except (OSError, ValueError):
-            return {}
-        return {
+            return np.zeros((0, self.views, self.width), np.float32), {}
+        whole = flat.size // (self.views * self.width)
+        records: FloatArray = flat[: whole * self.views * self.width]
+        records = records.reshape(whole, self.views, self.width)
+        return records, {
             digest: (number, checksum)
             for digest, (number, checksum) in index.items()
-            if number < len(records) and zlib.crc32(records[number].tobytes()) == checksum
+            if number < whole and zlib.crc32(records[number].tobytes()) == checksum
         }
 
-    def fill(
-        self, key: Mapping[str, object], sha256: Sequence[str], compute: Compute
-    ) -> dict[str, tuple[int, int]]:
-        """Append what is missing and return the index; the lock must be held."""
-        index = self.read_index()  # another process may have done it while this one waited
+    def fill(self, key: Mapping[str, object], sha256: Sequence[str], compute: Compute) -> None:
+        """Append what is missing; the lock must be held."""
+        _, index = self.read()  # another process may have done it while this one waited
         first = {digest: row for row, digest in reversed(list(enumerate(sha256)))}
         rows = sorted(row for digest, row in first.items() if digest not in index)
         if not rows:
-            return index
+            return
         (self.folder / "key.json").write_text(json.dumps(key, indent=1, sort_keys=True))
         end = 1 + max((number for number, _ in index.values()), default=-1)
         if shutil.disk_usage(self.folder).free < 1.05 * len(rows) * self._record_bytes:
@@ -187,7 +186,6 @@ class _Store:
                         saved = time.monotonic()
             finally:  # what was computed is kept, however it ends
                 self._save(file, index)
-        return index
 
     def _save(self, file: IO[bytes], index: Mapping[str, tuple[int, int]]) -> None:
         file.flush()

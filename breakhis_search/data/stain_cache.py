@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import tempfile
 import zipfile
 from collections import Counter
@@ -32,6 +31,7 @@ from breakhis_search.data.stain import (
     stain_map,
 )
 from breakhis_search.errors import DataError, TrialFailure
+from breakhis_search.processes import usable_cores
 
 logger = logging.getLogger(__name__)
 
@@ -105,7 +105,7 @@ class NormalizedImages:
         self.dtype = images.dtype
         self._images = images
         self._maps = [stain_map(table[row], reference) for row in range(len(table))]
-        self._pool = ThreadPoolExecutor(os.cpu_count())  # OpenCV releases the interpreter lock
+        self._pool = ThreadPoolExecutor(usable_cores())  # OpenCV releases the interpreter lock
 
     def __len__(self) -> int:
         return len(self._images)
@@ -164,7 +164,7 @@ def _read(target: Path, n: int) -> StainTable | None:
 def _estimate_all(images: Images, progress: Progress | None) -> StainTable:
     found = []
     # NumPy and OpenCV release the interpreter lock in all that takes time here.
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(usable_cores()) as pool:
         for done, stains in enumerate(pool.map(estimate_stains, images), start=1):
             found.append(stains)
             if progress:

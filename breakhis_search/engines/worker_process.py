@@ -74,7 +74,9 @@ def _run(assignment: Assignment, supervisor: Supervisor) -> m.Ended | m.Tired:
         confirm_slow=supervisor.confirm if assignment.asks_before_hours else None,
         opened=lambda version: supervisor.send(m.Ready(version)),
     )
-    prepared = prepare_run(assignment.request, settings, watcher, version=assignment.version)
+    prepared = prepare_run(
+        assignment.request, settings, watcher, version=assignment.version, leads=assignment.leads
+    )
     watcher.say("starting Keras …")
     from breakhis_search.training.devices import import_keras
 
@@ -179,7 +181,8 @@ class RemoteCarrier:
 
     def __init__(self, supervisor: Supervisor, run: PreparedRun) -> None:
         self._supervisor = supervisor
-        self._delivery = Delivery(run.client, run.settings)
+        self._run = run
+        self._delivery: Delivery | None = None
 
     def deliver(self, journal: Journal) -> bool:
         """Ask for what is new of a journal to be brought over, and go on."""
@@ -195,6 +198,8 @@ class RemoteCarrier:
     def run_id(self, uid: str) -> str | None:
         """Return the MLflow run of a journal once it is delivered."""
         self.flush()
+        if self._delivery is None:
+            self._delivery = Delivery(self._run.client, self._run.settings)
         return self._delivery.run_id(uid)
 
     def close(self) -> None:

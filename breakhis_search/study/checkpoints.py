@@ -34,7 +34,7 @@ from breakhis_search.training.state import (
 )
 
 _GIVEN_BACK = "given_back"
-FORMAT = 1
+FORMAT = 2
 """Of the files; those of another format are not read."""
 
 Arrays = Mapping[str, npt.NDArray[Any]]
@@ -158,6 +158,7 @@ class RunCheckpoint:
 
     def state(self, part: str) -> FoldState | None:
         """Return where a fold stood; ``None`` where it was not begun or is finished."""
+        self._files.settle()
         found = _read(self._state_file(part))
         if found is None:
             return None
@@ -203,6 +204,11 @@ class RunCheckpoint:
             _reports(facts["history"]), facts["best_epoch"], arrays.get("logits"), kept
         )
 
+    def epochs(self) -> int:
+        """Return how many epochs, over all its folds, need not be trained again."""
+        found = [_read(file, only=()) for file in self._folder.glob("*.npz")]
+        return sum(len(facts["history"]) for _, facts in filter(None, found))
+
     def note_given_back(self) -> None:
         """Keep that its process left it on purpose, where the database cannot be told so."""
         with suppress(OSError):  # then it counts as lost, which costs one of its attempts
@@ -228,12 +234,20 @@ class RunCheckpoint:
         return self._folder / f"{part.replace('/', '-')}.state.npz"
 
 
-def _read(file: Path) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]] | None:
-    """The content of a file; ``None`` where there is none, or none of this format."""
+def _read(
+    file: Path, *, only: Collection[str] | None = None
+) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]] | None:
+    """The content of a file; ``None`` where there is none, or none of this format.
+
+    Args:
+        file: Written by :class:`CheckpointFiles`.
+        only: Names of the arrays that are wanted; by default all.
+    """
     try:
         with file.open("rb") as source, np.load(source, allow_pickle=False) as content:
-            arrays = {name: content[name] for name in content.files}
-        facts = json.loads(arrays.pop("facts").tobytes())
+            wanted = content.files if only is None else only
+            arrays = {name: content[name] for name in wanted if name != "facts"}
+            facts = json.loads(content["facts"].tobytes())
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
     return (arrays, facts) if facts.get("format") == FORMAT else None

@@ -25,7 +25,7 @@ from breakhis_search.study.analysis import FinalistAnalysis, Findings
 from breakhis_search.study.candidate import Candidate, build_candidate, trainer_of, training_data
 from breakhis_search.study.context import StudyContext
 from breakhis_search.study.folds import predictions_of_fold
-from breakhis_search.study.leases import finalist_of
+from breakhis_search.study.leases import LeaseLostError, finalist_of
 from breakhis_search.study.objective import MEDIAN_EPOCH
 from breakhis_search.study.ranking import best_configurations
 from breakhis_search.study.records import TrialRecord, recorded
@@ -88,12 +88,15 @@ class _Known:
         uid: Of its run.
         state: ``""`` before it was begun, ``begun``, ``waits`` (left for somebody to go on with),
             ``complete`` or ``failed``.
-        lost: How many processes ended while they were at it.
+        lost: How many processes ended while they were at it, one after the other without having
+            come an epoch further.
+        reached: How many epochs it had come to when a process was last lost.
     """
 
     uid: str
     state: str
     lost: int = 0
+    reached: int = 0
 
     @property
     def is_over(self) -> bool:
@@ -105,7 +108,8 @@ def _known(study: optuna.Study, trial: FrozenTrial, context: StudyContext) -> _K
     found = study.user_attrs.get(f"{_FINALIST}{trial.number}") or {}
     if found.get("seeds") != context.config.finalists.seeds:
         return _Known(uuid.uuid4().hex, "")
-    return _Known(str(found["uid"]), str(found["state"]), int(found.get("lost", 0)))
+    counts = int(found.get("lost", 0)), int(found.get("reached", 0))
+    return _Known(str(found["uid"]), str(found["state"]), *counts)
 
 
 def _run_if_free(
@@ -124,11 +128,14 @@ def _run_if_free(
             f" folds, {trial.user_attrs[MEDIAN_EPOCH]} epochs each"
             + (", from where it was cut off" if known.state else "")
         )
-        # Begun, and nobody is at it: its process was lost with it.
-        known = replace(known, lost=known.lost + (known.state == "begun"))
+        if known.state == "begun":  # and nobody is at it
+            known = _with_one_lost(known, context)
         _note(study, trial, replace(known, state="begun"), plan.seeds)
         try:
             state = _outcome(trial, context, known, work, say)
+        except LeaseLostError as lost:  # who took it over brings it to its end
+            say(f"finalist: trial {trial.number}: {lost}")
+            return True
         except BaseException:  # Ctrl-C too: it waits for the next run
             with suppress(*STORAGE_FAULTS):
                 _note(study, trial, replace(known, state="waits"), plan.seeds)
@@ -140,12 +147,20 @@ def _run_if_free(
     return True
 
 
+def _with_one_lost(known: _Known, context: StudyContext) -> _Known:
+    """What is known of a finalist whose process was lost with it just now."""
+    reached = context.checkpoints.of(known.uid).epochs()
+    if reached > known.reached:
+        return replace(known, lost=1, reached=reached)
+    return replace(known, lost=known.lost + 1)
+
+
 def _outcome(
     trial: FrozenTrial, context: StudyContext, known: _Known, work: str, say: Callable[[str], None]
 ) -> str:
     """Train a finalist; return ``complete``, or ``failed`` after having said why."""
     if known.lost >= context.config.search.attempts:
-        reason = f"its process ended {known.lost} times"
+        reason = f"its process ended {known.lost} times at the same place"
         say(f"finalist: trial {trial.number} failed: {reason}")
         _record(trial, context, known.uid, work).give_up(reason)
         return "failed"
@@ -179,11 +194,12 @@ def run_finalist(
 
     Raises:
         TrialFailure: It failed for a reason of its own.
+        LeaseLostError: Another process has taken it over.
     """
     record = _record(trial, context, uid, lease)
     timer = Timer()
     with recorded(record, timer):
-        runner = _Repetitions(trial, context, record, timer, lost)
+        runner = _Repetitions(trial, context, record, timer, lease=lease, lost=lost)
         tables = [runner.run(seed) for seed in range(context.config.finalists.seeds)]
         with timer.measure("evaluate"):
             table = pd.concat(tables, ignore_index=True)
@@ -192,6 +208,7 @@ def run_finalist(
             metrics |= compute_own_metrics(table, context.config.metrics)
         with timer.measure("analyse"):
             findings = runner.findings(table)
+        context.leases.require(lease)
         record.complete(
             value,
             metrics,
@@ -211,12 +228,15 @@ class _Repetitions:
         context: StudyContext,
         record: TrialRecord,
         timer: Timer,
+        *,
+        lease: str,
         lost: int,
     ) -> None:
         self._trial = trial
         self._context = context
         self._record = record
         self._timer = timer
+        self._lease = lease
         self._lost = lost
         self._candidate: Candidate | None = None
         self._analysis = FinalistAnalysis(context)
@@ -255,6 +275,10 @@ class _Repetitions:
         def seen(report: EpochReport) -> None:
             self._record.add_epoch(number, report, part=part, seed=seed)
 
+        def after_epoch(report: EpochReport) -> None:
+            context.leases.require(self._lease)
+            seen(report)
+
         restartable = RestartableTraining(
             trainer, self._record.checkpoint, self._record, lost=self._lost
         )
@@ -263,7 +287,7 @@ class _Repetitions:
             data,
             seed=seed_of(candidate.seed, number),
             epochs=int(self._trial.user_attrs[MEDIAN_EPOCH]),
-            on_epoch=seen,
+            on_epoch=after_epoch,
             seen=seen,
             weights=True,
         )

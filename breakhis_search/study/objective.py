@@ -22,6 +22,7 @@ from breakhis_search.study.candidate import (
 )
 from breakhis_search.study.context import StudyContext
 from breakhis_search.study.folds import predictions_of_fold
+from breakhis_search.study.pruning import ScoresOfFolds
 from breakhis_search.study.records import TrialRecord, recorded
 from breakhis_search.study.restarts import RestartableTraining
 from breakhis_search.study.retention import is_among_the_best
@@ -121,8 +122,13 @@ class _FoldRunner:
         self._trainer = trainer_of(candidate, context, timer=timer)
         # A head on features is done before the question whether it is worth it is answered.
         self._is_light = trains_only_a_head(trial, context)
-        self._best: float | None = None
-        self._reported = set(reported)
+        search = context.config.search
+        self._scores = ScoresOfFolds(
+            trial,
+            epochs_per_fold=context.config.training.max_epochs,
+            every_epoch=not self._is_light and search.pruner != "none",
+            known=reported,
+        )
         self._trained_s = 0.0
         self._training = RestartableTraining(
             self._trainer, None if self._is_light else record.checkpoint, record, lost=lost
@@ -140,7 +146,6 @@ class _FoldRunner:
         """Train fold ``number``; return its result and its out-of-fold predictions."""
         context, fold = self._context, self._context.split.folds[number]
         data = training_data(context, fold.train, fold.validation)
-        self._best = None
         with self._record.epochs_at_once() if self._is_light else nullcontext():
             result = yield from self._training.run(
                 f"fold_{number}",
@@ -182,21 +187,5 @@ class _FoldRunner:
 
     def _record_epoch(self, fold: int, report: EpochReport) -> None:
         self._record.add_epoch(fold, report)
-        self._report(fold, report)
-
-    def _report(self, fold: int, report: EpochReport) -> None:
-        """Tell Optuna the best of a fold so far; what is no improvement need not be stored.
-
-        Hyperband alone asks how far a trial is, so it is told every epoch.
-        """
-        if report.score is None:
-            return
-        is_better = self._best is None or report.score > self._best
-        self._best = max(report.score, report.score if self._best is None else self._best)
-        step = self._step(fold, report.epoch)
-        wanted = is_better or self._context.config.search.pruner == "hyperband"
-        if wanted and step not in self._reported:
-            self._trial.report(self._best, step)
-
-    def _step(self, fold: int, epoch: int) -> int:
-        return fold * self._context.config.training.max_epochs + epoch
+        if report.score is not None:
+            self._scores.tell(fold, report.epoch, report.score)

@@ -9,13 +9,47 @@ same epoch, so that a trial that stopped early there still counts.
 from __future__ import annotations
 
 import statistics
+from collections.abc import Collection
 
 from optuna.pruners import BasePruner
 from optuna.study import Study, StudyDirection
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 STAGE = "stage"
 """User attribute: of a trial its stage of the search, of a study the one it has come to."""
+
+
+class ScoresOfFolds:
+    """What Optuna is told of a trial at work: at every step the best score of the fold so far.
+
+    A pruner learns from the last step how far a trial is, so that one whose score no longer rises
+    has to tell of every epoch; of a trial that nobody prunes, what is no improvement is not stored.
+
+    Args:
+        trial: Of Optuna, at work.
+        epochs_per_fold: Steps between the folds: step = fold · epochs_per_fold + epoch.
+        every_epoch: Tell of every epoch, not of improvements alone.
+        known: Steps that Optuna was told of by a process that did not end the trial.
+    """
+
+    def __init__(
+        self, trial: Trial, *, epochs_per_fold: int, every_epoch: bool, known: Collection[int] = ()
+    ) -> None:
+        self._trial = trial
+        self._epochs_per_fold = epochs_per_fold
+        self._every_epoch = every_epoch
+        self._known = set(known)
+        self._best: dict[int, float] = {}
+
+    def tell(self, fold: int, epoch: int, score: float) -> None:
+        """Tell Optuna of an epoch, both counted from 0."""
+        best = self._best.get(fold)
+        is_better = best is None or score > best
+        self._best[fold] = score if best is None else max(score, best)
+        step = fold * self._epochs_per_fold + epoch
+        if (is_better or self._every_epoch) and step not in self._known:
+            self._known.add(step)
+            self._trial.report(self._best[fold], step)
 
 
 class FoldMedianPruner(BasePruner):

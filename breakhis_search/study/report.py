@@ -48,7 +48,7 @@ def keep_report(
     """
     about = {"title": title, "facts": dict(facts), "objective": config.objective}
     about["own_metrics"] = dict(own_metrics)
-    with journal.disk_errors():
+    with journal.writing():
         journal.report.mkdir(parents=True, exist_ok=True)
         write_parquet(table, journal.report / _PREDICTIONS)
         history.to_parquet(journal.report / _HISTORY, index=False)

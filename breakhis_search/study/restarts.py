@@ -103,5 +103,5 @@ class RestartableTraining:
                     yield from self._trainer.training(data, start=start, on_start=seen, **options)
                 )
             except StateMismatchError:
-                pass  # it was left by another version of this program, or with other parts
+                pass  # it was left by another version of this program
         return (yield from self._trainer.training(data, **options))

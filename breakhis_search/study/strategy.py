@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Container
+from typing import Any, cast
 
 import optuna
+from optuna.distributions import BaseDistribution
+from optuna.trial import FrozenTrial, TrialState
 
 from breakhis_search.config import StudyConfig
 from breakhis_search.study.pruning import FoldMedianPruner
@@ -24,13 +28,59 @@ def build_sampler(config: StudyConfig, *, finished: int) -> optuna.samplers.Base
     with warnings.catch_warnings():
         # `group` is experimental, and the only way to model a space that branches.
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return optuna.samplers.TPESampler(
+        return OneReadingTPESampler(
             n_startup_trials=config.search.startup_trials,
             seed=seed,
             multivariate=True,
             group=True,
             constant_liar=True,
         )
+
+
+class OneReadingTPESampler(optuna.samplers.TPESampler):
+    """TPE that proposes by what was read of the study when its trial was begun.
+
+    Optuna's reads all trials at work once more before it proposes, which with 32 workers is a third
+    of what they ask of the database. A trial that another worker has begun since, a tenth of a
+    second ago, it would see; this one knows it at the next turn.
+    """
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """Propose values of hyperparameters together, as Optuna does."""
+        return super().sample_relative(cast("optuna.Study", _AsRead(study)), trial, search_space)
+
+    def sample_independent(
+        self,
+        study: optuna.Study,
+        trial: FrozenTrial,
+        param_name: str,
+        param_distribution: BaseDistribution,
+    ) -> Any:
+        """Propose one value, as Optuna does."""
+        return super().sample_independent(
+            cast("optuna.Study", _AsRead(study)), trial, param_name, param_distribution
+        )
+
+
+class _AsRead:
+    """A study as it was read when the trial at hand was begun; in all else the study itself."""
+
+    def __init__(self, study: optuna.Study) -> None:
+        self._study = study
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._study, name)
+
+    def _get_trials(
+        self,
+        deepcopy: bool = True,
+        states: Container[TrialState] | None = None,
+        use_cache: bool = True,
+    ) -> list[FrozenTrial]:
+        del use_cache
+        return self._study._get_trials(deepcopy, states, use_cache=True)  # noqa: SLF001
 
 
 def build_pruner(config: StudyConfig) -> optuna.pruners.BasePruner:

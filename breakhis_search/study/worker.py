@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections import Counter
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -44,9 +44,22 @@ from breakhis_search.training.timing import Timer
 from breakhis_search.training.together import CutOff, Training, run_alone, run_together
 
 LOST = "processes_lost"
-"""User attribute of a trial: how many processes ended while they were at it."""
+"""User attribute of a trial: how many processes ended while they were at it, one after the other
+without having come an epoch further."""
 
+LOST_AT = "processes_lost_at"
+"""User attribute of a trial: how many epochs it had come to when a process was last lost."""
+
+_FAILED = "failed"
+_IN_WORDS = {
+    TrialState.COMPLETE: "complete",
+    TrialState.PRUNED: "pruned",
+    TrialState.FAIL: _FAILED,
+}
 SAME_FAILURES_THAT_STOP = 3
+SAME_FAILURES_IN_A_ROW_THAT_STOP = 10
+"""Also where others were complete before: a device, a disk may break in the middle of a study."""
+
 _TIME_IS_UP = "its time is up (search.timeout)"
 
 _LOOK_EVERY_S = 1.0
@@ -134,10 +147,11 @@ def run_search(
                 _wait_for_living(study, context)
                 return
             limits.check(finished)
-            done = run_batch(study, in_it, stage, at_most=largest_batch(config))
-            finished += done
-            _stop_if_hopeless(study)
-            if not done and not _wait_for_others(study):
+            ends = run_batch(study, in_it, stage, at_most=largest_batch(config))
+            finished += len(ends)
+            if _FAILED in ends:
+                _stop_if_hopeless(study, since=limits.began)
+            if not ends and not _wait_for_others(study):
                 break
     why = why_stopped(study, context)
     if why is not None:
@@ -179,8 +193,10 @@ def largest_batch(config: StudyConfig) -> int:
     return max(8, config.search.trials // 8)
 
 
-def run_batch(study: optuna.Study, context: StudyContext, stage: Stage, *, at_most: int) -> int:
-    """Take some trials and run them to their ends; return how many.
+def run_batch(
+    study: optuna.Study, context: StudyContext, stage: Stage, *, at_most: int
+) -> list[str]:
+    """Take some trials and run them to their ends; return what became of each.
 
     Heads on stored features are trained side by side. Any other trial ends the batch, and is run by
     itself.
@@ -198,14 +214,14 @@ def run_batch(study: optuna.Study, context: StudyContext, stage: Stage, *, at_mo
                 heads_only = at_most > 1 and not trial.lost and trial.is_light(context)
         interrupt.strike()
         together = taken if heads_only else taken[:-1]
-        run_together([trial.run(study, context) for trial in together])
+        ends = run_together([trial.run(study, context) for trial in together])
         if not heads_only:
-            run_alone(taken[-1].run(study, context))
+            ends.append(run_alone(taken[-1].run(study, context)))
     except BaseException:  # a Ctrl-C too: what was asked for is given back
         for trial in taken:
             trial.give_back(study, context, CutOff())
         raise
-    return len(taken)
+    return ends
 
 
 def _best_score(study: optuna.Study) -> float | None:
@@ -230,7 +246,7 @@ class TakenTrial:
         uid: Its identity in both stores; this process holds the lease of that name.
         timer: Its seconds so far.
         reported: Steps that Optuna knows of from a process that did not end it.
-        lost: How many processes ended while they were at it.
+        lost: How many processes ended while they were at it, since it last came further.
         spent_s: Seconds that processes were at it before, as far as they could tell.
     """
 
@@ -299,11 +315,15 @@ class TakenTrial:
         if was_given_back:
             trial.set_user_attr(INTERRUPTED, False)
             return taken
+        reached = context.checkpoints.of(uid).epochs()
+        if reached > int(left.user_attrs.get(LOST_AT, 0)):
+            lost = 0  # a machine that is restarted every day costs no trial that goes on meanwhile
+            trial.set_user_attr(LOST_AT, reached)
         lost += 1
         trial.set_user_attr(LOST, lost)
         if lost < context.config.search.attempts:
             return replace(taken, lost=lost)
-        taken.give_up(study, context, f"its process ended {lost} times while it ran")
+        taken.give_up(study, context, f"its process ended {lost} times at the same place")
         return None
 
     def is_light(self, context: StudyContext) -> bool:
@@ -311,31 +331,22 @@ class TakenTrial:
         with self.timer.measure("ask"):
             return trains_only_a_head(self.trial, context)
 
-    def run(self, study: optuna.Study, context: StudyContext) -> Training[None]:
-        """Run the trial; tell Optuna, whoever watches, and MLflow in this order how it ended."""
+    def run(self, study: optuna.Study, context: StudyContext) -> Training[str]:
+        """Run the trial; tell Optuna, whoever watches, and MLflow in this order how it ended.
+
+        Returns:
+            ``complete``, ``pruned``, ``failed`` or ``interrupted``.
+        """
         trial, timer = self.trial, self.timer
         state, value, reason = "interrupted", None, None
         try:
-            value = yield from run_trial(
-                trial,
-                context,
-                uid=self.uid,
-                timer=timer,
-                reported=self.reported,
-                lost=self.lost,
-            )
+            end, value, reason = yield from self._train(context)
             self._note_seconds()
-            study.tell(trial, value)
-            state = "complete"
+            study.tell(trial, value, state=end)
+            state = _IN_WORDS[end]  # not before Optuna knows of it
             same = trial.user_attrs.get(SAME_AS)
-            reason = None if same is None else f"the same values as trial {same}: not trained again"
-        except optuna.TrialPruned as pruned:
-            state, reason = "pruned", str(pruned)
-            self._note_seconds()
-            study.tell(trial, state=TrialState.PRUNED)
-        except TrialFailure as failure:
-            state, reason = "failed", str(failure)
-            self._fail(study, reason, failure.what)
+            if same is not None:
+                reason = f"the same values as trial {same}: not trained again"
         except TwinAtWork as twin:
             reason = str(twin)
             trial.set_user_attr(WAITS_FOR, twin.number)
@@ -355,16 +366,35 @@ class TakenTrial:
             )
             # Optuna knows of the end before MLflow does: a store that is lost now costs no trial.
             context.delivery.deliver(context.journal(self.uid))
+        return state
+
+    def _train(
+        self, context: StudyContext
+    ) -> Training[tuple[TrialState, float | None, str | None]]:
+        """Train it; return how it ended, its value, and why it has none."""
+        try:
+            value = yield from run_trial(
+                self.trial,
+                context,
+                uid=self.uid,
+                timer=self.timer,
+                reported=self.reported,
+                lost=self.lost,
+            )
+        except optuna.TrialPruned as pruned:
+            return TrialState.PRUNED, None, str(pruned)
+        except TrialFailure as failure:
+            self._note_failure(str(failure), failure.what)
+            return TrialState.FAIL, None, str(failure)
+        return TrialState.COMPLETE, value, None
 
     def _note_seconds(self) -> None:
         """Tell the budget what the trial has taken, by all who were at it."""
         self.trial.set_user_attr(SECONDS, self.spent_s + self.timer.seconds.get("total", 0.0))
 
-    def _fail(self, study: optuna.Study, reason: str, cause: str) -> None:
+    def _note_failure(self, reason: str, cause: str) -> None:
         self.trial.set_user_attr(REASON, without_secrets(reason))
         self.trial.set_user_attr(CAUSE, without_secrets(without_numbers(cause)))
-        self._note_seconds()
-        study.tell(self.trial, state=TrialState.FAIL)
 
     def _end(self, context: StudyContext) -> None:
         context.checkpoints.of(self.uid).drop()
@@ -373,7 +403,9 @@ class TakenTrial:
     def give_up(self, study: optuna.Study, context: StudyContext, reason: str) -> None:
         """End a trial that cannot be brought to an end."""
         TrialRecord(context, uid=self.uid, number=self.trial.number).give_up(reason)
-        self._fail(study, reason, reason)
+        self._note_failure(reason, reason)
+        self._note_seconds()
+        study.tell(self.trial, state=TrialState.FAIL)
         self._end(context)
         context.observer.trial_finished(
             TrialSummary(self.trial.number, "failed", None, 0.0, reason)
@@ -444,14 +476,28 @@ def _open(study: optuna.Study, trial_id: int, known: list[FrozenTrial] | None) -
     return optuna.Trial(study, trial_id)
 
 
-def _stop_if_hopeless(study: optuna.Study) -> None:
-    """Stop when every trial so far failed, and for one reason."""
+def _stop_if_hopeless(study: optuna.Study, *, since: float) -> None:
+    """Stop when trials fail one after the other, for one reason.
+
+    Args:
+        study: The study.
+        since: When this run began, in seconds since 1970: what failed before may be mended now.
+
+    Raises:
+        StudyError: Every trial of the study failed so, or the last ones since then.
+    """
     ended = [t for t in study.get_trials(deepcopy=False) if counts_towards_budget(t)]
-    if len(ended) < SAME_FAILURES_THAT_STOP or any(t.state != TrialState.FAIL for t in ended):
-        return
-    [(_, count), *_] = Counter(map(cause_of, ended)).most_common(1)
-    if count == len(ended):
-        raise StudyError(
-            f"all {count} trials failed for the same reason ({ended[-1].user_attrs.get(REASON)})",
-            remedy="mend the cause, then run again with --new",
-        )
+    begun = datetime.fromtimestamp(since)  # noqa: DTZ006 - Optuna's times have no zone
+    recent = [t for t in ended if t.datetime_complete and t.datetime_complete >= begun]
+    recent.sort(key=lambda t: t.datetime_complete or begun)
+    for what, trials, enough in (
+        ("all", ended, SAME_FAILURES_THAT_STOP),
+        ("the last", recent[-SAME_FAILURES_IN_A_ROW_THAT_STOP:], SAME_FAILURES_IN_A_ROW_THAT_STOP),
+    ):
+        is_hopeless = len(trials) >= enough and all(t.state == TrialState.FAIL for t in trials)
+        if is_hopeless and len(set(map(cause_of, trials))) == 1:
+            raise StudyError(
+                f"{what} {len(trials)} trials failed for the same reason"
+                f" ({trials[-1].user_attrs.get(REASON)})",
+                remedy="mend the cause, then run again" + " with --new" * (trials is ended),
+            )

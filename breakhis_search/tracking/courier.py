@@ -331,8 +331,17 @@ class _Round:
                 complain=lambda complaint: _answer(self._pipe, Complained(complaint)),
             )
         for uid in list(self._due):
-            if self._delivery.deliver(Journal(self._settings.journal_dir / uid)):
-                del self._due[uid]
+            journal = Journal(self._settings.journal_dir / uid)
+            try:
+                if self._delivery.deliver(journal):
+                    del self._due[uid]
+            except TrackingError:
+                # Where the store refuses what is of this run alone, the others get by next time;
+                # but a run that is not there yet may be the parent of others.
+                if not journal.is_new_to_mlflow:
+                    del self._due[uid]
+                    self._due[uid] = None
+                raise
 
     def _was_taken(self) -> None:
         if self._refused_since is not None:

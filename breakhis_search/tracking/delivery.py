@@ -11,6 +11,7 @@ keeps no other run waiting.
 
 from __future__ import annotations
 
+import re
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -37,6 +38,8 @@ _OF_ONE_RUN = {
     "RESOURCE_DOES_NOT_EXIST",
 }
 """Codes of MLflow that say that this request is wrong, and not that the store is away."""
+_OF_EVERYBODY = {401, 403, 404, 408, 425, 429}
+"""HTTP: who asks is not let in, or should come later; 404 is also a proxy whose server is away."""
 _NOT_OF_A_MODEL = (keys.EPOCH, keys.SECONDS, "device/", "system/")  # how a run went, no scores
 _MODEL_FACTS = (keys.ARCHITECTURE, keys.SAMPLING, keys.STAGE, keys.TRIAL_NUMBER, keys.SEED)
 
@@ -345,16 +348,40 @@ class Delivery:
 def _faults_of_a_run(journal: Journal) -> Iterator[None]:
     """Tell what is wrong with one run apart from a store that is away."""
     from mlflow.exceptions import MlflowException
+    from requests.exceptions import HTTPError
 
     try:
         yield
-    except MlflowException as error:
-        if error.error_code not in _OF_ONE_RUN:
+    except (MlflowException, HTTPError) as error:
+        if not _is_of_one_run(error):
             raise
         raise JournalError(
-            f"MLflow refuses them ({str(error).splitlines()[0][:300]})",
+            f"MLflow refuses them ({without_secrets(str(error)).splitlines()[0][:300]})",
             remedy=f"see the run of journal {journal.folder} in MLflow",
         ) from error
+
+
+def _is_of_one_run(error: Exception) -> bool:
+    """Tell whether a refusal says that this request is wrong, and not that the store is away.
+
+    A server that is called by its address answers a client's fault with 4xx, such as a file that is
+    larger than a proxy in front of it lets through (413). Some of those are of everybody.
+    """
+    response = getattr(error, "response", None)
+    status = getattr(response, "status_code", None) or _status_in(str(error))
+    if status:
+        return 400 <= status < 500 and status not in _OF_EVERYBODY
+    return getattr(error, "error_code", None) in _OF_ONE_RUN
+
+
+def _status_in(text: str) -> int:
+    """The HTTP status in what MLflow says of an answer that is not its own; 0 without one.
+
+    >>> _status_in("API request to endpoint /api/2.0/x failed with error code 413 != 200. Response")
+    413
+    """
+    found = re.search(r"failed with error code (\d{3}) ", text)
+    return int(found[1]) if found else 0
 
 
 @dataclass

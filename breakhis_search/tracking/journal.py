@@ -32,6 +32,8 @@ _DAMAGED = "records.damaged"
 TAKEN_OVER = "another process went on with this run"
 _LONGEST_END = 4096  # bytes; the record of an end has about 60
 _MOMENT_S = 2.0
+_DELIVERY_S = 60.0
+"""How long to wait for who is delivering a journal just now: a file may be on its way."""
 
 
 @dataclass(frozen=True)
@@ -137,6 +139,16 @@ class Journal:
                 self._lock.release()
 
     @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Count the time of the block as writing what is recorded; see :meth:`disk_errors`."""
+        start = time.perf_counter()
+        try:
+            with self.disk_errors():
+                yield
+        finally:
+            self.seconds_writing += time.perf_counter() - start
+
+    @contextmanager
     def delivering(self) -> Iterator[bool]:
         """Be the only one to deliver during the block; yields ``False`` where another one does."""
         with self.disk_errors():
@@ -198,12 +210,7 @@ class Journal:
 
     def _acquired_soon(self) -> bool:
         """Take the journal; who only ends what dead processes left holds it for a moment."""
-        until = time.monotonic() + _MOMENT_S
-        while not self._lock.acquire():
-            if time.monotonic() > until:
-                return False
-            time.sleep(0.05)
-        return True
+        return _acquired(self._lock, within_s=_MOMENT_S)
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
@@ -379,7 +386,7 @@ class Journal:
 
     def _sync(self, folder: Path) -> None:
         """See to it that files are on the disk before a record says so."""
-        with self.disk_errors():
+        with self.writing():
             sync_tree(folder)
 
     def _drop_torn_line(self) -> None:
@@ -402,10 +409,26 @@ class Journal:
             lines = self._records.read_bytes().splitlines(keepends=True)
             kept = [line for line in lines if self._is_readable(line)]
             if len(kept) < len(lines):
-                shutil.copyfile(self._records, self.folder / _DAMAGED)
-                replace_file(self.folder / _CURSOR, "0")  # what is delivered twice is there once
-                replace_file(self._records, b"".join(kept).decode())
+                self._rewrite(b"".join(kept).decode())
         return len(lines) - len(kept)
+
+    def _rewrite(self, records: str) -> None:
+        """Put other records in place of all; who delivers would go on at a wrong place of them.
+
+        Raises:
+            TrackingError: It is being delivered, and goes on being.
+        """
+        if not _acquired(self._delivery_lock, within_s=_DELIVERY_S):
+            raise TrackingError(
+                f"the damaged journal {self.folder} cannot be mended: it is being delivered",
+                remedy="run the same command again when MLflow has answered",
+            )
+        try:
+            shutil.copyfile(self._records, self.folder / _DAMAGED)
+            replace_file(self.folder / _CURSOR, "0")  # what is delivered twice is there once
+            replace_file(self._records, records)
+        finally:
+            self._delivery_lock.release()
 
     def _is_readable(self, line: bytes) -> bool:
         with suppress(JournalError):
@@ -427,8 +450,7 @@ class Journal:
             self._append(line)
 
     def _append(self, lines: bytes) -> None:
-        start = time.perf_counter()
-        with self.disk_errors():
+        with self.writing():
             self._drop_torn_line()
             size = self._records.stat().st_size if self._records.exists() else 0
             try:
@@ -440,7 +462,15 @@ class Journal:
                 if self._records.exists():
                     os.truncate(self._records, size)  # half of it on a full disk
                 raise
-        self.seconds_writing += time.perf_counter() - start
+
+
+def _acquired(lock: FolderLock, *, within_s: float) -> bool:
+    until = time.monotonic() + within_s
+    while not lock.acquire():
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.05)
+    return True
 
 
 def _now_ms() -> int:

@@ -167,8 +167,24 @@ class CompiledPhase:
 
     @property
     def variables(self) -> list[Any]:
-        """All that a step may change or depends on: weights, dials, seeds, momenta."""
-        return list({id(v): v for v in [*self.model.variables, *self._momenta]}.values())
+        """All that a step may change or depends on: weights, dials, seeds, momenta.
+
+        They are the same in however many parts a batch is taken. Sums over the parts of a batch
+        are none of them: between two batches they are 0.
+        """
+        known = {id(v): v for v in [*self.model.variables, *self._momenta]}
+        sums = {id(v) for v in self.optimizer._accumulated_gradients} if self._parts > 1 else ()  # noqa: SLF001 - Keras names it nowhere else
+        return [variable for key, variable in known.items() if key not in sums]
+
+    @property
+    def batches(self) -> int:
+        """How many batches it has been trained on since it began: what decides Adam's momenta."""
+        return int(np.asarray(self.optimizer.iterations))
+
+    def count_from(self, batches: int) -> None:
+        """Go on as if it had been trained on so many batches; Keras counts parts of batches."""
+        counted = self.optimizer._iterations  # noqa: SLF001 - `iterations` cannot be set
+        counted.assign(batches * self._parts)
 
     def warm_up(self, batch: Any) -> None:
         """Trace and compile step and prediction, once, so that no epoch pays for it.

@@ -129,11 +129,14 @@ class CompiledTraining:
 
     def state(self) -> Part:
         """Return weights, momenta, and where all random numbers stand."""
-        return Part(values_of(self._compiled.variables), {"rng": self._rng.bit_generator.state})
+        compiled = self._compiled
+        facts = {"rng": self._rng.bit_generator.state, "batches": compiled.batches}
+        return Part(values_of(compiled.variables), facts)
 
     def go_on(self, state: Part) -> None:
         """Be as it was."""
         put_values(self._compiled.variables, state.arrays)
+        self._compiled.count_from(state.facts["batches"])
         self._rng.bit_generator.state = state.facts["rng"]
 
 

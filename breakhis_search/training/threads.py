@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 
+from breakhis_search.processes import usable_cores
 from breakhis_search.training.determinism import has_jax_started
 
 VARIABLES = {"tensorflow": "TF_NUM_INTRAOP_THREADS", "jax": "NPROC"}
@@ -47,10 +48,3 @@ def _set_in_program(backend: str) -> int:
 def _set_from_outside(backend: str) -> int:
     text = os.environ.get(VARIABLES[backend], "")
     return int(text) if text.isdigit() else 0
-
-
-def usable_cores() -> int:
-    """Return how many cores this process may use: a scheduler may give it some of a machine's."""
-    if hasattr(os, "sched_getaffinity"):  # not on macOS
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -252,13 +252,26 @@ class FoldTrainer:
                     history.append(report)
                     stopper.see(report, logits, phase)
                     on_epoch(report)
-                    if on_state and (part := phase.state()):
-                        best = stopper.state(self.core)
-                        on_state(FoldState(span.name, tuple(history), part, best))
+                    if on_state:
+                        with self._timer.measure("checkpoint"):
+                            self._keep_state(on_state, span, phase, stopper, history)
                 if span is not spans[-1]:
                     phase.snapshot().put()  # the next phase goes on from here
                     stopper.start_again()  # fine-tuning gets its chance whatever the head did
             return FoldResult(tuple(history), *stopper.kept(phase))
+
+    def _keep_state(
+        self,
+        on_state: OnState,
+        span: Span,
+        phase: Phase,
+        stopper: EarlyStopping,
+        history: list[EpochReport],
+    ) -> None:
+        """Hand over where the training stands, unless it is done in moments."""
+        part = phase.state()
+        if part:
+            on_state(FoldState(span.name, tuple(history), part, stopper.state(self.core)))
 
     @contextmanager
     def _memory_errors(self) -> Iterator[None]:
@@ -296,7 +309,7 @@ class FoldTrainer:
         if len(data.validation) and (score or epoch.is_last):
             with self._timer.measure("validate"):
                 logits = phase.predict(data.validation)
-        val_loss, value = _validate(data, logits, score)
+        val_loss, value = _validate(data, logits, score, epoch)
         rate = float(rates[-1])
         return EpochReport(epoch.number, epoch.span.name, loss, val_loss, value, rate), logits
 
@@ -403,14 +416,16 @@ def _in_words(before: EpochReport | None) -> str:
 
 
 def _validate(
-    data: TrainingData, logits: FloatArray | None, score: Score | None
+    data: TrainingData, logits: FloatArray | None, score: Score | None, epoch: _Epoch
 ) -> tuple[float | None, float | None]:
     """Negative log-likelihood and score of the fold, as far as they are defined."""
     if logits is None:
         return None, None
     if not np.isfinite(logits).all():
         raise TrialFailure(
-            "the model answers validation images with numbers that are not finite",
+            "the model answers validation images with numbers that are not finite in epoch"
+            f" {epoch.number + 1}",
+            received=f"logits{_in_words(epoch.before)}",
             remedy="lower optimizer/learning_rate in the study's space",
         )
     value = score(data.validation_y, logits) if score else None

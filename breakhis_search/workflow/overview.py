@@ -12,11 +12,12 @@ from optuna.trial import FrozenTrial, TrialState
 
 from breakhis_search.comparison.leaderboard import newest_studies
 from breakhis_search.comparison.version_facts import VersionFacts, read_facts
-from breakhis_search.errors import JournalError
+from breakhis_search.errors import JournalError, TrackingError
 from breakhis_search.settings import Settings
-from breakhis_search.study.budget import INTERRUPTED, cause_of
+from breakhis_search.study.budget import CAUSE, INTERRUPTED, REASON, UID, cause_of
 from breakhis_search.study.leases import Leases
 from breakhis_search.study.liveness import cut_off_trials
+from breakhis_search.study.outlines import outlines_of
 from breakhis_search.study.storage import open_storage, storage_errors
 from breakhis_search.tracking.journal import Journal
 from breakhis_search.tracking.journals import journals_set_aside, open_journals
@@ -78,6 +79,8 @@ class Overview:
         waiting: What waits in them.
         set_aside: Why, by uid, for runs whose records cannot be delivered.
         elsewhere: Records that wait on other machines which see this folder, by their names.
+        mlflow_says: Why MLflow could not be asked; ``None`` where it was: models and objectives are
+            unknown then.
     """
 
     studies: list[StudyStatus]
@@ -86,6 +89,7 @@ class Overview:
     waiting: Waiting = field(default_factory=Waiting)
     set_aside: Mapping[str, str] = field(default_factory=dict)
     elsewhere: Mapping[str, int] = field(default_factory=dict)
+    mlflow_says: str | None = None
 
 
 def records_that_wait(journals: Iterable[Journal]) -> Waiting:
@@ -101,14 +105,24 @@ def records_that_wait(journals: Iterable[Journal]) -> Waiting:
 
 
 def read_overview(settings: Settings) -> Overview:
-    """Return what the study storage, MLflow and the journal hold."""
-    client = open_store(settings)
+    """Return what the study storage, MLflow and the journal hold.
+
+    That a server of MLflow is away costs what it alone knows: records that wait for it and trials
+    are looked for all the more then.
+
+    Raises:
+        BreakhisSearchError: The study storage, or a local store of MLflow, cannot be read.
+    """
+    known: Mapping[str, Mapping[Any, Any]] = {}
+    models: list[VersionFacts] = []
+    mlflow_says = None
+    try:
+        known, models = _of_mlflow(settings)
+    except TrackingError as error:
+        if settings.has_local_store:
+            raise
+        mlflow_says = error.what
     storage = open_storage(settings.studies_uri)
-    with tracking_errors(settings.tracking_uri):
-        known = newest_studies(client)
-        versions = client.search_model_versions()
-        aliases = {m.name: m.aliases for m in client.search_registered_models()}
-        models = [read_facts(client, v, aliases.get(v.name, {})) for v in versions]
     with storage_errors(settings.studies_uri), closing(Leases(settings.studies_uri)) as leases:
         studies = [
             _study(storage, leases, s, known.get(s.study_name, {}))
@@ -121,11 +135,33 @@ def read_overview(settings: Settings) -> Overview:
         for machine, folder in settings.journals_elsewhere.items()
     }
     elsewhere = {machine: records for machine, records in there.items() if records}
-    return Overview(studies, models, len(waiting), records_that_wait(waiting), set_aside, elsewhere)
+    return Overview(
+        studies,
+        models,
+        len(waiting),
+        records_that_wait(waiting),
+        set_aside,
+        elsewhere,
+        mlflow_says,
+    )
+
+
+def _of_mlflow(settings: Settings) -> tuple[Mapping[str, Mapping[Any, Any]], list[VersionFacts]]:
+    """Studies by name, and every registered version."""
+    client = open_store(settings)
+    with tracking_errors(settings.tracking_uri):
+        known = newest_studies(client)
+        versions = client.search_model_versions()
+        aliases = {m.name: m.aliases for m in client.search_registered_models()}
+        return known, [read_facts(client, v, aliases.get(v.name, {})) for v in versions]
 
 
 def _study(storage: Any, leases: Leases, study: Any, known: Mapping[Any, Any]) -> StudyStatus:
-    trials = storage.get_all_trials(study._study_id, deepcopy=False)  # noqa: SLF001 - no public id
+    trials = outlines_of(
+        storage,
+        study._study_id,  # noqa: SLF001 - no public id
+        attributes=(UID, INTERRUPTED, REASON, CAUSE),
+    )
     cut_off = set(cut_off_trials(trials, leases))
     count = Counter(_state_of(trial, is_cut_off=trial.number in cut_off) for trial in trials)
     scores = [t.value for t in trials if t.state == TrialState.COMPLETE]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from breakhis_search.data.images import ImageDecodeError, decode_rgb
 from breakhis_search.data.suitability import doubts_about
 from breakhis_search.data.taxonomy import parse_image_name
 from breakhis_search.errors import DataError, RegistryError, TrackingError
+from breakhis_search.processes import usable_cores
 from breakhis_search.settings import Settings
 from breakhis_search.study_file import find_study_file, load_study
 from breakhis_search.tracking import keys
@@ -104,7 +104,7 @@ def predict_images(
     doubts: dict[str, tuple[str, ...]] = {}
     bad: dict[str, str] = {}
     unexplained = ""
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # OpenCV releases the interpreter lock
+    with ThreadPoolExecutor(usable_cores()) as pool:  # OpenCV releases the interpreter lock
         for start in range(0, len(files), _BATCH):
             batch = files[start : start + _BATCH]
             seen = list(pool.map(lambda file: _look_at(file, facts, learned), batch))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import optuna
@@ -29,6 +31,11 @@ from breakhis_search.workflow.request import (
     resolve_request,
 )
 from breakhis_search.workflow.splitting import split_catalog
+
+JOIN_PATIENCE_S = 300.0
+"""How long to wait for a run that leads: it may have started later, and reads its images first."""
+
+_LOOK_EVERY_S = 1.0
 
 Say = Callable[[str], None]
 Progress = Callable[[str, int, int], None]
@@ -65,7 +72,6 @@ class PreparedRun:
         catalog: The usable images.
         split: Who is trained, validated and sealed.
         weights: Pretrained weights by architecture, on disk.
-        client: MLflow client.
         storage: Of Optuna's studies.
         version: Which study it is; a new one is not created before it may start.
     """
@@ -76,9 +82,17 @@ class PreparedRun:
     catalog: Catalog
     split: Split
     weights: dict[str, ResolvedWeights]
-    client: Any
     storage: optuna.storages.BaseStorage
     version: StudyVersion
+
+    @cached_property
+    def client(self) -> Any:
+        """MLflow client, opened when it is first asked for: who only trains needs none.
+
+        Raises:
+            TrackingError: MLflow does not answer.
+        """
+        return open_store(self.settings)
 
     def open_study(self) -> optuna.Study:
         """Return the Optuna study, created if it is new."""
@@ -100,6 +114,7 @@ def prepare_run(
     watcher: Watcher,
     *,
     version: StudyVersion | None = None,
+    leads: bool = True,
     replayed: str | None = None,
 ) -> PreparedRun:
     """Check study file, data, split, weights and stores, in this order, and find the study.
@@ -109,6 +124,7 @@ def prepare_run(
         settings: Where things are.
         watcher: Told what is found.
         version: The study to join, where another process has found it; nothing is said then.
+        leads: Whether a study may be begun; else another run does.
         replayed: Architecture of the one trial that is trained again: no other is needed, and no
             study is looked for.
 
@@ -133,20 +149,19 @@ def prepare_run(
         watcher.say(note)
     needed = architectures_of(config) if replayed is None else (replayed,)
     weights = _weights(needed, resolved, request, settings)
-    client = open_store(settings)
     storage = open_storage(settings.studies_uri)
-    found = (
-        _find_study(
-            storage,
-            resolved,
-            version,
-            digest=_identity(config, catalog, split, weights, settings),
-            fresh=request.new,
+    if replayed is None:
+        digest = _identity(config, catalog, split, weights, settings)
+        found = (
+            _led_by_another(storage, resolved, digest, watcher)
+            if version is None and not leads
+            else _find_study(storage, resolved, version, digest=digest, fresh=request.new)
         )
-        if replayed is None
-        else StudyVersion(resolved.study_name, "", is_new=False, earlier=())
-    )
-    run = PreparedRun(request, resolved, settings, catalog, split, weights, client, storage, found)
+    else:
+        found = StudyVersion(resolved.study_name, "", is_new=False, earlier=())
+    run = PreparedRun(request, resolved, settings, catalog, split, weights, storage, found)
+    if not joins:
+        _ = run.client  # a store that nobody can reach is told before anything is trained
     if not joins and replayed is None:
         _announce(run, watcher)
     return run
@@ -232,6 +247,33 @@ def _find_study(
             remedy="run the same command again",
         )
     return replace(joined, is_new=False)
+
+
+def _led_by_another(
+    storage: optuna.storages.BaseStorage, resolved: ResolvedRequest, digest: str, watcher: Watcher
+) -> StudyVersion:
+    """The study that another run leads, or will in a moment: both may have been started at once.
+
+    Raises:
+        StudyError: There are only studies of that name which this one is not.
+    """
+    until = time.monotonic() + JOIN_PATIENCE_S
+    is_told = False
+    while True:
+        found = find_version(storage, resolved.study_name, digest=digest, fresh=False)
+        if not (found.is_new and found.earlier):
+            return found
+        if time.monotonic() > until:
+            raise StudyError(
+                f"nobody leads {resolved.study_name} with these data, split, weights, study file"
+                f" and code; there is {', '.join(found.earlier)}",
+                expected="the same of all of them as where it is led",
+                remedy="compare what `data check` and `doctor` say on both machines",
+            )
+        if not is_told:
+            watcher.say(f"waiting for the run that leads: this is not {found.earlier[-1]}")
+            is_told = True
+        time.sleep(_LOOK_EVERY_S)
 
 
 def _announce(run: PreparedRun, watcher: Watcher) -> None:

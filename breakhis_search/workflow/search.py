@@ -75,10 +75,9 @@ def search_and_register(
     Raises:
         WorkerIsTired: The limits are reached, and there is still something to do.
     """
-    delivery = Delivery(run.client, run.settings, make_report, complain=watcher.say)
     with storage_errors(run.settings.studies_uri):
         leases = Leases(run.settings.studies_uri)
-    with closing(carrier or _carrier(delivery, run, watcher)) as carries, closing(leases):
+    with closing(carrier or _carrier(run, watcher)) as carries, closing(leases):
         context = study_context(run, watcher, carries, leases)
         if context.device.kind == "cpu" and run.resolved.profile == "full" and watcher.confirm_slow:
             watcher.say("estimating how long the full profile takes on this CPU …")
@@ -96,7 +95,8 @@ def search_and_register(
             return None
 
 
-def _carrier(delivery: Delivery, run: PreparedRun, watcher: Watcher) -> Carrier:
+def _carrier(run: PreparedRun, watcher: Watcher) -> Carrier:
+    delivery = Delivery(run.client, run.settings, make_report, complain=watcher.say)
     if run.settings.delivers_in_background:
         return Courier(run.settings, make_report, delivery=delivery, say=watcher.say)
     return delivery

@@ -19,6 +19,7 @@ from breakhis_search.comparison.version_facts import read_facts
 from breakhis_search.serving.verification import NO_PICKLE
 from breakhis_search.settings import Settings
 from breakhis_search.tracking.store import read_store, tracking_errors
+from breakhis_search.training.devices import BACKEND_VARIABLES
 from breakhis_search.workflow.loading import verified_copy
 from breakhis_search.workflow.prediction import find_registered, model_name_of
 from breakhis_search.workflow.process_group import (
@@ -101,6 +102,7 @@ def _scores(address: str) -> bool:
 
 def _environment(settings: Settings) -> dict[str, str]:
     return {
+        **BACKEND_VARIABLES,
         **os.environ,
         **NO_PICKLE,
         # MLflow starts uvicorn by its name.

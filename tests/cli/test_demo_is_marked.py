@@ -74,4 +74,5 @@ def test_status_of_an_unused_folder_is_json_too(capsys):
         "waiting": {"records": 0, "oldest": None},
         "set_aside": {},
         "elsewhere": {},
+        "mlflow_says": None,
     }

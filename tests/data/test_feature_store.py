@@ -130,21 +130,28 @@ def test_what_another_process_fills_is_not_deleted(tmp_path, opened):
     assert not filled.exists()
 
 
-def test_features_deleted_between_reading_and_mapping_are_computed_again(
+def test_features_that_are_deleted_and_filled_anew_while_they_are_opened_are_noticed(
     opened, backbone, monkeypatch
 ):
     opened(NAMES[:2])
-    read = _Store.read_index
+    order, memmap = [NAMES[1], NAMES[0]], np.memmap
 
-    def read_and_lose(store):
-        index = read(store)
-        monkeypatch.setattr(_Store, "read_index", read)
-        shutil.rmtree(store.folder)
-        return index
+    def lose_and_map(file, *rest, **options):
+        monkeypatch.setattr(feature_store.np, "memmap", memmap)
+        shutil.rmtree(file.parent)
+        opened(order)  # by another process, whose study has them in another order
+        return memmap(file, *rest, **options)
 
-    monkeypatch.setattr(_Store, "read_index", read_and_lose)
+    monkeypatch.setattr(feature_store.np, "memmap", lose_and_map)
     assert values(opened(NAMES[:2]), NAMES[:2]) == [0, 1]
-    assert backbone.asked == NAMES[:2] * 2
+    assert backbone.asked == [*NAMES[:2], *order], "and not once more"
+
+
+def test_features_stay_what_they_were_when_they_are_deleted(tmp_path, opened):
+    features = opened(NAMES[:2])
+    [folder] = [file.parent for file in tmp_path.rglob("features.f32")]
+    shutil.rmtree(folder)
+    assert values(features, NAMES[:2]) == [0, 1]
 
 
 def test_who_waited_for_a_folder_that_was_deleted_makes_it_anew(tmp_path):

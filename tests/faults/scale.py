@@ -3,12 +3,13 @@
     python -m tests.faults.scale [--workers 32] [--trials 2000] [--sleep 5] [--out FILE]
     python -m tests.faults.scale --workers 4 --trials 40 --sleep 0.2 --parameters 8 --reports 30
 
-Every worker runs the real loop (leases, asking, telling, checkpoints, journal) of trials that do
-nothing but draw hyperparameters, report epochs, and sleep. Workers are processes, as in a search,
-which share the cores of this machine with the database. Prints, and writes, the share of the
-workers' time that was spent in trials, the overhead of a trial by its number, for how long a worker
-that asks keeps the others from it, how many transactions of the database a trial costs, and the
-most connections that were open at once; exit code 1 where a figure does not reach its aim.
+Every worker runs the real loop of a search (leases, asking, telling) with trials that do nothing
+but draw hyperparameters, report epochs, and sleep: they write no journal and no checkpoint, which
+lie on the disk of each machine and not in the database that all share. Workers are processes, as in
+a search, which share the cores of this machine with the database. Prints, and writes, the share of
+the workers' time that was spent in trials, the overhead of a trial by its number, for how long a
+worker that asks keeps the others from it, how many transactions of the database a trial costs, and
+the most connections that were open at once; exit code 1 where a figure does not reach its aim.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from typing import Any
 import optuna
 import sqlalchemy as sa
 
-from breakhis_search.config import SearchConfig
+from breakhis_search.config import StudyConfig
 from breakhis_search.study import worker
 from breakhis_search.study.checkpoints import CheckpointFiles
 from breakhis_search.study.leases import Leases
@@ -160,22 +161,25 @@ def work(number: int, load: Load, told: Connection) -> None:
 
     worker.run_trial = sleep_for  # type: ignore[assignment]
     worker.trains_only_a_head = lambda *_: False
-    config = SimpleNamespace(
-        search=SearchConfig(trials=load.trials, pruner="none"),
-        training=SimpleNamespace(max_epochs=1, head_epochs=0),
-        stages=None,
-        space={},
-        enqueue=(),
+    worker.in_stage = lambda known, _: known  # type: ignore[assignment]
+    config = StudyConfig.model_validate(
+        {
+            "name": "scale",
+            "task": "binary",
+            "objective": "auroc",
+            "search": {"trials": load.trials, "pruner": "none"},
+        }
     )
     study = optuna.load_study(
         study_name="scale",
         storage=open_storage(load.uri),
-        sampler=build_sampler(config, finished=number),  # type: ignore[arg-type]
-        pruner=build_pruner(config),  # type: ignore[arg-type]
+        sampler=build_sampler(config, finished=number),
+        pruner=build_pruner(config),
     )
     with closing(TimedLeases(load.uri)) as leases:
         context = SimpleNamespace(
             config=config,
+            name="scale",
             space={},
             uid="scale",
             split=SimpleNamespace(folds=[0]),
@@ -186,10 +190,8 @@ def work(number: int, load: Load, told: Connection) -> None:
             observer=SilentObserver(),
             stage="search",
         )
-        stage = SimpleNamespace(until=load.trials)
         first_ask = time.monotonic()
-        while worker.run_batch(study, context, stage, at_most=1):  # type: ignore[arg-type]
-            pass
+        worker.run_search(study, context)  # type: ignore[arg-type]
     told.send((first_ask, turns, leases.kept_out_s))
 
 

@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from breakhis_search.config import StudyConfig
-from breakhis_search.study.pruning import FoldMedianPruner
+from breakhis_search.study.pruning import FoldMedianPruner, ScoresOfFolds
 from breakhis_search.study.strategy import build_pruner
 
 EPOCHS = 4
@@ -60,6 +60,32 @@ def test_a_dip_after_a_good_epoch_of_the_fold_is_forgiven(study):
     trial.report(0.95, 2)
     trial.report(0.2, 3)
     assert not trial.should_prune()
+
+
+def test_a_trial_whose_score_no_longer_rises_is_held_against_where_others_are_by_now(study):
+    trial = study.ask()
+    scores = ScoresOfFolds(trial, epochs_per_fold=EPOCHS, every_epoch=True)
+    scores.tell(0, 0, 0.8)
+    assert not trial.should_prune(), "it warms up"
+    scores.tell(0, 1, 0.7)
+    assert trial.should_prune()
+
+
+def test_of_a_trial_that_nobody_prunes_only_what_rises_is_stored(study):
+    trial = study.ask()
+    scores = ScoresOfFolds(trial, epochs_per_fold=EPOCHS, every_epoch=False)
+    for epoch, score in enumerate((0.5, 0.4, 0.6)):
+        scores.tell(0, epoch, score)
+    scores.tell(1, 0, 0.3)
+    assert study.trials[-1].intermediate_values == {0: 0.5, 2: 0.6, EPOCHS: 0.3}
+
+
+def test_steps_that_optuna_knows_of_are_not_told_again(study):
+    trial = study.ask()
+    scores = ScoresOfFolds(trial, epochs_per_fold=EPOCHS, every_epoch=True, known=[0])
+    scores.tell(0, 0, 0.5)
+    scores.tell(0, 1, 0.4)
+    assert study.trials[-1].intermediate_values == {1: 0.5}
 
 
 def test_nothing_is_pruned_while_warming_up(study):

@@ -113,7 +113,7 @@ def states(study: optuna.Study) -> list[TrialState]:
 
 
 def run_one(study: optuna.Study, context: Any) -> int:
-    return worker.run_batch(study, context, STAGE, at_most=1)
+    return len(worker.run_batch(study, context, STAGE, at_most=1))
 
 
 def test_ctrl_c_while_a_trial_is_begun_leaves_none_without_an_owner(study, context, monkeypatch):
@@ -324,12 +324,17 @@ def test_a_trial_that_a_process_was_lost_with_is_not_trained_beside_others(
 ):
     monkeypatch.setattr(worker, "trains_only_a_head", lambda *_: True)
     sizes = []
-    monkeypatch.setattr(worker, "run_together", lambda runs: sizes.append(len(runs)))
+
+    def note(runs):
+        sizes.append(len(runs))
+        return ["complete"] * len(runs)
+
+    monkeypatch.setattr(worker, "run_together", note)
     cut_off(study, "was-lost")
     of_8 = SimpleNamespace(until=8)
-    assert worker.run_batch(study, context, of_8, at_most=4) == 1
+    assert worker.run_batch(study, context, of_8, at_most=4) == ["complete"]
     assert sizes == [0]
-    assert worker.run_batch(study, context, of_8, at_most=4) == 4
+    assert worker.run_batch(study, context, of_8, at_most=4) == ["complete"] * 4
     assert sizes == [0, 4]
 
 
@@ -360,7 +365,73 @@ def test_trials_that_fail_alike_but_for_their_numbers_end_the_study(study):
         trial.set_user_attr(budget.CAUSE, budget.without_numbers(f"not finite in epoch {epoch}"))
         study.tell(trial, state=TrialState.FAIL)
     with pytest.raises(StudyError, match="all 3 trials failed for the same reason .*in epoch 2"):
-        worker._stop_if_hopeless(study)
+        worker._stop_if_hopeless(study, since=time.time())
+
+
+def test_what_breaks_in_the_middle_of_a_study_ends_the_run_and_not_the_next_one(
+    study, context, monkeypatch
+):
+    def train(trial, *_args, **_kwargs):
+        yield from ()
+        if trial.number:
+            raise TrialFailure(f"the device is lost at step {trial.number}")
+        return 0.75
+
+    monkeypatch.setattr(worker, "run_trial", train)
+    monkeypatch.setattr(worker, "trains_only_a_head", lambda *_: False)
+    monkeypatch.setattr(worker, "in_stage", lambda known, _: known)
+    content = {"name": "s", "task": "binary", "objective": "auroc", "search": {"trials": 40}}
+    context.config = StudyConfig.model_validate(content)
+    context.split = SimpleNamespace(folds=[0])
+    with pytest.raises(StudyError, match="the last 10 trials failed for the same reason"):
+        worker.run_search(study, context, worker.WorkerLimits(began=time.time()))
+    assert states(study) == [TrialState.COMPLETE] + [TrialState.FAIL] * 10
+    with pytest.raises(StudyError, match="the last 10 trials failed for the same reason"):
+        worker.run_search(study, context, worker.WorkerLimits(began=time.time()))
+    assert len(study.trials) == 21, "it tried anew"
+
+
+def test_an_end_that_the_database_does_not_take_leaves_the_trial_where_it_was(
+    study, context, monkeypatch
+):
+    def prune(trial, *_args, **_kwargs):
+        context.checkpoints.write(
+            tmp := context.checkpoints.of(trial.user_attrs[budget.UID])._state_file("fold_0"),
+            {},
+            {"history": [1, 2]},
+        )
+        context.checkpoints.settle()
+        assert tmp.exists()
+        yield from ()
+        raise optuna.TrialPruned("not worth it")
+
+    def refuse(*_args, **_kwargs):
+        raise StorageInternalError("a connection was dropped")
+
+    monkeypatch.setattr(worker, "run_trial", prune)
+    monkeypatch.setattr(worker, "trains_only_a_head", lambda *_: False)
+    with monkeypatch.context() as patch:
+        patch.setattr(study, "tell", refuse)
+        with pytest.raises(StorageInternalError, match="dropped"):
+            run_one(study, context)
+    [trial] = study.trials
+    assert trial.state == TrialState.RUNNING
+    assert context.checkpoints.of(trial.user_attrs[budget.UID]).epochs() == 2
+    assert cut_off_trials(study.trials, context.leases) == [0]
+
+
+def test_processes_that_are_lost_now_and_then_cost_no_trial_that_goes_on(study, context, finishing):
+    """A machine that is restarted every day: the trial comes an epoch further every time."""
+    trial = cut_off(study, "long")
+    for reached, lost in ((0, 1), (0, 2), (3, 1), (3, 2), (4, 1)):
+        file = context.checkpoints.of("long")._state_file("fold_0")
+        context.checkpoints.write(file, {}, {"history": [0] * reached})
+        context.checkpoints.settle()
+        taken = worker.TakenTrial.next(study, context, STAGE)
+        assert taken is not None
+        assert taken.trial.number == trial.number
+        assert taken.lost == lost
+        context.leases.release("long")
 
 
 def test_the_time_of_a_run_is_one_for_all_its_processes(study, context, finishing, monkeypatch):

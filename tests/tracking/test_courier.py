@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -9,13 +10,15 @@ import sys
 import threading
 import time
 from dataclasses import replace
+from typing import Any
 
 import pytest
+import requests
 
 from breakhis_search.errors import TrackingError
 from breakhis_search.settings import read_settings
 from breakhis_search.tracking import keys
-from breakhis_search.tracking.courier import Courier, Flushed
+from breakhis_search.tracking.courier import Courier, Flushed, _Round
 from breakhis_search.tracking.delivery import Delivery
 from breakhis_search.tracking.journal import Journal
 from breakhis_search.tracking.journals import journals_set_aside
@@ -163,6 +166,71 @@ def test_one_run_that_mlflow_refuses_keeps_no_other_waiting(settings) -> None:
     assert client.get_run(run_id).data.metrics["loss"] == 1.0
     assert "the records of run deleted are set aside" in told[0]
     assert set(journals_set_aside(settings.journal_dir)) == {"deleted"}
+
+
+def refuse_its_files(client: Any, run_id: str, status: int) -> None:
+    """Let uploads to a run be answered with that status, as by a proxy in front of the server."""
+    upload = client.log_artifacts
+
+    def log_artifacts(to: str, *rest: Any) -> None:
+        if to == run_id:
+            response = requests.Response()
+            response.status_code = status
+            response.url = "http://proxy/api/2.0/mlflow-artifacts/artifacts"
+            response.raise_for_status()
+        upload(to, *rest)
+
+    client.log_artifacts = log_artifacts
+
+
+@pytest.mark.parametrize(
+    ("status", "is_of_the_run"),
+    [(413, True), (400, True), (403, False), (429, False), (502, False)],
+)
+def test_a_file_that_a_proxy_does_not_let_through_is_a_fault_of_its_run(
+    settings, status, is_of_the_run
+) -> None:
+    client = open_store(settings)
+    delivery = Delivery(client, settings)
+    journal = begun(settings, "large")
+    delivery.deliver(journal)
+    refuse_its_files(client, delivery.run_id("large"), status)
+    (journal.artifacts / "model").write_text("a large one")
+    journal.log_artifacts()
+    if is_of_the_run:
+        delivery.deliver(journal)
+        assert f"{status} Client Error" in str(journal.set_aside_because)
+    else:
+        with pytest.raises(TrackingError, match=str(status)):
+            delivery.deliver(journal)
+        assert journal.set_aside_because is None
+
+
+def test_a_run_that_is_refused_for_ever_lets_the_others_by(settings, monkeypatch) -> None:
+    """Whatever the server says: who came after it is delivered by the next attempt."""
+    monkeypatch.setattr("breakhis_search.tracking.courier.FIRST_PAUSE_S", 0.0)
+    asked: list[str] = []
+
+    class Refusing:
+        def deliver(self, journal: Journal) -> bool:
+            asked.append(journal.uid)
+            if journal.uid == "refused":
+                raise TrackingError("HTTP 500")
+            return True
+
+    for uid in ("refused", "other"):
+        journal = begun(settings, uid)
+        Delivery(open_store(settings), settings).deliver(journal)
+        journal.log_metrics({"loss": 1.0}, step=0)
+    one, _ = multiprocessing.Pipe()
+    at_work = _Round(one, settings, make_nothing, 300.0)
+    at_work._due = {"refused": None, "other": None}
+    for _ in range(2):
+        at_work._delivery = Refusing()
+        with pytest.raises(TrackingError, match="500"):
+            at_work._bring()
+    assert asked == ["refused", "other", "refused"]
+    assert list(at_work._due) == ["refused"]
 
 
 def test_who_asks_never_waits_for_a_delivery(settings) -> None:

@@ -19,7 +19,9 @@ from breakhis_search.models.trainability import set_trainable
 from breakhis_search.models.weights import ResolvedWeights
 from breakhis_search.training.compilation import AugmentedModel
 from breakhis_search.training.devices import Device
+from breakhis_search.training.feeding import HostFeed
 from breakhis_search.training.graphs import GraphCache, TrainingGraph
+from breakhis_search.training.phases import CompiledTraining
 from breakhis_search.training.plan import TrainingPlan
 from breakhis_search.training.results import FoldResult, TrainingData
 from breakhis_search.training.steps import EpochSteps
@@ -219,13 +221,13 @@ def test_the_cache_lets_the_least_recently_used_graph_go():
     assert cache.find("a") is graphs["a"]
 
 
-def test_a_batch_in_parts_is_learnt_from_as_a_whole(monkeypatch):
-    """Without what normalises by batch and what is drawn at random, the numbers are the same."""
+@pytest.fixture
+def linear(monkeypatch):
+    """A model without what normalises by batch, nothing drawn at random; what it is trained on."""
     keras.utils.set_random_seed(1)
     image = keras.Input((8, 12, 3))
     logits = keras.layers.Dense(2)(keras.layers.Flatten()(keras.layers.Rescaling(1 / 255)(image)))
     core = keras.Model(image, logits)
-    start = core.get_weights()
     rng = np.random.default_rng(0)
     inputs = [rng.integers(0, 256, (8, 8, 12, 3), dtype=np.uint8) for _ in range(3)]
     steps = EpochSteps(
@@ -235,6 +237,16 @@ def test_a_batch_in_parts_is_learnt_from_as_a_whole(monkeypatch):
         rates=np.array([0.01, 0.02, 0.005], np.float32),
     )
     monkeypatch.setattr("breakhis_search.training.compilation.augment", lambda x, *_, **__: x)
+    return core, inputs, steps
+
+
+def weights_of(core):
+    return np.concatenate([w.ravel() for w in core.get_weights()])
+
+
+def test_a_batch_in_parts_is_learnt_from_as_a_whole(linear):
+    core, inputs, steps = linear
+    start = core.get_weights()
     plan = dataclasses.replace(PLAN, weight_decay=0.1)
     learnt, losses, answers = [], [], []
     for parts in (1, 2, 4):
@@ -242,10 +254,38 @@ def test_a_batch_in_parts_is_learnt_from_as_a_whole(monkeypatch):
         phase = TrainingGraph(core).phase("all", is_focal=False, turns=False, parts=parts)
         phase.restart(plan, 0, dropout_rate=0.0)
         losses.append(phase.train(inputs, steps))
-        learnt.append(np.concatenate([w.ravel() for w in core.get_weights()]))
+        learnt.append(weights_of(core))
         answers.append(phase.predict(inputs))
     assert np.abs(learnt[0] - np.concatenate([w.ravel() for w in start])).max() > 1e-3
     for other in (1, 2):
         np.testing.assert_allclose(learnt[other], learnt[0], atol=2e-5)
         np.testing.assert_allclose(answers[other], answers[0], atol=1e-3)
         assert losses[other] == pytest.approx(losses[0], rel=1e-4)
+
+
+@pytest.mark.parametrize(("then", "now"), [(1, 2), (2, 1), (2, 4)])
+def test_momenta_of_batches_in_parts_go_on_in_others(linear, then, now):
+    core, inputs, steps = linear
+    start = core.get_weights()
+    graph = TrainingGraph(core)
+    before, after = (
+        CompiledTraining(
+            graph.phase("all", is_focal=False, turns=False, parts=parts),
+            HostFeed(lambda _: None),
+            HostFeed(lambda _: None),
+            batch_size=8,
+            rng=np.random.default_rng(0),
+        )
+        for parts in (then, now)
+    )
+    before._compiled.restart(PLAN, 0, dropout_rate=0.0)
+    before._compiled.train(inputs, steps)
+    state = before.state()
+    before._compiled.train(inputs, steps)
+    expected = weights_of(core)
+    core.set_weights(start)
+    after._compiled.restart(PLAN, 0, dropout_rate=0.0)
+    after.go_on(state)
+    after._compiled.train(inputs, steps)
+    np.testing.assert_allclose(weights_of(core), expected, atol=2e-5)
+    assert after._compiled.batches == 6

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 SCRIPT = """
-import dataclasses, json, os
+import dataclasses, json, os, pathlib, sys
 import keras
 import numpy as np
 from breakhis_search.config import TrainingConfig
@@ -35,7 +35,8 @@ from breakhis_search.training.results import TrainingData
 from breakhis_search.training.timing import Timer
 from breakhis_search.training.trainer import FoldTrainer
 
-device = prepare_device("cpu", deterministic=True)
+compilations = pathlib.Path(sys.argv[1])
+device = prepare_device("cpu", deterministic=True, compilations=compilations)
 reset_peak_memory(device)
 n, rng = 48, np.random.default_rng(0)
 y = np.arange(n) % 2
@@ -70,13 +71,23 @@ trainer = FoldTrainer(
     timer=Timer(),
 )
 accuracy = lambda y, logits: float((logits.argmax(axis=1) == y).mean())
-folds = [trainer.fit(data, epochs=4, seed=1, score=accuracy) for _ in range(2)]
+states, later = [], []
+folds = [
+    trainer.fit(data, epochs=4, seed=1, score=accuracy, on_state=states.append) for _ in range(2)
+]
 again = predict_logits(model, images, rest, 16)
 snapshot = Snapshot.take(model.variables)
 for _ in range(2):
     snapshot.put()
     after = predict_logits(model, images, rest, 16)  # Keras gives the memory of variables away
+trainer.take_smaller_parts()
+halves = trainer.fit(
+    data, epochs=4, seed=1, score=accuracy, start=states[1], on_state=later.append
+)
 print(json.dumps({
+    "compiled": len(list(compilations.iterdir())),
+    "halves": [dataclasses.asdict(r) for r in halves.history],
+    "epochs_again": len(later),
     "device": dataclasses.asdict(device),
     "xla_flags": os.environ["XLA_FLAGS"],
     "memory_mb": peak_memory_mb(device),
@@ -88,9 +99,9 @@ print(json.dumps({
 
 
 @pytest.fixture(scope="module")
-def answer() -> dict:
+def answer(tmp_path_factory) -> dict:
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT],
+        [sys.executable, "-c", SCRIPT, str(tmp_path_factory.mktemp("compilations"))],
         env={**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"},
         capture_output=True,
         text=True,
@@ -130,3 +141,13 @@ def test_the_kept_logits_are_those_of_the_kept_weights_on_jax(answer):
 
 def test_a_snapshot_outlives_predictions_on_jax(answer):
     assert answer["difference_after_a_snapshot"] < 1e-6
+
+
+def test_what_was_compiled_is_kept_for_other_processes(answer):
+    assert answer["compiled"] >= 1
+
+
+def test_a_fold_goes_on_in_smaller_parts_on_jax(answer):
+    assert answer["epochs_again"] == 2
+    assert answer["halves"][:2] == answer["folds"][0][:2]
+    assert answer["halves"][3]["loss"] < answer["halves"][0]["loss"]

@@ -15,9 +15,11 @@ FINE = dataclasses.replace(PLAN, trainable="last_third", backbone_learning_rate=
 
 
 def run(
-    architecture: str, plan, start: FoldState | None = None, **config: int
+    architecture: str, plan, start: FoldState | None = None, parts: int = 1, **config: int
 ) -> tuple[FoldResult, list[FoldState]]:
     trainer = make_trainer(make_model(architecture), plan, **config)
+    while trainer.parts < parts:
+        assert trainer.take_smaller_parts()
     states: list[FoldState] = []
     result = trainer.fit(
         make_data(), epochs=4, seed=1, score=accuracy, start=start, on_state=states.append
@@ -47,6 +49,19 @@ def test_what_follows_a_state_is_what_would_have_followed(whole, done):
     assert again.best_epoch == result.best_epoch
     np.testing.assert_allclose(again.logits, result.logits, rtol=1e-3, atol=1e-4)
     assert len(later) == 4 - done, "no epoch is trained twice"
+
+
+def test_what_was_trained_on_whole_batches_goes_on_in_parts_and_back():
+    """Want of memory may halve what a step takes between two epochs, and a new process try again.
+
+    That the numbers are the same where nothing normalises by batch: ``test_graphs.py``.
+    """
+    for then, now in ((1, 2), (2, 1)):
+        _, states = run("small_cnn", PLAN, parts=then)
+        again, later = run("small_cnn", PLAN, start=states[1], parts=now)
+        assert len(later) == 2, "no epoch is trained twice"
+        assert again.history[:2] == states[1].history
+        assert again.history[3].loss < again.history[0].loss
 
 
 def test_a_training_that_had_stopped_early_does_not_go_on():

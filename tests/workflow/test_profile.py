@@ -20,6 +20,7 @@ def test_every_run_says_where_its_seconds_went(searched, capsys):
         assert run["train"] > 0
         assert run["ask"] > 0
         assert run["logging"] > 0
+        assert run["checkpoint"] > 0
         assert run["pages (beside)"] > 0
         assert run["other"] < 0.5 * sum(v for v in run.values() if isinstance(v, float))
     assert runs[4]["verify"] > 0

@@ -180,3 +180,17 @@ def test_what_waits_for_delivery_is_counted_and_delivered(left, capsys):
     assert runs(left)["waits"] == "FINISHED"
     assert left.run("status") == 0
     assert "everything is delivered to MLflow" in capsys.readouterr().out
+
+
+def test_what_waits_for_a_server_that_is_away_is_told_all_the_same(left, capsys, monkeypatch):
+    journal = Journal(left.settings.journal_dir / "waits-for-it")
+    journal.begin(name="waits", tags={}, parent_uid=None, experiment="b")
+    journal.release()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    assert left.run("status") == 0
+    told = capsys.readouterr().out
+    assert "the MLflow server http://127.0.0.1:9 does not answer: registered models are" in told
+    assert "1 records of 1 runs wait for delivery" in told
+    assert "binary@v1" in told, "its trials are in the studies' database"
+    assert left.run("status", "--json") == 0
+    assert "does not answer" in json.loads(capsys.readouterr().out)["mlflow_says"]

@@ -11,12 +11,17 @@ import time
 from contextlib import closing
 
 import optuna
+import pytest
 from optuna.trial import TrialState
 
+from breakhis_search.errors import TrackingError
+from breakhis_search.settings import read_settings
 from breakhis_search.study.leases import Leases
 from breakhis_search.study.storage import open_storage
 from breakhis_search.tracking import keys
 from breakhis_search.tracking.journal import Journal
+from breakhis_search.workflow.preparation import Watcher, prepare_run
+from breakhis_search.workflow.request import RunRequest
 from breakhis_search.workflow.search import open_once
 
 
@@ -106,3 +111,29 @@ def test_a_run_that_only_joins_trains_and_registers_nothing(home, capsys):
     assert home.search("binary", 1) == 0
     assert "finalist: trial" not in capsys.readouterr().out, "the one that joined trained them"
     assert len(home.client.search_model_versions("name = 'breakhis-binary-demo'")) == 1
+
+
+def test_a_run_that_only_joins_trains_no_study_that_nobody_leads(home, capsys, monkeypatch):
+    """As where the images of a node, or an option of its command, are others."""
+    monkeypatch.setattr("breakhis_search.workflow.preparation.JOIN_PATIENCE_S", 0.0)
+    study_of_another = ("--set", "training.batch_size=8", "--join")
+    assert home.search("binary", 1, "--join") == 0
+    capsys.readouterr()
+    assert home.search("binary", 1, *study_of_another) == 1
+    told = capsys.readouterr().err
+    assert "nobody leads binary-demo with these data, split, weights, study file and code" in told
+    assert "there is binary-demo@v1" in told
+    storage = open_storage(home.settings.studies_uri)
+    assert [s.study_name for s in storage.get_all_studies()] == ["binary-demo@v1"]
+
+
+def test_a_worker_of_a_study_that_is_open_needs_no_mlflow(home, monkeypatch):
+    """It trains, and its records wait: a server may be away when a worker begins, too."""
+    request = RunRequest("binary", data=home.demo)
+    monkeypatch.chdir(home.folder)
+    version = prepare_run(request, read_settings(), Watcher()).version
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    joined = prepare_run(request, read_settings(), Watcher(), version=version)
+    assert joined.version.name == version.name
+    with pytest.raises(TrackingError, match="does not answer"):
+        _ = joined.client
