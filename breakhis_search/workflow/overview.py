@@ -164,7 +164,8 @@ def _study(storage: Any, leases: Leases, study: Any, known: Mapping[Any, Any]) -
     )
     cut_off = set(cut_off_trials(trials, leases))
     count = Counter(_state_of(trial, is_cut_off=trial.number in cut_off) for trial in trials)
-    scores = [t.value for t in trials if t.state == TrialState.COMPLETE]
+    complete = (t.value for t in trials if t.state == TrialState.COMPLETE)
+    scores = [value for value in complete if value is not None]
     return StudyStatus(
         name=study.study_name,
         complete=count["COMPLETE"],

@@ -15,7 +15,7 @@ import pytest
 
 from breakhis_search.data import feature_store
 from breakhis_search.data.eviction import writer_lock
-from breakhis_search.data.feature_store import _Store, open_features
+from breakhis_search.data.feature_store import open_features
 from breakhis_search.errors import DataError
 
 VIEWS, WIDTH = 2, 3
