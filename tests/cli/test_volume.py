@@ -37,6 +37,8 @@ observer.trial_finished(TrialSummary(0, "complete", 0.75, 12.0))
 observer.close()
 with console.progress_bar("scoring") as progress:
     progress(1, 2)
+with console.at_work("reading [what is kept]"):
+    pass
 console.print_table("Table", ["a"], [["b"]])
 console.warn("careful")
 console.print_error("wrong")
@@ -94,6 +96,7 @@ def test_a_terminal_has_colours_and_a_live_line():
     text = on_a_terminal()
     assert "\x1b[31m" in text.replace("\x1b[1;31m", "\x1b[31m")
     assert "\x1b[2K" in text  # a line is cleared and drawn again
+    assert "reading [what is kept] …" in text
 
 
 def test_no_color_gives_plain_lines_on_a_terminal():
@@ -118,6 +121,7 @@ def test_a_pipe_gets_plain_lines():
     )
     assert "\x1b" not in done.stdout + done.stderr
     assert "a sentence of [progress]" in done.stdout
+    assert "what is kept" not in done.stdout + done.stderr, "a sign of life is for who waits"
 
 
 def watch() -> None:
