@@ -248,10 +248,21 @@ def run_scenario(scenario: str, trials: int) -> dict[str, Any]:
     return {
         "scenario": scenario,
         "rate": statistics.median(rates),
+        "seconds": _typical_seconds(runs),
         "epochs_during": during[0],
         "files": files,
         "told": told,
     }
+
+
+def _typical_seconds(runs: list[Any]) -> dict[str, float]:
+    """Median seconds of a trial by phase."""
+    told = [
+        {k.removeprefix(keys.SECONDS): v for k, v in r.data.metrics.items() if keys.SECONDS in k}
+        for r in runs
+    ]
+    phases = sorted({phase for run in told for phase in run})
+    return {p: round(statistics.median(run.get(p, 0.0) for run in told), 3) for p in phases}
 
 
 def _assert_same_files(runs: list[Any], home: Path, on_server: Path) -> int:
