@@ -14,6 +14,7 @@ import argparse
 import http.client
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -24,6 +25,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -53,6 +55,11 @@ def keeping_report(journal: Journal) -> Mapping[str, float]:
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(journal.artifacts, target)
     return found
+
+
+def epochs_in(journal: str) -> int:
+    """How many epochs a journal of a trial tells of."""
+    return len(re.findall(r'"epoch/fold_\d+/loss"', journal))
 
 
 def searching_only(pipe: Connection, assignment: Assignment) -> None:
@@ -93,6 +100,8 @@ class Server:
             self._process = subprocess.Popen(
                 command, stdout=log, stderr=log, start_new_session=True
             )
+        with suppress(OSError):  # where Linux weighs sessions, before it looks at niceness
+            Path(f"/proc/{self._process.pid}/autogroup").write_text(str(self._niceness))
         until = time.monotonic() + PATIENCE_S
         while time.monotonic() < until:
             try:
@@ -220,7 +229,7 @@ def run_scenario(scenario: str, trials: int) -> dict[str, Any]:
 
     def epochs() -> int:
         files = settings.journal_dir.glob("*/records.jsonl")
-        return sum(f.read_text().count('"epoch/fold_') for f in files)
+        return sum(epochs_in(f.read_text()) for f in files)
 
     during: list[int] = []
     arguments = (scenario, server, proxy, epochs, during)
