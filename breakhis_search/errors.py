@@ -18,6 +18,7 @@
     ├── ComparisonError            predictions that cannot be held against each other
     ├── ReplayError                a run cannot be trained again from what MLflow holds
     ├── TrackingError              MLflow cannot be reached or refuses a record
+    │   ├── ServerAwayError        its server does not answer
     │   ├── DiskError              the disk under it is full or read-only: waiting does not help
     │   ├── NotDeliveredError      it has refused for longer than a run waits at its end
     │   └── JournalError           one run's records cannot be delivered, whatever MLflow does
@@ -121,6 +122,10 @@ class ReplayError(BreakhisSearchError):
 
 class TrackingError(BreakhisSearchError):
     """MLflow cannot be reached or refuses a record."""
+
+
+class ServerAwayError(TrackingError):
+    """The MLflow server does not answer."""
 
 
 class DiskError(TrackingError):

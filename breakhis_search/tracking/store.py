@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from breakhis_search.errors import DiskError, TrackingError
+from breakhis_search.errors import DiskError, ServerAwayError, TrackingError
 from breakhis_search.settings import Settings, environment_kept, mask_password, without_secrets
 from breakhis_search.tracking.ownership import one_at_a_time
 
@@ -33,7 +33,8 @@ def open_store(settings: Settings) -> Any:
     """Return an ``mlflow.MlflowClient`` on the store in use, after checking that it answers.
 
     Raises:
-        TrackingError: The server is down, the database cannot be written, or the address is none.
+        ServerAwayError: The server is down.
+        TrackingError: The database cannot be written, or the address is none.
     """
     uri = settings.tracking_uri
     if uri.startswith(("http://", "https://")):
@@ -145,8 +146,8 @@ def _health_of(uri: str) -> urllib.request.Request:
     return request
 
 
-def _unreachable(uri: str, why: str) -> TrackingError:
-    return TrackingError(
+def _unreachable(uri: str, why: str) -> ServerAwayError:
+    return ServerAwayError(
         f"the MLflow server {mask_password(uri)} does not answer",
         expected="a running server",
         received=why,

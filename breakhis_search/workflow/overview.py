@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from breakhis_search.comparison.leaderboard import newest_studies
 from breakhis_search.comparison.version_facts import VersionFacts, read_facts
-from breakhis_search.errors import JournalError, TrackingError
+from breakhis_search.errors import JournalError, ServerAwayError
 from breakhis_search.settings import Settings
 from breakhis_search.study.budget import CAUSE, INTERRUPTED, REASON, UID, cause_of
 from breakhis_search.study.leases import Leases
@@ -111,16 +111,14 @@ def read_overview(settings: Settings) -> Overview:
     are looked for all the more then.
 
     Raises:
-        BreakhisSearchError: The study storage, or a local store of MLflow, cannot be read.
+        BreakhisSearchError: The study storage cannot be read, or MLflow lets nobody in.
     """
     known: Mapping[str, Mapping[Any, Any]] = {}
     models: list[VersionFacts] = []
     mlflow_says = None
     try:
         known, models = _of_mlflow(settings)
-    except TrackingError as error:
-        if settings.has_local_store:
-            raise
+    except ServerAwayError as error:
         mlflow_says = error.what
     storage = open_storage(settings.studies_uri)
     with storage_errors(settings.studies_uri), closing(Leases(settings.studies_uri)) as leases:
