@@ -41,7 +41,8 @@ def status_command(*, as_json: bool) -> None:
             )
         return
     _print_studies(overview.studies)
-    _print_models(overview.models)
+    if not overview.mlflow_says:
+        _print_models(overview.models)
     _print_waiting(overview)
 
 

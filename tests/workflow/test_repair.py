@@ -192,5 +192,6 @@ def test_what_waits_for_a_server_that_is_away_is_told_all_the_same(left, capsys,
     assert "the MLflow server http://127.0.0.1:9 does not answer: registered models are" in told
     assert "1 records of 1 runs wait for delivery" in told
     assert "binary@v1" in told, "its trials are in the studies' database"
+    assert "Registered models" not in told, "nobody knows of any"
     assert left.run("status", "--json") == 0
     assert "does not answer" in json.loads(capsys.readouterr().out)["mlflow_says"]
