@@ -51,7 +51,7 @@ class CheckpointFiles:
         self._folder = folder
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._lock = threading.Lock()
-        self._waiting: dict[Path, tuple[Arrays, Mapping[str, Any]] | None] = {}
+        self._waiting: dict[Path, tuple[Arrays, Mapping[str, Any]]] = {}
         self._pending: list[Future[None]] = []
 
     def of(self, uid: str) -> RunCheckpoint:
@@ -64,19 +64,23 @@ class CheckpointFiles:
         Raises:
             DiskError: The disk refused what was to be written before.
         """
-        self._later(file, (arrays, facts))
-
-    def delete(self, file: Path) -> None:
-        """Have a file deleted, after what was to be written before."""
-        self._later(file, None)
-
-    def _later(self, file: Path, content: tuple[Arrays, Mapping[str, Any]] | None) -> None:
         self._raise_refusal(wait=False)
         with self._lock:
             is_new = file not in self._waiting
-            self._waiting[file] = content
+            self._waiting[file] = (arrays, facts)
             if is_new:
                 self._pending.append(self._pool.submit(self._do, file))
+
+    def delete(self, file: Path) -> None:
+        """Have a file deleted, after all that was to be written before; it is not written itself.
+
+        Raises:
+            DiskError: As for :meth:`write`.
+        """
+        self._raise_refusal(wait=False)
+        with self._lock:
+            self._waiting.pop(file, None)
+            self._pending.append(self._pool.submit(file.unlink, missing_ok=True))
 
     def sweep(self, ended: Collection[str]) -> None:
         """Delete what runs left that have ended: their process was killed before it could.
@@ -112,9 +116,8 @@ class CheckpointFiles:
 
     def _do(self, file: Path) -> None:
         with self._lock:
-            wanted = self._waiting.pop(file)
-        if wanted is None:
-            file.unlink(missing_ok=True)
+            wanted = self._waiting.pop(file, None)
+        if wanted is None:  # it is to be deleted
             return
         arrays, facts = wanted
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -206,7 +209,10 @@ class RunCheckpoint:
 
     def epochs(self) -> int:
         """Return how many epochs, over all its folds, need not be trained again."""
-        found = [_read(file, only=()) for file in self._folder.glob("*.npz")]
+        files = set(self._folder.glob("*.npz"))
+        # A process may have been killed between the end of a fold and that of its last state.
+        files -= {file.with_suffix(".state.npz") for file in files}
+        found = [_read(file, only=()) for file in files]
         return sum(len(facts["history"]) for _, facts in filter(None, found))
 
     def note_given_back(self) -> None:

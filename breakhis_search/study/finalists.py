@@ -29,7 +29,7 @@ from breakhis_search.study.leases import LeaseLostError, finalist_of
 from breakhis_search.study.objective import MEDIAN_EPOCH
 from breakhis_search.study.ranking import best_configurations
 from breakhis_search.study.records import TrialRecord, recorded
-from breakhis_search.study.restarts import RestartableTraining
+from breakhis_search.study.restarts import RestartableTraining, signs_of_want
 from breakhis_search.study.seeding import seed_of
 from breakhis_search.study.stages import context_of
 from breakhis_search.study.storage import STORAGE_FAULTS
@@ -54,7 +54,8 @@ def train_again(study: optuna.Study, numbers: Sequence[int]) -> None:
     """Have finalists trained once more, in the same runs: what was recorded of them is lost."""
     for number in numbers:
         name = f"{_FINALIST}{number}"
-        study.set_user_attr(name, {**study.user_attrs[name], "state": "waits"})
+        anew = {"state": "waits", "lost": 0, "reached": 0}
+        study.set_user_attr(name, {**study.user_attrs[name], **anew})
 
 
 def ended_finalists(study: optuna.Study) -> set[str]:
@@ -91,12 +92,14 @@ class _Known:
         lost: How many processes ended while they were at it, one after the other without having
             come an epoch further.
         reached: How many epochs it had come to when a process was last lost.
+        in_all: How many processes were lost, wherever they were.
     """
 
     uid: str
     state: str
     lost: int = 0
     reached: int = 0
+    in_all: int = 0
 
     @property
     def is_over(self) -> bool:
@@ -108,8 +111,8 @@ def _known(study: optuna.Study, trial: FrozenTrial, context: StudyContext) -> _K
     found = study.user_attrs.get(f"{_FINALIST}{trial.number}") or {}
     if found.get("seeds") != context.config.finalists.seeds:
         return _Known(uuid.uuid4().hex, "")
-    counts = int(found.get("lost", 0)), int(found.get("reached", 0))
-    return _Known(str(found["uid"]), str(found["state"]), *counts)
+    counts = {name: int(found.get(name, 0)) for name in ("lost", "reached", "in_all")}
+    return _Known(str(found["uid"]), str(found["state"]), **counts)
 
 
 def _run_if_free(
@@ -150,6 +153,7 @@ def _run_if_free(
 def _with_one_lost(known: _Known, context: StudyContext) -> _Known:
     """What is known of a finalist whose process was lost with it just now."""
     reached = context.checkpoints.of(known.uid).epochs()
+    known = replace(known, in_all=known.in_all + 1)
     if reached > known.reached:
         return replace(known, lost=1, reached=reached)
     return replace(known, lost=known.lost + 1)
@@ -165,7 +169,8 @@ def _outcome(
         _record(trial, context, known.uid, work).give_up(reason)
         return "failed"
     try:
-        run_finalist(trial, context_of(trial, context), uid=known.uid, lease=work, lost=known.lost)
+        lost = signs_of_want(known.lost, known.in_all)
+        run_finalist(trial, context_of(trial, context), uid=known.uid, lease=work, lost=lost)
     except TrialFailure as failure:
         say(f"finalist: trial {trial.number} failed: {failure}")
         return "failed"

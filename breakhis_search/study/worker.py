@@ -36,6 +36,7 @@ from breakhis_search.study.objective import run_trial
 from breakhis_search.study.progress import SearchSize, TrialSummary
 from breakhis_search.study.pruning import STAGE
 from breakhis_search.study.records import TrialRecord
+from breakhis_search.study.restarts import signs_of_want
 from breakhis_search.study.stages import Stage, begin_stage, in_stage, stages_of
 from breakhis_search.study.storage import STOPPED, STORAGE_FAULTS
 from breakhis_search.study.twins import WAITS_FOR, TwinAtWork, waits
@@ -46,6 +47,9 @@ from breakhis_search.training.together import CutOff, Training, run_alone, run_t
 LOST = "processes_lost"
 """User attribute of a trial: how many processes ended while they were at it, one after the other
 without having come an epoch further."""
+
+LOST_IN_ALL = "processes_lost_in_all"
+"""User attribute of a trial: the same, wherever they were."""
 
 LOST_AT = "processes_lost_at"
 """User attribute of a trial: how many epochs it had come to when a process was last lost."""
@@ -246,7 +250,7 @@ class TakenTrial:
         uid: Its identity in both stores; this process holds the lease of that name.
         timer: Its seconds so far.
         reported: Steps that Optuna knows of from a process that did not end it.
-        lost: How many processes ended while they were at it, since it last came further.
+        lost: How many processes that ended while they were at it are a sign of want of memory.
         spent_s: Seconds that processes were at it before, as far as they could tell.
     """
 
@@ -320,9 +324,11 @@ class TakenTrial:
             lost = 0  # a machine that is restarted every day costs no trial that goes on meanwhile
             trial.set_user_attr(LOST_AT, reached)
         lost += 1
+        in_all = int(left.user_attrs.get(LOST_IN_ALL, 0)) + 1
         trial.set_user_attr(LOST, lost)
+        trial.set_user_attr(LOST_IN_ALL, in_all)
         if lost < context.config.search.attempts:
-            return replace(taken, lost=lost)
+            return replace(taken, lost=signs_of_want(lost, in_all))
         taken.give_up(study, context, f"its process ended {lost} times at the same place")
         return None
 

@@ -38,8 +38,9 @@ _OF_ONE_RUN = {
     "RESOURCE_DOES_NOT_EXIST",
 }
 """Codes of MLflow that say that this request is wrong, and not that the store is away."""
-_OF_EVERYBODY = {401, 403, 404, 408, 425, 429}
-"""HTTP: who asks is not let in, or should come later; 404 is also a proxy whose server is away."""
+_HTTP_OF_ONE_RUN = {400, 409, 410, 411, 413, 414, 415, 422, 431}
+"""HTTP: what was sent is wrong or too large. Other 4xx are of whoever asks (401, 403, 407), of the
+moment (408, 429), or of a proxy whose server is away (404)."""
 _NOT_OF_A_MODEL = (keys.EPOCH, keys.SECONDS, "device/", "system/")  # how a run went, no scores
 _MODEL_FACTS = (keys.ARCHITECTURE, keys.SAMPLING, keys.STAGE, keys.TRIAL_NUMBER, keys.SEED)
 
@@ -370,7 +371,7 @@ def _is_of_one_run(error: Exception) -> bool:
     response = getattr(error, "response", None)
     status = getattr(response, "status_code", None) or _status_in(str(error))
     if status:
-        return 400 <= status < 500 and status not in _OF_EVERYBODY
+        return status in _HTTP_OF_ONE_RUN
     return getattr(error, "error_code", None) in _OF_ONE_RUN
 
 

@@ -199,7 +199,11 @@ class Journal:
                 remedy="wait until that ends; to search at the same time, run in another folder or"
                 " add --new",
             )
-        lost = self._drop_damaged_lines()
+        try:
+            lost = self._drop_damaged_lines()
+        except TrackingError:
+            self.release()
+            raise
         self._is_once = once
         self._recorded = set(self._metrics_so_far()) if once else set()
         self._has_report = once and any(r.kind == "report" for r in self._records_from(0))

@@ -110,7 +110,7 @@ def _require_server(uri: str) -> None:
         with urllib.request.urlopen(_health_of(uri), timeout=_REACH_TIMEOUT_S):  # noqa: S310 - http(s) only, checked by the caller
             return
     except urllib.error.HTTPError as error:
-        if error.code in (401, 404):  # a proxy may ask for a password, or hide /health
+        if error.code in (401, 403, 404):  # a proxy may ask for a password, or hide /health
             return
         raise _unreachable(uri, f"HTTP {error.code}") from error
     except (OSError, ValueError, http.client.HTTPException) as error:

@@ -170,7 +170,8 @@ class CompiledPhase:
         """All that a step may change or depends on: weights, dials, seeds, momenta.
 
         They are the same in however many parts a batch is taken. Sums over the parts of a batch
-        are none of them: between two batches they are 0.
+        are none of them: between two batches they are 0, but in float16 where a gradient was left
+        out, which costs what is summed of one batch.
         """
         known = {id(v): v for v in [*self.model.variables, *self._momenta]}
         sums = {id(v) for v in self.optimizer._accumulated_gradients} if self._parts > 1 else ()  # noqa: SLF001 - Keras names it nowhere else

@@ -124,7 +124,7 @@ def prepare_run(
         settings: Where things are.
         watcher: Told what is found.
         version: The study to join, where another process has found it; nothing is said then.
-        leads: Whether a study may be begun; else another run does.
+        leads: Whether another version of a study may be begun beside those that are there.
         replayed: Architecture of the one trial that is trained again: no other is needed, and no
             study is looked for.
 

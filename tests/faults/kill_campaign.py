@@ -60,9 +60,9 @@ OVERRIDES = (
     "registration.floors={image/auroc: 0.01}",
 )
 
-AGAIN = 2
-"""Epochs that a lost process may cost: one that was trained and not told yet, and one whose state
-was being written. (The one at work is none of those that were trained.)"""
+AGAIN = 0.2
+"""Share of the epochs that may be trained once more: a lost process may cost one that was not told
+yet, and one whose state was being written. (Had they cost the fold, it would be most of them.)"""
 
 _DELIVERY = "breakhis_search.tracking.delivery"
 OF_WORKERS = {
@@ -259,7 +259,7 @@ def campaign(
     trained = (home / "epochs").stat().st_size
     # The trials, a finalist and the refit, of at most so many epochs.
     wanted = (trials + 1) * FOLDS * EPOCHS + EPOCHS
-    assert trained <= wanted + AGAIN * lost, f"{trained} epochs for {wanted}, {lost} processes lost"
+    assert trained <= (1 + AGAIN) * wanted, f"{trained} epochs for {wanted}, {lost} processes lost"
     result = {
         "workers": workers,
         "storage": "postgresql" if postgres else "sqlite",

@@ -185,7 +185,7 @@ def refuse_its_files(client: Any, run_id: str, status: int) -> None:
 
 @pytest.mark.parametrize(
     ("status", "is_of_the_run"),
-    [(413, True), (400, True), (403, False), (429, False), (502, False)],
+    [(413, True), (400, True), (403, False), (407, False), (429, False), (502, False)],
 )
 def test_a_file_that_a_proxy_does_not_let_through_is_a_fault_of_its_run(
     settings, status, is_of_the_run
