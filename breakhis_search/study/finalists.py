@@ -12,7 +12,7 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 
 import optuna
 import pandas as pd
@@ -26,10 +26,11 @@ from breakhis_search.study.candidate import Candidate, build_candidate, trainer_
 from breakhis_search.study.context import StudyContext
 from breakhis_search.study.folds import predictions_of_fold
 from breakhis_search.study.leases import LeaseLostError, finalist_of
+from breakhis_search.study.losses import Losses
 from breakhis_search.study.objective import MEDIAN_EPOCH
 from breakhis_search.study.ranking import best_configurations
 from breakhis_search.study.records import TrialRecord, recorded
-from breakhis_search.study.restarts import RestartableTraining, signs_of_want
+from breakhis_search.study.restarts import RestartableTraining
 from breakhis_search.study.seeding import seed_of
 from breakhis_search.study.stages import context_of
 from breakhis_search.study.storage import STORAGE_FAULTS
@@ -54,7 +55,7 @@ def train_again(study: optuna.Study, numbers: Sequence[int]) -> None:
     """Have finalists trained once more, in the same runs: what was recorded of them is lost."""
     for number in numbers:
         name = f"{_FINALIST}{number}"
-        anew = {"state": "waits", "lost": 0, "reached": 0}
+        anew = {"state": "waits", "losses": {}}
         study.set_user_attr(name, {**study.user_attrs[name], **anew})
 
 
@@ -89,17 +90,12 @@ class _Known:
         uid: Of its run.
         state: ``""`` before it was begun, ``begun``, ``waits`` (left for somebody to go on with),
             ``complete`` or ``failed``.
-        lost: How many processes ended while they were at it, one after the other without having
-            come an epoch further.
-        reached: How many epochs it had come to when a process was last lost.
-        in_all: How many processes were lost, wherever they were.
+        losses: Processes that ended while they were at it.
     """
 
     uid: str
     state: str
-    lost: int = 0
-    reached: int = 0
-    in_all: int = 0
+    losses: Losses = field(default_factory=Losses)
 
     @property
     def is_over(self) -> bool:
@@ -111,8 +107,8 @@ def _known(study: optuna.Study, trial: FrozenTrial, context: StudyContext) -> _K
     found = study.user_attrs.get(f"{_FINALIST}{trial.number}") or {}
     if found.get("seeds") != context.config.finalists.seeds:
         return _Known(uuid.uuid4().hex, "")
-    counts = {name: int(found.get(name, 0)) for name in ("lost", "reached", "in_all")}
-    return _Known(str(found["uid"]), str(found["state"]), **counts)
+    losses = Losses(**found.get("losses", {}))
+    return _Known(str(found["uid"]), str(found["state"]), losses)
 
 
 def _run_if_free(
@@ -132,7 +128,8 @@ def _run_if_free(
             + (", from where it was cut off" if known.state else "")
         )
         if known.state == "begun":  # and nobody is at it
-            known = _with_one_lost(known, context)
+            reached = context.checkpoints.of(known.uid).epochs()
+            known = replace(known, losses=known.losses.one_more(reached))
         _note(study, trial, replace(known, state="begun"), plan.seeds)
         try:
             state = _outcome(trial, context, known, work, say)
@@ -150,27 +147,19 @@ def _run_if_free(
     return True
 
 
-def _with_one_lost(known: _Known, context: StudyContext) -> _Known:
-    """What is known of a finalist whose process was lost with it just now."""
-    reached = context.checkpoints.of(known.uid).epochs()
-    known = replace(known, in_all=known.in_all + 1)
-    if reached > known.reached:
-        return replace(known, lost=1, reached=reached)
-    return replace(known, lost=known.lost + 1)
-
-
 def _outcome(
     trial: FrozenTrial, context: StudyContext, known: _Known, work: str, say: Callable[[str], None]
 ) -> str:
     """Train a finalist; return ``complete``, or ``failed`` after having said why."""
-    if known.lost >= context.config.search.attempts:
-        reason = f"its process ended {known.lost} times at the same place"
+    losses = known.losses
+    if losses.lost >= context.config.search.attempts:
+        reason = f"its process ended {losses.lost} times at the same place"
         say(f"finalist: trial {trial.number} failed: {reason}")
         _record(trial, context, known.uid, work).give_up(reason)
         return "failed"
     try:
-        lost = signs_of_want(known.lost, known.in_all)
-        run_finalist(trial, context_of(trial, context), uid=known.uid, lease=work, lost=lost)
+        known_as = {"uid": known.uid, "lease": work}
+        run_finalist(trial, context_of(trial, context), **known_as, lost=losses.signs_of_want)
     except TrialFailure as failure:
         say(f"finalist: trial {trial.number} failed: {failure}")
         return "failed"

@@ -14,22 +14,6 @@ from breakhis_search.training.together import Training
 from breakhis_search.training.trainer import FoldTrainer
 
 
-def signs_of_want(at_one_place: int, in_all: int) -> int:
-    """Return how many lost processes are taken for a sign that memory is short.
-
-    The system answers want of memory by killing, mostly at the same place. Of those that were lost
-    here and there, for any reason, every second one counts.
-
-    Args:
-        at_one_place: Processes lost one after the other without having come an epoch further.
-        in_all: Processes lost since the beginning.
-
-    >>> [signs_of_want(1, in_all) for in_all in (1, 2, 3, 5)]
-    [1, 1, 2, 3]
-    """
-    return max(at_one_place, (in_all + 1) // 2)
-
-
 class RestartableTraining:
     """Trains folds, keeps what they reach, and begins no fold anew that was begun before.
 
@@ -37,7 +21,8 @@ class RestartableTraining:
         trainer: Trains.
         checkpoint: Of the run; ``None`` for what takes only moments.
         record: Of the run: it says so when a batch is taken in parts.
-        lost: From :func:`signs_of_want`. The second one halves what a step takes at once.
+        lost: From :attr:`breakhis_search.study.losses.Losses.signs_of_want`. The second one halves
+            what a step takes at once.
     """
 
     def __init__(

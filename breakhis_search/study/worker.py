@@ -6,7 +6,7 @@ import time
 import uuid
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 
 import optuna
@@ -32,11 +32,11 @@ from breakhis_search.study.context import StudyContext
 from breakhis_search.study.interruption import HeldInterrupt
 from breakhis_search.study.leases import LeaseLostError
 from breakhis_search.study.liveness import cut_off_trials
+from breakhis_search.study.losses import Losses
 from breakhis_search.study.objective import run_trial
 from breakhis_search.study.progress import SearchSize, TrialSummary
 from breakhis_search.study.pruning import STAGE
 from breakhis_search.study.records import TrialRecord
-from breakhis_search.study.restarts import signs_of_want
 from breakhis_search.study.stages import Stage, begin_stage, in_stage, stages_of
 from breakhis_search.study.storage import STOPPED, STORAGE_FAULTS
 from breakhis_search.study.twins import WAITS_FOR, TwinAtWork, waits
@@ -45,14 +45,7 @@ from breakhis_search.training.timing import Timer
 from breakhis_search.training.together import CutOff, Training, run_alone, run_together
 
 LOST = "processes_lost"
-"""User attribute of a trial: how many processes ended while they were at it, one after the other
-without having come an epoch further."""
-
-LOST_IN_ALL = "processes_lost_in_all"
-"""User attribute of a trial: the same, wherever they were."""
-
-LOST_AT = "processes_lost_at"
-"""User attribute of a trial: how many epochs it had come to when a process was last lost."""
+"""User attribute of a trial: the fields of its :class:`Losses`; none before the first."""
 
 _FAILED = "failed"
 _IN_WORDS = {
@@ -304,13 +297,13 @@ class TakenTrial:
             return None
         was_given_back = context.checkpoints.of(uid).was_given_back()
         was_given_back = bool(left.user_attrs.get(INTERRUPTED)) or was_given_back
-        lost = int(left.user_attrs.get(LOST, 0))
+        losses = Losses(**left.user_attrs.get(LOST, {}))
         trial = _open(study, left._trial_id, None)  # noqa: SLF001 - Optuna has no other way
         taken = cls(
             trial,
             uid,
             reported=frozenset(left.intermediate_values),
-            lost=lost,
+            lost=losses.signs_of_want,
             spent_s=float(left.user_attrs.get(SECONDS, 0.0)),
         )
         trial.set_user_attr(UID, uid)
@@ -319,17 +312,11 @@ class TakenTrial:
         if was_given_back:
             trial.set_user_attr(INTERRUPTED, False)
             return taken
-        reached = context.checkpoints.of(uid).epochs()
-        if reached > int(left.user_attrs.get(LOST_AT, 0)):
-            lost = 0  # a machine that is restarted every day costs no trial that goes on meanwhile
-            trial.set_user_attr(LOST_AT, reached)
-        lost += 1
-        in_all = int(left.user_attrs.get(LOST_IN_ALL, 0)) + 1
-        trial.set_user_attr(LOST, lost)
-        trial.set_user_attr(LOST_IN_ALL, in_all)
-        if lost < context.config.search.attempts:
-            return replace(taken, lost=signs_of_want(lost, in_all))
-        taken.give_up(study, context, f"its process ended {lost} times at the same place")
+        losses = losses.one_more(context.checkpoints.of(uid).epochs())
+        trial.set_user_attr(LOST, asdict(losses))
+        if losses.lost < context.config.search.attempts:
+            return replace(taken, lost=losses.signs_of_want)
+        taken.give_up(study, context, f"its process ended {losses.lost} times at the same place")
         return None
 
     def is_light(self, context: StudyContext) -> bool:

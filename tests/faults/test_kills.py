@@ -134,5 +134,8 @@ def test_two_workers_share_the_budget_and_one_that_is_killed_is_replaced(search)
     assert "died (killed by SIGKILL" in told
     assert "Registered: breakhis-binary-demo version 1" in told
     assert_sound(search.settings, 4, folds=FOLDS, epochs=EPOCHS)
-    lost = [t.user_attrs.get("processes_lost", 0) for t in study_of(search.settings).trials]
+    lost = [
+        t.user_attrs.get("processes_lost", {"lost": 0})["lost"]
+        for t in study_of(search.settings).trials
+    ]
     assert sum(lost) == 1, "the trial that lost its process went on"

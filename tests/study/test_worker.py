@@ -216,7 +216,7 @@ def test_the_budget_is_met_exactly_whoever_is_at_work(study, context, finishing)
 
 
 def test_a_trial_that_kills_its_process_again_and_again_fails(study, context, client, finishing):
-    cut_off(study, "deadly").set_user_attr(worker.LOST, 2)
+    cut_off(study, "deadly").set_user_attr(worker.LOST, {"lost": 2})
     begun(context, "deadly").release()
     assert run_one(study, context) == 1
     assert finishing == [1], "it is not tried a fourth time"
@@ -430,7 +430,7 @@ def test_processes_that_are_lost_now_and_then_cost_no_trial_that_goes_on(study, 
         taken = worker.TakenTrial.next(study, context, STAGE)
         assert taken is not None
         assert taken.trial.number == trial.number
-        assert study.trials[0].user_attrs[worker.LOST] == lost
+        assert study.trials[0].user_attrs[worker.LOST]["lost"] == lost
         assert taken.lost == signs, "memory may be short all the same"
         context.leases.release("long")
 

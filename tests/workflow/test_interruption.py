@@ -313,7 +313,7 @@ def test_a_trial_given_up_here_ends_its_run_of_another_machine(home, monkeypatch
     assert home.search("binary", 1) == 0
     trial = study_of(home).ask()
     trial.set_user_attr("trial_uid", "elsewhere")
-    trial.set_user_attr("processes_lost", 2)
+    trial.set_user_attr("processes_lost", {"lost": 2})
     journal = Journal(home.folder / "elsewhere" / "elsewhere")
     tags = {keys.ROLE: "trial", keys.STATE: "running", keys.TRIAL_NUMBER: "1"}
     experiment = "breakhis-binary-demo"
