@@ -8,7 +8,8 @@ that a best score is not that of one draw. It is timed three times: until its la
 ended (``searched``), until MLflow holds every trial with its pages (``tracked``), and until the
 command ends (``total``: finalist, refit, check in a fresh process and registration as well, which
 no peer does). A peer's time is that of its trials alone. Peers run with each backbone of the search
-by itself, so that none is lucky with what it draws. A peer may run fewer trials than ours (its
+by itself, so that none is lucky with what it draws, and with oneDNN switched on as ours has it,
+which TensorFlow by itself leaves off on some processors. A peer may run fewer trials than ours (its
 trials take equally long); its best score then is that of fewer. ``--peer-trials 0`` leaves the
 peers out; ``--server`` tracks ours in an ``mlflow server`` on this machine instead of SQLite.
 
@@ -42,6 +43,7 @@ from mlflow.entities import Run
 from summary import seconds_of, seconds_of_whole
 
 from breakhis_search.data.demo import make_demo
+from breakhis_search.training.devices import BACKEND_VARIABLES
 
 HERE = Path(__file__).resolve().parent
 TRIALS = {"r1": 64, "r2": 16, "r3": 16}
@@ -169,10 +171,13 @@ def run_peer(
     command += ["--trials", str(trials), *options]
     command += ["--weights", str(weights)] if weights else []
     command += ["--backbone", backbone] if backbone else []
+    environment = {**BACKEND_VARIABLES, **os.environ}
     found: dict = {}
     with (
         tempfile.TemporaryFile("w+") as errors,
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as peer,
+        subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True
+        ) as peer,
     ):
         for line in peer.stdout:
             if line.startswith('{"peer"'):
