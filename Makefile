@@ -58,25 +58,24 @@ bench: .venv/dev.stamp
 	$(RUN) benchmarks/long_study.py --data $(DATA) --weights $(WEIGHTS)
 	$(RUN) benchmarks/summary.py
 
-# What only has to come out right runs in three lanes (that of Ray waits most of the time, for leases
-# of lost nodes to run out); what is timed then runs alone.
+# What only has to come out right runs in three lanes of about one length (that of Ray waits most of
+# the time, for leases of lost nodes to run out); what is timed then runs alone.
 faults: .venv/dev.stamp
 	rm -f benchmarks/results/faults_kills.json benchmarks/results/faults_machine.json
-	short=0; \
+	short=0; store=$$(mktemp -d); \
 	measure() { $(RUN) -m "$$@" || short=1; }; \
 	kills() { measure tests.faults.kill_campaign --out benchmarks/results/faults_kills.json "$$@"; }; \
-	machine() { $(RUN) -m tests.faults.machine_faults --trials 8 --out benchmarks/results/faults_machine.json "$$@"; }; \
-	machine database disk crashes & machines=$$!; \
-	machine node driver & nodes=$$!; \
+	machine() { measure tests.faults.machine_faults --trials 8 --out benchmarks/results/faults_machine.json "$$@"; }; \
+	( machine database disk crashes; kills --kills 25 --trials 8 --workers 1 --seed 3; exit $$short ) & machines=$$!; \
+	( machine node driver; kills --kills 20 --trials 8 --workers 1 --postgres --seed 6; exit $$short ) & nodes=$$!; \
 	kills --kills 35 --trials 12 --workers 3 --postgres --seed 4; \
-	kills --kills 25 --trials 8 --workers 1 --seed 3; \
 	kills --kills 25 --trials 10 --workers 3 --seed 5; \
-	kills --kills 20 --trials 8 --workers 1 --postgres --seed 6; \
+	measure tests.faults.long_store --begin $$store; \
 	FAULT_EXAMPLES=1000 measure pytest -q tests/faults/test_generated_input.py; \
 	wait $$machines || short=1; \
 	wait $$nodes || short=1; \
 	measure tests.faults.server_faults --out benchmarks/results/faults_server.json; \
-	measure tests.faults.long_store --out benchmarks/results/faults_long_store.json; \
+	measure tests.faults.long_store --begun $$store --out benchmarks/results/faults_long_store.json; \
 	measure tests.faults.scale --out benchmarks/results/faults_scale.json; \
 	exit $$short
 

@@ -21,6 +21,7 @@ from breakhis_search.study.progress import SearchObserver, SilentObserver
 from breakhis_search.tracking import keys
 from breakhis_search.tracking.courier import Carrier
 from breakhis_search.tracking.journal import Journal
+from breakhis_search.tracking.model_parts import ModelWriter
 from breakhis_search.training.devices import Device
 from breakhis_search.training.feeding import Feeds
 from breakhis_search.training.graphs import GraphCache
@@ -52,6 +53,7 @@ class StudyContext:
         stage: Of the search.
         features: Feature stores that were opened, and so checked, by what they are of.
         feeds: Images that were brought to the device.
+        models: Writes models.
         batch_sizes: Images per step by architecture, where the study leaves them open.
         startup: Seconds this process took before its first trial, by phase, until they are told.
     """
@@ -77,6 +79,7 @@ class StudyContext:
     stage: str = keys.STAGE_SEARCH
     features: dict[str, StoredFeatures] = field(default_factory=dict)
     feeds: Feeds = field(init=False)
+    models: ModelWriter = field(default_factory=ModelWriter)
     batch_sizes: MutableMapping[str, int] = field(default_factory=dict)
     startup: MutableMapping[str, float] = field(default_factory=dict)
 

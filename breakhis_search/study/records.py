@@ -29,7 +29,6 @@ from breakhis_search.study.report import headline_intervals, keep_report, study_
 from breakhis_search.study.storage import STORAGE_FAULTS
 from breakhis_search.tracking import keys
 from breakhis_search.tracking.journal import Journal
-from breakhis_search.tracking.models import save_keras_model
 from breakhis_search.tracking.system_usage import system_usage
 from breakhis_search.training.devices import Device, peak_memory_mb, reset_peak_memory
 from breakhis_search.training.results import EpochReport
@@ -200,7 +199,7 @@ class TrialRecord:
         """Save the first fold's model, tagged ``fold``: it is never registered."""
         first = self._context.split.folds[0].validation[:1]
         with self._journal.disk_errors():
-            save_keras_model(
+            self._context.models.write(
                 model,
                 self._journal.place_for_model("model"),
                 example=self._context.images[first],

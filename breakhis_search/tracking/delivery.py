@@ -25,6 +25,7 @@ from breakhis_search.tracking import keys
 from breakhis_search.tracking.datasets import dataset_digest, dataset_inputs, dataset_name
 from breakhis_search.tracking.journal import TAKEN_OVER, Journal, Record
 from breakhis_search.tracking.journals import end_left_behind
+from breakhis_search.tracking.model_parts import parts_of, put_together
 from breakhis_search.tracking.store import ensure_experiment, tracking_errors
 
 _MAX_ENTITIES = 1000  # MLflow's limits per batch
@@ -292,8 +293,11 @@ class Delivery:
         """Create, fill and finalise a logged model; a half-sent one is filled again."""
         from mlflow.entities import LoggedModelOutput
 
-        if not (journal.models / body["name"]).is_dir():  # delivered before; the cursor was lost
-            return
+        folder = journal.models / body["name"]
+        if not (folder.is_dir() or parts_of(folder).is_file()):
+            return  # delivered before; the cursor was lost
+        with journal.disk_errors():
+            put_together(folder)
         run_id = self._own_run(journal)
         run = self._client.get_run(run_id)
         experiment = run.info.experiment_id
@@ -317,7 +321,7 @@ class Delivery:
         else:  # it is filled with files of now
             model = found[0]
             self._client.set_logged_model_tags(model.model_id, tags)
-        self._client.log_model_artifacts(model.model_id, str(journal.models / body["name"]))
+        self._client.log_model_artifacts(model.model_id, str(folder))
         # Before it is ready: a model that is ready is not looked at again.
         self._log_model_metrics(run, model.model_id)
         self._client.finalize_logged_model(model.model_id, "READY")

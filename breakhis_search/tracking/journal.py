@@ -93,12 +93,15 @@ class Journal:
         return self.folder / "models"
 
     def place_for_model(self, name: str) -> Path:
-        """Return where to save a model: a folder that is not there.
+        """Return where to save a model: a folder that is not there, and nothing beside it.
 
         A process that was killed may have left half of one.
         """
         target = self.models / name
-        shutil.rmtree(target, ignore_errors=True)
+        for left in (target, *self.models.glob(f"{name}.*")):
+            if left.is_file():
+                left.unlink()
+            shutil.rmtree(left, ignore_errors=True)
         return target
 
     @property
@@ -262,8 +265,8 @@ class Journal:
         self._write("artifacts", {})
 
     def log_model(self, name: str, *, tags: Mapping[str, str]) -> None:
-        """Record that the model saved under ``models/<name>`` is complete."""
-        self._sync(self.models / name)
+        """Record that the model saved under ``models/<name>``, or in parts, is complete."""
+        self._sync(self.models)
         self._write("model", {"name": name, "tags": dict(tags)})
 
     def finish(self, status: str) -> None:

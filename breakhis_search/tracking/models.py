@@ -10,6 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+KERAS_FILE = "data/model.keras"
+"""Where MLflow puts a Keras model in its folder."""
+
 
 def save_keras_model(
     model: Any, folder: Path, *, example: npt.NDArray[np.uint8], class_names: tuple[str, ...]

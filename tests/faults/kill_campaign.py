@@ -40,6 +40,7 @@ from breakhis_search.engines.worker_process import work
 from breakhis_search.settings import Settings, read_settings
 from breakhis_search.workflow.preparation import Watcher
 from breakhis_search.workflow.request import RunRequest
+from tests.faults.results import add_result
 from tests.postgres_home import local_postgres
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -66,7 +67,7 @@ yet, and one whose state was being written. (Had they cost the fold, it would be
 
 _DELIVERY = "breakhis_search.tracking.delivery"
 OF_WORKERS = {
-    "ask": ("breakhis_search.study.worker", "TakenTrial.next", 2, 0.02),
+    "ask": ("breakhis_search.study.taken", "TakenTrial.next", 2, 0.02),
     "epoch": ("breakhis_search.training.trainer", "FoldTrainer._epoch", 9, 0.2),
     "checkpoint": ("breakhis_search.study.checkpoints", "CheckpointFiles._do", 9, 0.01),
     "record": ("breakhis_search.tracking.journal", "Journal._append", 25, 0.005),
@@ -238,7 +239,7 @@ def campaign(
         process = subprocess.Popen(
             command, cwd=ROOT, env=environment, stdout=log, stderr=log, start_new_session=True
         )
-        limit = rng.uniform(30, 90) if _count(noted) < kills else 1200
+        limit = rng.uniform(45, 120) if _count(noted) < kills else 1200
         try:
             code = process.wait(limit)
         except subprocess.TimeoutExpired:
@@ -304,8 +305,8 @@ def main() -> None:
         )
     print(json.dumps(result))
     if options.out:
-        earlier = json.loads(options.out.read_text()) if options.out.exists() else []
-        options.out.write_text(json.dumps([*earlier, result], indent=1) + "\n")
+        name = f"{options.workers} workers, {result['storage']}"
+        add_result(options.out, name, result)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 """How long ``compare``, ``status`` and ``report`` take on a study of thousands of trials.
 
     python -m tests.faults.long_store [--trials 2000] [--out FILE]
+    python -m tests.faults.long_store --begin FOLDER   # only the real trial, beside other work,
+    python -m tests.faults.long_store --begun FOLDER   # and the rest when nothing is beside it
 
 One real trial is searched, then copied, in both databases, under other names and numbers, until
 there are so many; the commands are typed three times each, ``report`` at half of the trials.
@@ -120,10 +122,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--trials", type=int, default=2000)
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--begin", type=Path, help="search the real trial there, and end")
+    parser.add_argument("--begun", type=Path, help="where it was searched; it is removed")
     options = parser.parse_args()
-    home = Home()
-    done = home.command(1)
-    assert done.returncode == 0, done.stderr
+    home = Home(options.begin or options.begun)
+    if not options.begun:
+        done = home.command(1)
+        assert done.returncode == 0, done.stderr
+    if options.begin:
+        return
     from breakhis_search.tracking.store import open_store
 
     [run] = [

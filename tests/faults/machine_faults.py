@@ -36,6 +36,7 @@ from breakhis_search.settings import Settings, read_settings
 from breakhis_search.tracking import keys
 from breakhis_search.workflow.preparation import Watcher
 from tests.faults.kill_campaign import EPOCHS, FOLDS, OVERRIDES, ROOT, request_of, search
+from tests.faults.results import add_result
 from tests.faults.server_faults import Server, epochs_in
 from tests.faults.soundness import assert_sound, study_of
 from tests.postgres_home import local_postgres
@@ -47,12 +48,19 @@ _CRASHES = {"segfault": 0.03, "out of memory": 0.06, "NaN": 0.02}
 
 
 class Home:
-    """A user's folder, a tiny demo, and the search as a process in it."""
+    """A user's folder, a tiny demo, and the search as a process in it.
 
-    def __init__(self, **variables: str) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="breakhis-faults-"))
-        (self.folder / "experiments").symlink_to(ROOT / "experiments")
-        self.data = make_demo(self.folder / "demo", images_per_slide=1, height_px=64, width_px=96)
+    Args:
+        folder: One that was begun before, or an empty one; ``None`` for a new one.
+        variables: For the processes in it.
+    """
+
+    def __init__(self, folder: Path | None = None, **variables: str) -> None:
+        self.folder = folder or Path(tempfile.mkdtemp(prefix="breakhis-faults-"))
+        self.data = self.folder / "demo"
+        if not self.data.exists():
+            (self.folder / "experiments").symlink_to(ROOT / "experiments")
+            make_demo(self.data, images_per_slide=1, height_px=64, width_px=96)
         own = {
             "BREAKHIS_CACHE": str(self.folder / "cache"),
             "PYTHONPATH": str(ROOT),
@@ -360,9 +368,8 @@ def main() -> None:
         start = time.monotonic()
         results[name] = {**run(options.trials), "seconds": round(time.monotonic() - start)}
         print(name, json.dumps(results[name]), flush=True)
-        if options.out:  # others may have been measured in another lane
-            earlier = json.loads(options.out.read_text()) if options.out.exists() else {}
-            options.out.write_text(json.dumps({**earlier, **results}, indent=1) + "\n")
+        if options.out:
+            add_result(options.out, name, results[name])
     if any("left_out" in found for found in results.values()):
         sys.exit(1)
 

@@ -32,7 +32,7 @@ import optuna
 import sqlalchemy as sa
 
 from breakhis_search.config import StudyConfig
-from breakhis_search.study import worker
+from breakhis_search.study import taken, worker
 from breakhis_search.study.checkpoints import CheckpointFiles
 from breakhis_search.study.leases import Leases
 from breakhis_search.study.progress import SilentObserver
@@ -159,8 +159,8 @@ def work(number: int, load: Load, told: Connection) -> None:
         turns.append(Turn(trial.number, began, time.monotonic(), before))
         return trial.params[space[0]]
 
-    worker.run_trial = sleep_for  # type: ignore[assignment]
-    worker.trains_only_a_head = lambda *_: False
+    taken.run_trial = sleep_for  # type: ignore[assignment]
+    taken.trains_only_a_head = lambda *_: False
     worker.in_stage = lambda known, _: known  # type: ignore[assignment]
     config = StudyConfig.model_validate(
         {

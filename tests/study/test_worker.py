@@ -18,6 +18,7 @@ from breakhis_search.config import SearchConfig, StudyConfig
 from breakhis_search.errors import StudyError, TrackingError, TrialFailure
 from breakhis_search.settings import Settings, read_settings
 from breakhis_search.study import budget, worker
+from breakhis_search.study import taken as taken_trials
 from breakhis_search.study.checkpoints import CheckpointFiles
 from breakhis_search.study.leases import Leases
 from breakhis_search.study.liveness import cut_off_trials
@@ -79,8 +80,8 @@ def finishing(monkeypatch) -> list[int]:
         yield from ()
         return 0.75
 
-    monkeypatch.setattr(worker, "run_trial", train)
-    monkeypatch.setattr(worker, "trains_only_a_head", lambda *_: False)
+    monkeypatch.setattr(taken_trials, "run_trial", train)
+    monkeypatch.setattr(taken_trials, "trains_only_a_head", lambda *_: False)
     return ran
 
 
@@ -124,7 +125,7 @@ def test_ctrl_c_while_a_trial_is_begun_leaves_none_without_an_owner(study, conte
 
     begin, handler = study._pop_waiting_trial_id, signal.getsignal(signal.SIGINT)
     monkeypatch.setattr(study, "_pop_waiting_trial_id", begin_and_strike)
-    monkeypatch.setattr(worker, "trains_only_a_head", lambda *_: False)
+    monkeypatch.setattr(taken_trials, "trains_only_a_head", lambda *_: False)
     study.enqueue_trial(PICKED)
     with pytest.raises(KeyboardInterrupt):
         run_one(study, context)
@@ -194,7 +195,7 @@ def test_a_trial_that_another_process_is_at_is_left_to_it(study, context, finish
 def test_a_trial_that_has_just_ended_is_not_taken_over(study, context, finishing, monkeypatch):
     """Its process told Optuna and gave up the lease after this one had looked."""
     trial = cut_off(study, "just-ended")
-    look = worker.cut_off_trials
+    look = taken_trials.cut_off_trials
 
     def look_just_before_it_ends(trials, leases):
         left = look(trials, leases)
@@ -202,7 +203,7 @@ def test_a_trial_that_has_just_ended_is_not_taken_over(study, context, finishing
             study.tell(trial, 0.5)
         return left
 
-    monkeypatch.setattr(worker, "cut_off_trials", look_just_before_it_ends)
+    monkeypatch.setattr(taken_trials, "cut_off_trials", look_just_before_it_ends)
     assert run_one(study, context) == 1
     assert finishing == [1]
     assert study.trials[0].value == 0.5
@@ -216,12 +217,12 @@ def test_the_budget_is_met_exactly_whoever_is_at_work(study, context, finishing)
 
 
 def test_a_trial_that_kills_its_process_again_and_again_fails(study, context, client, finishing):
-    cut_off(study, "deadly").set_user_attr(worker.LOST, {"lost": 2})
+    cut_off(study, "deadly").set_user_attr(taken_trials.LOST, {"lost": 2})
     begun(context, "deadly").release()
     assert run_one(study, context) == 1
     assert finishing == [1], "it is not tried a fourth time"
     assert states(study) == [TrialState.FAIL, TrialState.COMPLETE]
-    assert "its process ended 3 times" in study.trials[0].user_attrs[worker.REASON]
+    assert "its process ended 3 times" in study.trials[0].user_attrs[budget.REASON]
     context.delivery.deliver(context.journal("deadly"))
     run = run_of(client, "deadly")
     assert run.info.status == "FAILED"
@@ -275,7 +276,7 @@ def test_what_stopped_a_trial_from_outside_goes_on_later(study, context, monkeyp
         yield from ()
         raise error
 
-    monkeypatch.setattr(worker, "run_trial", stop)
+    monkeypatch.setattr(taken_trials, "run_trial", stop)
     with pytest.raises(type(error), match=str(error)):
         run_one(study, context)
     assert states(study) == [left]
@@ -290,12 +291,12 @@ def test_an_interrupted_trial_that_goes_on_has_lost_no_process(study, context, m
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(worker, "run_trial", stop)
+        patch.setattr(taken_trials, "run_trial", stop)
         for _ in range(4):
             with pytest.raises(KeyboardInterrupt):
                 run_one(study, context)
     assert states(study) == [TrialState.RUNNING]
-    assert worker.LOST not in study.trials[0].user_attrs
+    assert taken_trials.LOST not in study.trials[0].user_attrs
 
 
 def test_a_database_that_is_away_when_a_trial_is_given_back_costs_it_no_attempt(
@@ -306,8 +307,8 @@ def test_a_database_that_is_away_when_a_trial_is_given_back_costs_it_no_attempt(
         raise StorageInternalError("away")
 
     with monkeypatch.context() as patch:
-        patch.setattr(worker, "run_trial", stop)
-        patch.setattr(worker.TakenTrial, "_give_back", lambda *_: stop().send(None))
+        patch.setattr(taken_trials, "run_trial", stop)
+        patch.setattr(taken_trials.TakenTrial, "_give_back", lambda *_: stop().send(None))
         with pytest.raises(StorageInternalError):
             run_one(study, context)
     context.leases.close()  # its process has ended
@@ -316,13 +317,13 @@ def test_a_database_that_is_away_when_a_trial_is_given_back_costs_it_no_attempt(
         assert run_one(study, context) == 1
     [trial] = study.trials
     assert trial.state == TrialState.COMPLETE
-    assert worker.LOST not in trial.user_attrs
+    assert taken_trials.LOST not in trial.user_attrs
 
 
 def test_a_trial_that_a_process_was_lost_with_is_not_trained_beside_others(
     study, context, finishing, monkeypatch
 ):
-    monkeypatch.setattr(worker, "trains_only_a_head", lambda *_: True)
+    monkeypatch.setattr(taken_trials, "trains_only_a_head", lambda *_: True)
     sizes = []
 
     def note(runs):
@@ -348,7 +349,7 @@ def test_seconds_of_a_trial_are_counted_over_all_that_were_at_it_and_when_it_fai
         yield from ()
         raise ends.pop(0)
 
-    monkeypatch.setattr(worker, "run_trial", stop)
+    monkeypatch.setattr(taken_trials, "run_trial", stop)
     with pytest.raises(KeyboardInterrupt):
         run_one(study, context)
     assert run_one(study, context) == 1
@@ -377,8 +378,8 @@ def test_what_breaks_in_the_middle_of_a_study_ends_the_run_and_not_the_next_one(
             raise TrialFailure(f"the device is lost at step {trial.number}")
         return 0.75
 
-    monkeypatch.setattr(worker, "run_trial", train)
-    monkeypatch.setattr(worker, "trains_only_a_head", lambda *_: False)
+    monkeypatch.setattr(taken_trials, "run_trial", train)
+    monkeypatch.setattr(taken_trials, "trains_only_a_head", lambda *_: False)
     monkeypatch.setattr(worker, "in_stage", lambda known, _: known)
     content = {"name": "s", "task": "binary", "objective": "auroc", "search": {"trials": 40}}
     context.config = StudyConfig.model_validate(content)
@@ -408,8 +409,8 @@ def test_an_end_that_the_database_does_not_take_leaves_the_trial_where_it_was(
     def refuse(*_args, **_kwargs):
         raise StorageInternalError("a connection was dropped")
 
-    monkeypatch.setattr(worker, "run_trial", prune)
-    monkeypatch.setattr(worker, "trains_only_a_head", lambda *_: False)
+    monkeypatch.setattr(taken_trials, "run_trial", prune)
+    monkeypatch.setattr(taken_trials, "trains_only_a_head", lambda *_: False)
     with monkeypatch.context() as patch:
         patch.setattr(study, "tell", refuse)
         with pytest.raises(StorageInternalError, match="dropped"):
@@ -427,10 +428,10 @@ def test_processes_that_are_lost_now_and_then_cost_no_trial_that_goes_on(study, 
         file = context.checkpoints.of("long")._state_file("fold_0")
         context.checkpoints.write(file, {}, {"history": [0] * reached})
         context.checkpoints.settle()
-        taken = worker.TakenTrial.next(study, context, STAGE)
+        taken = taken_trials.TakenTrial.next(study, context, STAGE)
         assert taken is not None
         assert taken.trial.number == trial.number
-        assert study.trials[0].user_attrs[worker.LOST]["lost"] == lost
+        assert study.trials[0].user_attrs[taken_trials.LOST]["lost"] == lost
         assert taken.lost == signs, "memory may be short all the same"
         context.leases.release("long")
 
@@ -469,9 +470,9 @@ def test_a_limit_ends_the_search_before_its_number_of_trials(
     study, context, finishing, monkeypatch, limit, trials
 ):
     context.config.search = SearchConfig(**limit)
-    seconds = worker.Timer()
+    seconds = taken_trials.Timer()
     seconds.seconds["total"] = 60.0
-    monkeypatch.setattr(worker, "Timer", lambda: seconds)
+    monkeypatch.setattr(taken_trials, "Timer", lambda: seconds)
     while run_one(study, context):
         pass
     assert len(study.trials) == trials

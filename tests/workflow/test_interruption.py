@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 
 from breakhis_search.errors import TrialFailure
 from breakhis_search.study.leases import Leases
-from breakhis_search.study.worker import TakenTrial
+from breakhis_search.study.taken import TakenTrial
 from breakhis_search.tracking import keys
 from breakhis_search.tracking.delivery import Delivery
 from breakhis_search.tracking.journal import Journal

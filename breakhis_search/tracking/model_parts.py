@@ -1,0 +1,264 @@
+"""A model kept in parts by who trains it, and put together by who brings it to MLflow.
+
+Keras and MLflow take as long to write a model as several steps of training do; its weights alone
+are written in a fraction of that. All else is the same for models of one graph, or nearly: it is
+taken from one that was written whole. Who delivers puts the model together, while the next trial
+trains, and imports no Keras for it.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import uuid
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import numpy.typing as npt
+
+from breakhis_search.errors import JournalError
+from breakhis_search.tracking.models import KERAS_FILE, save_keras_model
+
+_FOLDER, _ARRAYS, _LAYOUT = "folder/", "arrays/", "layout.h5"
+# The names inside of a .keras file, see `keras.saving`.
+_CONFIG, _METADATA, _WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
+
+
+class ModelWriter:
+    """Writes the models of one process: of a graph that comes again, only what is new."""
+
+    def __init__(self) -> None:
+        self._skeletons: WeakKeyDictionary[Any, Skeleton | None] = WeakKeyDictionary()
+
+    def write(
+        self,
+        model: Any,
+        folder: Path,
+        *,
+        example: npt.NDArray[np.uint8],
+        class_names: tuple[str, ...],
+    ) -> None:
+        """Write a model to its folder, or what :func:`put_together` makes that folder from.
+
+        Args:
+            model: As for :func:`breakhis_search.tracking.models.save_keras_model`; the same object
+                with other weights is a graph that comes again.
+            folder: Target, must not exist.
+            example: As there.
+            class_names: As there.
+        """
+        skeleton = self._skeletons.get(model)
+        if skeleton is not None:
+            skeleton.keep(model, parts_of(folder))
+            return
+        save_keras_model(model, folder, example=example, class_names=class_names)
+        if model in self._skeletons:  # the second time: there may be many more
+            self._skeletons[model] = Skeleton.of(model, folder)
+        else:
+            self._skeletons[model] = None
+
+
+@dataclass(frozen=True)
+class Skeleton:
+    """All of a model folder but what differs between models of one graph.
+
+    Attributes:
+        files: Content by path in the folder, without the Keras file.
+        metadata: Of the Keras file, as it is in there.
+        layout: The HDF5 file of the weights, without values.
+        datasets: Path in that file by variable, in the order of ``model.variables``; ``None`` where
+            Keras does not save the variable.
+    """
+
+    files: Mapping[str, bytes]
+    metadata: bytes
+    layout: bytes
+    datasets: Sequence[str | None]
+
+    @classmethod
+    def of(cls, model: Any, folder: Path) -> Skeleton | None:
+        """Take one from a model and the folder it was just written to.
+
+        Returns:
+            ``None`` where the file holds more than a configuration and the variables, such as an
+            optimizer's or the vocabulary of a layer: such models are written whole.
+        """
+        with zipfile.ZipFile(folder / KERAS_FILE) as archive:
+            if set(archive.namelist()) != {_CONFIG, _METADATA, _WEIGHTS}:
+                return None
+            config = json.loads(archive.read(_CONFIG), object_hook=_without_shared_policy)
+            if config != json.loads(_config_of(model)):
+                return None
+            metadata = archive.read(_METADATA)
+        datasets = _datasets_of(model, folder)
+        if datasets is None:
+            return None
+        with zipfile.ZipFile(folder / KERAS_FILE) as archive:
+            layout = _without_values(archive.read(_WEIGHTS))
+        names = [str(f.relative_to(folder)) for f in folder.rglob("*") if f.is_file()]
+        files = {n: (folder / n).read_bytes() for n in names if n != KERAS_FILE}
+        return cls(files, metadata, layout, datasets)
+
+    def keep(self, model: Any, parts: Path) -> None:
+        """Write one file with all that a model of the graph is put together from."""
+        parts.parent.mkdir(parents=True, exist_ok=True)
+        with zipfile.ZipFile(parts, "w") as archive:
+            for name, content in self.files.items():
+                archive.writestr(_FOLDER + name, content)
+            archive.writestr(_METADATA, self.metadata)
+            archive.writestr(_CONFIG, _config_of(model))
+            archive.writestr(_LAYOUT, self.layout)
+            for dataset, variable in zip(self.datasets, model.variables, strict=True):
+                if dataset is not None:
+                    with archive.open(_ARRAYS + dataset, "w", force_zip64=True) as file:
+                        np.lib.format.write_array(file, np.array(variable), allow_pickle=False)
+
+
+def parts_of(folder: Path) -> Path:
+    """Return where the parts of a model are kept whose folder is not made yet."""
+    return folder.with_name(f"{folder.name}.parts")
+
+
+def put_together(folder: Path) -> None:
+    """Make the folder of a model from its parts, unless it is there; as if written whole.
+
+    Args:
+        folder: Target; there or not, never half of it.
+
+    Raises:
+        JournalError: The parts are damaged.
+    """
+    if folder.is_dir():
+        return
+    making = folder.with_name(f"{folder.name}.making")
+    shutil.rmtree(making, ignore_errors=True)  # of a process that was killed
+    parts = parts_of(folder)
+    try:
+        with zipfile.ZipFile(parts) as archive:
+            _unpack(archive, making)
+    except (zipfile.BadZipFile, KeyError, ValueError) as error:
+        raise JournalError(
+            f"the model {parts} is damaged ({error})",
+            remedy="delete that file: the run is in MLflow without its model then",
+        ) from error
+    _sign(making)
+    making.rename(folder)
+
+
+def _unpack(parts: zipfile.ZipFile, folder: Path) -> None:
+    import h5py
+
+    for name in parts.namelist():
+        if name.startswith(_FOLDER):
+            file = folder / name.removeprefix(_FOLDER)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(parts.read(name))
+    weights = folder / _WEIGHTS
+    weights.write_bytes(parts.read(_LAYOUT))
+    with h5py.File(weights, "r+") as filled:
+        for name in parts.namelist():
+            if name.startswith(_ARRAYS):
+                with parts.open(name) as array:
+                    values = np.lib.format.read_array(array, allow_pickle=False)
+                filled[name.removeprefix(_ARRAYS)][...] = values
+    (folder / KERAS_FILE).parent.mkdir(exist_ok=True)
+    with zipfile.ZipFile(folder / KERAS_FILE, "w") as archive:
+        archive.writestr(_METADATA, parts.read(_METADATA))
+        archive.writestr(_CONFIG, parts.read(_CONFIG))
+        archive.write(weights, _WEIGHTS)
+    weights.unlink()
+
+
+def _sign(folder: Path) -> None:
+    """Give an MLflow model an identity of its own."""
+    from mlflow.models import Model
+
+    meta = Model.load(str(folder))
+    meta.model_uuid = uuid.uuid4().hex
+    meta.utc_time_created = str(datetime.now(UTC).replace(tzinfo=None))  # as MLflow writes it
+    meta.save(str(folder / "MLmodel"))
+
+
+def _without_shared_policy(node: dict[str, Any]) -> dict[str, Any]:
+    """Leave out that layers share the object that says "float32"; shared layers are another matter.
+
+    Only ``model.save`` knows of objects that are shared.
+    """
+    if node.get("class_name") == "DTypePolicy":
+        node.pop("shared_object_id", None)
+    return node
+
+
+def _config_of(model: Any) -> str:
+    import keras
+
+    return json.dumps(keras.saving.serialize_keras_object(model))
+
+
+def _datasets_of(model: Any, folder: Path) -> list[str | None] | None:
+    """Find out where Keras saves every variable: save it with the number of each as its values.
+
+    Returns:
+        ``None`` where something that is saved is none of the variables.
+    """
+    kept = [np.array(variable) for variable in model.variables]
+    marked = folder.with_name(f"{folder.name}.marked.keras")
+    try:
+        for number, variable in enumerate(model.variables):
+            variable.assign(np.full_like(kept[number], number))
+        model.save(marked)
+        with zipfile.ZipFile(marked) as archive:
+            content = archive.read(_WEIGHTS)
+    finally:
+        for variable, value in zip(model.variables, kept, strict=True):
+            variable.assign(value)
+        marked.unlink(missing_ok=True)
+    found: list[str | None] = [None] * len(kept)
+    for path, values in _values_in(content).items():
+        numbers = np.unique(values)
+        number = int(numbers[0]) if len(numbers) == 1 else -1
+        fits = 0 <= number < len(kept) and found[number] is None
+        if not fits or kept[number].shape != values.shape or kept[number].dtype != values.dtype:
+            return None
+        found[number] = path
+    return found
+
+
+def _values_in(content: bytes) -> dict[str, npt.NDArray[Any]]:
+    import h5py
+
+    values: dict[str, npt.NDArray[Any]] = {}
+
+    def note(path: str, item: Any) -> None:
+        if isinstance(item, h5py.Dataset):
+            values[path] = item[()]
+
+    with h5py.File(io.BytesIO(content), "r") as file:
+        file.visititems(note)
+    return values
+
+
+def _without_values(content: bytes) -> bytes:
+    """Return an HDF5 file with the groups, datasets and attributes of another one."""
+    import h5py
+
+    emptied = io.BytesIO()
+    with h5py.File(io.BytesIO(content), "r") as old, h5py.File(emptied, "w") as new:
+        new.attrs.update(old.attrs)
+
+        def copy(path: str, item: Any) -> None:
+            if isinstance(item, h5py.Dataset):
+                made = new.create_dataset(path, item.shape, item.dtype)
+            else:
+                made = new.require_group(path)
+            made.attrs.update(item.attrs)
+
+        old.visititems(copy)
+    return emptied.getvalue()
