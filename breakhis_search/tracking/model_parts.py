@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 import numpy as np
 import numpy.typing as npt
@@ -35,6 +35,7 @@ class ModelWriter:
     """Writes the models of one process: of a graph that comes again, only what is new."""
 
     def __init__(self) -> None:
+        self._known: WeakSet[Any] = WeakSet()
         self._skeletons: WeakKeyDictionary[Any, Skeleton | None] = WeakKeyDictionary()
 
     def write(
@@ -59,10 +60,10 @@ class ModelWriter:
             skeleton.keep(model, parts_of(folder))
             return
         save_keras_model(model, folder, example=example, class_names=class_names)
-        if model in self._skeletons:  # the second time: there may be many more
+        # A graph that comes a second time may come often; finding out takes as long as writing.
+        if model in self._known and model not in self._skeletons:
             self._skeletons[model] = Skeleton.of(model, folder)
-        else:
-            self._skeletons[model] = None
+        self._known.add(model)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from breakhis_search.errors import JournalError
-from breakhis_search.tracking.model_parts import ModelWriter, parts_of, put_together
+from breakhis_search.tracking.model_parts import ModelWriter, Skeleton, parts_of, put_together
 from breakhis_search.tracking.models import KERAS_FILE, save_keras_model
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -110,10 +110,14 @@ def test_finding_out_where_weights_are_saved_leaves_them_alone(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["0", "1", "2.parts"]
 
 
-def test_a_model_with_more_than_weights_is_always_written_whole(tmp_path):
+def test_a_model_with_more_than_weights_is_always_written_whole(tmp_path, monkeypatch):
     writer, model = ModelWriter(), network(compiled=True)
+    asked = []
+    find = Skeleton.of
+    monkeypatch.setattr(Skeleton, "of", lambda *of: asked.append(of) or find(*of))
     for turn in range(4):
         write(writer, model, tmp_path / str(turn))
+    assert len(asked) == 1
     assert all((tmp_path / str(turn) / KERAS_FILE).is_file() for turn in range(4))
 
 
