@@ -68,6 +68,7 @@ faults: .venv/dev.stamp
 	machine() { measure tests.faults.machine_faults --trials 8 --out benchmarks/results/faults_machine.json "$$@"; }; \
 	( machine database disk crashes; kills --kills 25 --trials 8 --workers 1 --seed 3; exit $$short ) & machines=$$!; \
 	( machine node driver; kills --kills 20 --trials 8 --workers 1 --postgres --seed 6; exit $$short ) & nodes=$$!; \
+	trap 'kill $$machines $$nodes; exit 130' INT TERM; \
 	kills --kills 35 --trials 12 --workers 3 --postgres --seed 4; \
 	kills --kills 25 --trials 10 --workers 3 --seed 5; \
 	measure tests.faults.long_store --begin $$store; \

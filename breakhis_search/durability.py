@@ -16,8 +16,8 @@ def sync_tree(folder: Path) -> None:
         return
     for place, _, names in os.walk(folder):
         for name in names:
-            _sync(Path(place) / name)
-        _sync(Path(place))
+            sync(Path(place) / name)
+        sync(Path(place))
 
 
 def replace_file(file: Path, text: str) -> None:
@@ -34,7 +34,12 @@ def replace_file(file: Path, text: str) -> None:
     part.replace(file)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Have the disk keep what is in a file, or which names are in a folder.
+
+    Raises:
+        OSError: The disk refuses.
+    """
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

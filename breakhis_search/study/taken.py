@@ -49,7 +49,7 @@ _IN_WORDS = {
 }
 
 
-def alone(context: StudyContext) -> AbstractContextManager[None]:
+def one_at_a_time(context: StudyContext) -> AbstractContextManager[None]:
     """Of all processes of the study only one hands out work at a time."""
     return context.leases.exclusively(f"ask/{context.uid}")
 
@@ -77,7 +77,7 @@ class TakenTrial:
     @classmethod
     def next(cls, study: optuna.Study, context: StudyContext, stage: Stage) -> TakenTrial | None:
         """Take over a trial that was left, or else ask for a new one if the stage has room."""
-        with alone(context):
+        with one_at_a_time(context):
             trials = study.get_trials(deepcopy=False)  # once: others wait for their turn
             left = set(cut_off_trials(_in_state(trials, TrialState.RUNNING), context.leases))
             for trial in (t for t in trials if t.number in left and not waits(t, trials)):
@@ -220,9 +220,7 @@ class TakenTrial:
         self._note_seconds()
         study.tell(self.trial, state=TrialState.FAIL)
         self._end(context)
-        context.observer.trial_finished(
-            TrialSummary(self.trial.number, "failed", None, 0.0, reason)
-        )
+        context.observer.trial_finished(TrialSummary(self.trial.number, FAILED, None, 0.0, reason))
 
     def give_back(self, study: optuna.Study, context: StudyContext, error: BaseException) -> None:
         """Leave the trial to whoever looks for work next, unless it has ended.

@@ -23,7 +23,7 @@ from breakhis_search.study.liveness import cut_off_trials
 from breakhis_search.study.progress import SearchSize
 from breakhis_search.study.stages import Stage, begin_stage, in_stage, stages_of
 from breakhis_search.study.storage import STOPPED
-from breakhis_search.study.taken import FAILED, TakenTrial, alone
+from breakhis_search.study.taken import FAILED, TakenTrial, one_at_a_time
 from breakhis_search.training.devices import resident_gb
 from breakhis_search.training.together import CutOff, run_alone, run_together
 
@@ -105,7 +105,7 @@ def run_search(
         study.set_user_attr(STOPPED, "")
     finished = 0
     for stage in stages_of(config):
-        with alone(context):
+        with one_at_a_time(context):
             begun = begin_stage(study, stage)
         if not begun:
             continue

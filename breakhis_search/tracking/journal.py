@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from breakhis_search.durability import replace_file, sync_tree
+from breakhis_search.durability import replace_file, sync, sync_tree
 from breakhis_search.errors import DiskError, JournalError, TrackingError
 from breakhis_search.tracking import keys
 from breakhis_search.tracking.ownership import FolderLock
@@ -95,13 +95,18 @@ class Journal:
     def place_for_model(self, name: str) -> Path:
         """Return where to save a model: a folder that is not there, and nothing beside it.
 
-        A process that was killed may have left half of one.
+        A process that was killed may have left half of one, or one that is being delivered.
+
+        Raises:
+            TrackingError: It is being delivered, and goes on being.
         """
         target = self.models / name
-        for left in (target, *self.models.glob(f"{name}.*")):
-            if left.is_file():
-                left.unlink()
-            shutil.rmtree(left, ignore_errors=True)
+        if self.models.is_dir():
+            with self.disk_errors(), self._nobody_delivering("an earlier model cannot be removed"):
+                for left in (target, *self.models.glob(f"{name}.*")):
+                    if left.is_file():
+                        left.unlink()
+                    shutil.rmtree(left, ignore_errors=True)
         return target
 
     @property
@@ -265,8 +270,10 @@ class Journal:
         self._write("artifacts", {})
 
     def log_model(self, name: str, *, tags: Mapping[str, str]) -> None:
-        """Record that the model saved under ``models/<name>``, or in parts, is complete."""
-        self._sync(self.models)
+        """Record that the model saved under ``models/<name>``, or its parts, is complete."""
+        self._sync(self.models / name)
+        with self.writing():
+            sync(self.models)
         self._write("model", {"name": name, "tags": dict(tags)})
 
     def finish(self, status: str) -> None:
@@ -425,15 +432,25 @@ class Journal:
         Raises:
             TrackingError: It is being delivered, and goes on being.
         """
-        if not _acquired(self._delivery_lock, within_s=_DELIVERY_S):
-            raise TrackingError(
-                f"the damaged journal {self.folder} cannot be mended: it is being delivered",
-                remedy="run the same command again when MLflow has answered",
-            )
-        try:
+        with self._nobody_delivering("it is damaged and cannot be mended"):
             shutil.copyfile(self._records, self.folder / _DAMAGED)
             replace_file(self.folder / _CURSOR, "0")  # what is delivered twice is there once
             replace_file(self._records, records)
+
+    @contextmanager
+    def _nobody_delivering(self, what: str) -> Iterator[None]:
+        """See to it that nobody delivers during the block.
+
+        Args:
+            what: What cannot be done where somebody goes on delivering.
+        """
+        if not _acquired(self._delivery_lock, within_s=_DELIVERY_S):
+            raise TrackingError(
+                f"the journal {self.folder} is being delivered: {what}",
+                remedy="run the same command again when MLflow has answered",
+            )
+        try:
+            yield
         finally:
             self._delivery_lock.release()
 

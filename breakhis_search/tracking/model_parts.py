@@ -23,12 +23,15 @@ from weakref import WeakKeyDictionary, WeakSet
 import numpy as np
 import numpy.typing as npt
 
+from breakhis_search.durability import sync, sync_tree
 from breakhis_search.errors import JournalError
 from breakhis_search.tracking.models import KERAS_FILE, save_keras_model
 
-_FOLDER, _ARRAYS, _LAYOUT = "folder/", "arrays/", "layout.h5"
+_FOLDER, _ARRAYS, _LAYOUT, _TIME = "folder/", "arrays/", "layout.h5", "time"
 # The names inside of a .keras file, see `keras.saving`.
 _CONFIG, _METADATA, _WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
+_COUNTING = ("float32", "float64", "int32", "int64", "uint32", "uint64")
+"""Types that hold the numbers of millions of variables exactly."""
 
 
 class ModelWriter:
@@ -48,22 +51,26 @@ class ModelWriter:
     ) -> None:
         """Write a model to its folder, or what :func:`put_together` makes that folder from.
 
+        Whoever looks meanwhile sees nothing, or all of it.
+
         Args:
             model: As for :func:`breakhis_search.tracking.models.save_keras_model`; the same object
                 with other weights is a graph that comes again.
             folder: Target, must not exist.
-            example: As there.
-            class_names: As there.
+            example: As there; of a graph that comes again, the first one is kept.
+            class_names: As there; the same for all models of a graph.
         """
         skeleton = self._skeletons.get(model)
         if skeleton is not None:
             skeleton.keep(model, parts_of(folder))
             return
-        save_keras_model(model, folder, example=example, class_names=class_names)
+        new = _beside(folder, "new")
+        save_keras_model(model, new, example=example, class_names=class_names)
         # A graph that comes a second time may come often; finding out takes as long as writing.
         if model in self._known and model not in self._skeletons:
-            self._skeletons[model] = Skeleton.of(model, folder)
+            self._skeletons[model] = Skeleton.of(model, new)
         self._known.add(model)
+        new.rename(folder)
 
 
 @dataclass(frozen=True)
@@ -72,14 +79,14 @@ class Skeleton:
 
     Attributes:
         files: Content by path in the folder, without the Keras file.
-        metadata: Of the Keras file, as it is in there.
+        metadata: Of the Keras file, without the time.
         layout: The HDF5 file of the weights, without values.
         datasets: Path in that file by variable, in the order of ``model.variables``; ``None`` where
             Keras does not save the variable.
     """
 
     files: Mapping[str, bytes]
-    metadata: bytes
+    metadata: Mapping[str, str]
     layout: bytes
     datasets: Sequence[str | None]
 
@@ -97,34 +104,42 @@ class Skeleton:
             config = json.loads(archive.read(_CONFIG), object_hook=_without_shared_policy)
             if config != json.loads(_config_of(model)):
                 return None
-            metadata = archive.read(_METADATA)
+            metadata = json.loads(archive.read(_METADATA))
+            weights = archive.read(_WEIGHTS)
         datasets = _datasets_of(model, folder)
         if datasets is None:
             return None
-        with zipfile.ZipFile(folder / KERAS_FILE) as archive:
-            layout = _without_values(archive.read(_WEIGHTS))
         names = [str(f.relative_to(folder)) for f in folder.rglob("*") if f.is_file()]
         files = {n: (folder / n).read_bytes() for n in names if n != KERAS_FILE}
-        return cls(files, metadata, layout, datasets)
+        return cls(files, metadata, _without_values(weights), datasets)
 
     def keep(self, model: Any, parts: Path) -> None:
         """Write one file with all that a model of the graph is put together from."""
         parts.parent.mkdir(parents=True, exist_ok=True)
-        with zipfile.ZipFile(parts, "w") as archive:
+        new = _beside(parts, "new")
+        saved = {"date_saved": datetime.now().strftime("%Y-%m-%d@%H:%M:%S")}  # noqa: DTZ005 - as Keras
+        with zipfile.ZipFile(new, "w") as archive:
             for name, content in self.files.items():
                 archive.writestr(_FOLDER + name, content)
-            archive.writestr(_METADATA, self.metadata)
+            archive.writestr(_TIME, datetime.now(UTC).replace(tzinfo=None).isoformat(" "))
+            archive.writestr(_METADATA, json.dumps({**self.metadata, **saved}))
             archive.writestr(_CONFIG, _config_of(model))
             archive.writestr(_LAYOUT, self.layout)
             for dataset, variable in zip(self.datasets, model.variables, strict=True):
                 if dataset is not None:
                     with archive.open(_ARRAYS + dataset, "w", force_zip64=True) as file:
                         np.lib.format.write_array(file, np.array(variable), allow_pickle=False)
+        sync(new)
+        new.replace(parts)
 
 
 def parts_of(folder: Path) -> Path:
     """Return where the parts of a model are kept whose folder is not made yet."""
-    return folder.with_name(f"{folder.name}.parts")
+    return _beside(folder, "parts")
+
+
+def _beside(path: Path, kind: str) -> Path:
+    return path.with_name(f"{path.name}.{kind}")
 
 
 def put_together(folder: Path) -> None:
@@ -138,52 +153,63 @@ def put_together(folder: Path) -> None:
     """
     if folder.is_dir():
         return
-    making = folder.with_name(f"{folder.name}.making")
+    making = _beside(folder, "making")
     shutil.rmtree(making, ignore_errors=True)  # of a process that was killed
     parts = parts_of(folder)
     try:
         with zipfile.ZipFile(parts) as archive:
             _unpack(archive, making)
-    except (zipfile.BadZipFile, KeyError, ValueError) as error:
+    except (zipfile.BadZipFile, EOFError, KeyError, RuntimeError, ValueError) as error:
         raise JournalError(
             f"the model {parts} is damaged ({error})",
             remedy="delete that file: the run is in MLflow without its model then",
         ) from error
-    _sign(making)
+    sync_tree(making)
     making.rename(folder)
+    parts.unlink()
 
 
 def _unpack(parts: zipfile.ZipFile, folder: Path) -> None:
-    import h5py
-
     for name in parts.namelist():
         if name.startswith(_FOLDER):
             file = folder / name.removeprefix(_FOLDER)
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(parts.read(name))
-    weights = folder / _WEIGHTS
-    weights.write_bytes(parts.read(_LAYOUT))
-    with h5py.File(weights, "r+") as filled:
-        for name in parts.namelist():
-            if name.startswith(_ARRAYS):
-                with parts.open(name) as array:
-                    values = np.lib.format.read_array(array, allow_pickle=False)
-                filled[name.removeprefix(_ARRAYS)][...] = values
+    weights = _weights_in(parts)
     (folder / KERAS_FILE).parent.mkdir(exist_ok=True)
     with zipfile.ZipFile(folder / KERAS_FILE, "w") as archive:
         archive.writestr(_METADATA, parts.read(_METADATA))
         archive.writestr(_CONFIG, parts.read(_CONFIG))
-        archive.write(weights, _WEIGHTS)
-    weights.unlink()
+        archive.writestr(_WEIGHTS, weights)
+    _sign(folder, parts.read(_TIME).decode())
 
 
-def _sign(folder: Path) -> None:
-    """Give an MLflow model an identity of its own."""
+def _weights_in(parts: zipfile.ZipFile) -> bytes:
+    """Return the HDF5 file of the weights; made in memory, where no disk can be full."""
+    import h5py
+
+    filled = io.BytesIO(parts.read(_LAYOUT))
+    try:
+        with h5py.File(filled, "r+") as file:
+            for name in parts.namelist():
+                if name.startswith(_ARRAYS):
+                    with parts.open(name) as array:
+                        values = np.lib.format.read_array(array, allow_pickle=False)
+                    file[name.removeprefix(_ARRAYS)][...] = values
+    except OSError as error:
+        raise ValueError(str(error)) from error
+    return filled.getvalue()
+
+
+def _sign(folder: Path, time: str) -> None:
+    """Give an MLflow model an identity, a time and a size of its own."""
     from mlflow.models import Model
 
     meta = Model.load(str(folder))
     meta.model_uuid = uuid.uuid4().hex
-    meta.utc_time_created = str(datetime.now(UTC).replace(tzinfo=None))  # as MLflow writes it
+    meta.utc_time_created = time
+    data = (folder / KERAS_FILE).parent  # all that is there when MLflow asks for the size
+    meta.model_size_bytes = sum(f.stat().st_size for f in data.rglob("*") if f.is_file())
     meta.save(str(folder / "MLmodel"))
 
 
@@ -210,10 +236,14 @@ def _datasets_of(model: Any, folder: Path) -> list[str | None] | None:
         ``None`` where something that is saved is none of the variables.
     """
     kept = [np.array(variable) for variable in model.variables]
-    marked = folder.with_name(f"{folder.name}.marked.keras")
+    if any(value.dtype not in _COUNTING for value in kept):
+        return None
+    # From 1: there are other things that are all zero.
+    numbered = [np.full_like(value, number) for number, value in enumerate(kept, start=1)]
+    marked = _beside(folder, "marked.keras")
     try:
-        for number, variable in enumerate(model.variables):
-            variable.assign(np.full_like(kept[number], number))
+        for variable, number in zip(model.variables, numbered, strict=True):
+            variable.assign(number)
         model.save(marked)
         with zipfile.ZipFile(marked) as archive:
             content = archive.read(_WEIGHTS)
@@ -223,13 +253,23 @@ def _datasets_of(model: Any, folder: Path) -> list[str | None] | None:
         marked.unlink(missing_ok=True)
     found: list[str | None] = [None] * len(kept)
     for path, values in _values_in(content).items():
-        numbers = np.unique(values)
-        number = int(numbers[0]) if len(numbers) == 1 else -1
-        fits = 0 <= number < len(kept) and found[number] is None
-        if not fits or kept[number].shape != values.shape or kept[number].dtype != values.dtype:
+        place = _place_of(values, numbered)
+        if place is None or found[place] is not None:
             return None
-        found[number] = path
+        found[place] = path
     return found
+
+
+def _place_of(values: npt.NDArray[Any], numbered: Sequence[npt.NDArray[Any]]) -> int | None:
+    """Which of the numbered arrays this is."""
+    if values.dtype not in _COUNTING or values.size == 0:
+        return None
+    number = values.flat[0]
+    if not 1 <= number <= len(numbered):
+        return None
+    there = numbered[int(number) - 1]
+    is_it = values.dtype == there.dtype and np.array_equal(values, there)
+    return int(number) - 1 if is_it else None
 
 
 def _values_in(content: bytes) -> dict[str, npt.NDArray[Any]]:

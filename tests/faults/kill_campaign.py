@@ -70,6 +70,7 @@ OF_WORKERS = {
     "ask": ("breakhis_search.study.taken", "TakenTrial.next", 2, 0.02),
     "epoch": ("breakhis_search.training.trainer", "FoldTrainer._epoch", 9, 0.2),
     "checkpoint": ("breakhis_search.study.checkpoints", "CheckpointFiles._do", 9, 0.01),
+    "model written": ("breakhis_search.tracking.model_parts", "ModelWriter.write", 3, 0.3),
     "record": ("breakhis_search.tracking.journal", "Journal._append", 25, 0.005),
     "tell": ("optuna.study", "Study.tell", 1, 0.02),
     "lease": ("breakhis_search.study.leases", "Leases._take", 5, 0.01),
@@ -79,7 +80,7 @@ OF_COURIERS = {
     "metrics": (_DELIVERY, "Delivery._send_batch", 6, 0.05),
     "page": (_DELIVERY, "Delivery._draw", 1, 0.5),
     "upload": (_DELIVERY, "Delivery._send_artifacts", 2, 0.05),
-    "model": (_DELIVERY, "Delivery._send_model", 1, 0.1),
+    "model": (_DELIVERY, "Delivery._send_model", 3, 0.3),
 }
 """Where a process is killed: module, function, the latest of its calls, and the longest time in
 seconds after the beginning of one."""

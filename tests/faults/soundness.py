@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
+from io import BytesIO
+from tempfile import TemporaryDirectory
 from typing import Any
+from zipfile import ZipFile
 
+import h5py
+import numpy as np
 import optuna
+from mlflow.artifacts import download_artifacts
 from optuna.trial import TrialState
 
 from breakhis_search.settings import Settings
 from breakhis_search.tracking import keys
 from breakhis_search.tracking.journals import all_journals
+from breakhis_search.tracking.models import KERAS_FILE
 from breakhis_search.tracking.store import open_store
 
 ENDED = {
@@ -71,10 +78,36 @@ def assert_sound(
             names = {a.path for a in client.list_artifacts(run.info.run_id)}
             assert {"figures", "predictions"} <= names, names
             _assert_steps(histories or client, run, folds=folds, epochs=epochs)
+    _assert_models(client, of_trials)
     left = [f.name for f in settings.checkpoints.glob("*")]
     assert not left, f"checkpoints of runs that have ended: {left}"
     assert not [j.uid for j in all_journals(settings.journal_dir) if j.has_undelivered]
     return of_trials
+
+
+def _assert_models(client: Any, runs: list[Any]) -> None:
+    """Every model is whole, and what its trial says is there."""
+    logged = client.search_logged_models([runs[0].info.experiment_id])
+    known = {m.model_id: m for m in logged}
+    assert all(str(m.status).endswith("READY") for m in logged), "no model is half delivered"
+    outputs = [o.model_id for r in runs if r.outputs for o in r.outputs.model_outputs]
+    assert len(outputs) == len(set(outputs)), "one model per trial"
+    with TemporaryDirectory() as folder:
+        for number, model in enumerate(outputs):
+            source = f"{known[model].artifact_location}/{KERAS_FILE}"
+            file = download_artifacts(
+                source, dst_path=f"{folder}/{number}", tracking_uri=client.tracking_uri
+            )
+            with ZipFile(file) as archive:
+                assert archive.testzip() is None
+                weights = BytesIO(archive.read("model.weights.h5"))
+            with h5py.File(weights) as content:
+                content.visititems(_assert_finite)
+
+
+def _assert_finite(path: str, item: Any) -> None:
+    if isinstance(item, h5py.Dataset):
+        assert np.isfinite(item[()]).all(), path
 
 
 def _assert_steps(client: Any, run: Any, *, folds: int, epochs: int) -> None:

@@ -26,6 +26,8 @@ from breakhis_search.models.building import build_model
 from breakhis_search.models.recorder import SpaceRecorder
 from breakhis_search.models.trainability import set_trainable
 from breakhis_search.models.weights import ResolvedWeights
+from breakhis_search.tracking.model_parts import ModelWriter, put_together
+from breakhis_search.tracking.models import KERAS_FILE
 from breakhis_search.training.devices import peak_memory_mb, prepare_device, reset_peak_memory
 from breakhis_search.training.plan import TrainingPlan
 from breakhis_search.training.phases import predict_logits
@@ -84,7 +86,19 @@ trainer.take_smaller_parts()
 halves = trainer.fit(
     data, epochs=4, seed=1, score=accuracy, start=states[1], on_state=later.append
 )
+writer, saved = ModelWriter(), compilations.with_name("models")
+for turn in range(3):
+    writer.write(
+        model, saved / str(turn), example=images[:1], class_names=("benign", "malignant")
+    )
+was_whole = (saved / "2").is_dir()
+put_together(saved / "2")
+whole, made = (
+    keras.models.load_model(saved / turn / KERAS_FILE, safe_mode=True) for turn in "12"
+)
 print(json.dumps({
+    "model_is_in_parts": not was_whole,
+    "model_differs": float(np.abs(whole.predict(images) - made.predict(images)).max()),
     "compiled": len(list(compilations.iterdir())),
     "halves": [dataclasses.asdict(r) for r in halves.history],
     "epochs_again": len(later),
@@ -151,3 +165,8 @@ def test_a_fold_goes_on_in_smaller_parts_on_jax(answer):
     assert answer["epochs_again"] == 2
     assert answer["halves"][:2] == answer["folds"][0][:2]
     assert answer["halves"][3]["loss"] < answer["halves"][0]["loss"]
+
+
+def test_a_model_is_kept_in_parts_on_jax(answer):
+    assert answer["model_is_in_parts"]
+    assert answer["model_differs"] == 0.0
