@@ -285,7 +285,7 @@ def _check_weights_file(path: Path) -> None:
 
 def _top_layers(path: Path) -> list[str]:
     """Names of the layers in a weights file that belong to the top of a classifier."""
-    import h5py  # type: ignore[import-untyped]
+    import h5py
 
     if path.suffix == ".keras":
         with (
