@@ -158,8 +158,13 @@ def _outcome(
         _record(trial, context, known.uid, work).give_up(reason)
         return "failed"
     try:
-        known_as = {"uid": known.uid, "lease": work}
-        run_finalist(trial, context_of(trial, context), **known_as, lost=losses.signs_of_want)
+        run_finalist(
+            trial,
+            context_of(trial, context),
+            uid=known.uid,
+            lease=work,
+            lost=losses.signs_of_want,
+        )
     except TrialFailure as failure:
         say(f"finalist: trial {trial.number} failed: {failure}")
         return "failed"
