@@ -21,7 +21,7 @@ from breakhis_search.study.progress import SearchObserver, SilentObserver
 from breakhis_search.tracking import keys
 from breakhis_search.tracking.courier import Carrier
 from breakhis_search.tracking.journal import Journal
-from breakhis_search.tracking.model_parts import ModelWriter
+from breakhis_search.tracking.model_writer import ModelWriter
 from breakhis_search.training.devices import Device
 from breakhis_search.training.feeding import Feeds
 from breakhis_search.training.graphs import GraphCache

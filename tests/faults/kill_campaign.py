@@ -70,7 +70,7 @@ OF_WORKERS = {
     "ask": ("breakhis_search.study.taken", "TakenTrial.next", 2, 0.02),
     "epoch": ("breakhis_search.training.trainer", "FoldTrainer._epoch", 9, 0.2),
     "checkpoint": ("breakhis_search.study.checkpoints", "CheckpointFiles._do", 9, 0.01),
-    "model written": ("breakhis_search.tracking.model_parts", "ModelWriter.write", 3, 0.3),
+    "model written": ("breakhis_search.tracking.model_writer", "ModelWriter.write", 3, 0.3),
     "record": ("breakhis_search.tracking.journal", "Journal._append", 25, 0.005),
     "tell": ("optuna.study", "Study.tell", 1, 0.02),
     "lease": ("breakhis_search.study.leases", "Leases._take", 5, 0.01),

@@ -23,7 +23,8 @@ from breakhis_search.settings import Settings, read_settings
 from breakhis_search.tracking import keys
 from breakhis_search.tracking.delivery import Delivery
 from breakhis_search.tracking.journal import Journal
-from breakhis_search.tracking.model_parts import ModelWriter, Skeleton, parts_of, put_together
+from breakhis_search.tracking.model_parts import parts_of, put_together
+from breakhis_search.tracking.model_writer import ModelWriter, Skeleton
 from breakhis_search.tracking.models import KERAS_FILE, save_keras_model
 from breakhis_search.tracking.store import open_store
 

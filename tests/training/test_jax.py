@@ -26,7 +26,8 @@ from breakhis_search.models.building import build_model
 from breakhis_search.models.recorder import SpaceRecorder
 from breakhis_search.models.trainability import set_trainable
 from breakhis_search.models.weights import ResolvedWeights
-from breakhis_search.tracking.model_parts import ModelWriter, put_together
+from breakhis_search.tracking.model_parts import put_together
+from breakhis_search.tracking.model_writer import ModelWriter
 from breakhis_search.tracking.models import KERAS_FILE
 from breakhis_search.training.devices import peak_memory_mb, prepare_device, reset_peak_memory
 from breakhis_search.training.plan import TrainingPlan

@@ -166,7 +166,7 @@ def no_space(*_args: object, **_kwargs: object) -> None:
     [
         "breakhis_search.tracking.journal.os.fsync",
         "breakhis_search.study.report.write_parquet",
-        "breakhis_search.tracking.model_parts.save_keras_model",
+        "breakhis_search.tracking.model_writer.save_keras_model",
     ],
     ids=["journal", "predictions", "model"],
 )
