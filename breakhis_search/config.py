@@ -181,8 +181,9 @@ class SearchConfig(_Section):
     """No new trial is begun when one has reached this score."""
     sampler: Literal["tpe", "random"] = "tpe"
     pruner: Literal["median", "hyperband", "none"] = "median"
-    """``median``: below the median of its stage in this fold. ``hyperband``: successive halving by
-    epochs (Li et al., JMLR 18, 2018), for a study of one fold."""
+    """``median``: below the median of its stage, by the mean over the folds so far.
+    ``hyperband``: successive halving by epochs (Li et al., JMLR 18, 2018), for a study of one
+    fold."""
     startup_trials: int = Field(default=8, ge=1)
     """Random trials before the sampler models anything; complete ones before anything is pruned."""
     seed: int = Field(default=0, ge=0)

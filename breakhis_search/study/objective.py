@@ -176,7 +176,10 @@ class _FoldRunner:
             images_per_s=self._images_per_s(fold),
         )
         if not self._is_light and self._trial.should_prune():
-            reason = f"fold {fold}, epoch {report.epoch}: below the median of finished trials"
+            reason = (
+                f"fold {fold}, epoch {report.epoch}: the mean of its folds so far is below the"
+                " median of complete trials by then"
+            )
             raise optuna.TrialPruned(reason)
 
     def _images_per_s(self, fold: int) -> float:

@@ -1,13 +1,15 @@
-"""Pruning by the median at equal steps of equal folds.
+"""Pruning by the median of what trials came to by the same epoch of the same fold.
 
 Optuna's ``MedianPruner`` holds the best value a trial ever had against the others' values at this
-step; over folds of different difficulty an easy first fold would shield a trial for good. Here the
-best value *within the current fold* is compared with the others' best within that fold up to the
-same epoch, so that a trial that stopped early there still counts.
+step; over folds of different difficulty an easy first fold would shield a trial for good. The
+current fold alone says too little: its patients are few, and a trial that led before would end by
+one bad fold. Here a trial is its mean over the folds so far of the best score in each, in the
+current one up to this epoch, and so are the others, over the same folds up to the same epoch.
 """
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Collection
 
@@ -53,12 +55,12 @@ class ScoresOfFolds:
 
 
 class FoldMedianPruner(BasePruner):
-    """Prunes a trial whose best score in this fold is below the median of its stage.
+    """Prunes a trial whose mean over the folds so far is below the median of its stage.
 
     Args:
         epochs_per_fold: Steps between the folds: step = fold · epochs_per_fold + epoch.
         startup_trials: Complete trials of a stage before any of it is pruned.
-        warmup_epochs: Epochs of the first fold in which nothing is pruned.
+        warmup_epochs: Epochs of each fold in which nothing is pruned.
     """
 
     def __init__(self, *, epochs_per_fold: int, startup_trials: int, warmup_epochs: int) -> None:
@@ -75,19 +77,29 @@ class FoldMedianPruner(BasePruner):
     def prune(self, study: Study, trial: FrozenTrial) -> bool:
         """Tell whether the trial should stop at its last reported step."""
         step = trial.last_step
-        if step is None or step < self._warmup_epochs:
+        if step is None or step % self._epochs_per_fold < self._warmup_epochs:
             return False
         complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        sign = 1.0 if study.direction == StudyDirection.MAXIMIZE else -1.0
         stage = trial.user_attrs.get(STAGE)
         peers = [t for t in complete if t.user_attrs.get(STAGE) == stage]
-        others = [v for t in peers if (v := self._best_in_fold(t, step, sign)) is not None]
-        own = self._best_in_fold(trial, step, sign)
-        if own is None or len(others) < self._startup_trials:
+        sign = 1.0 if study.direction == StudyDirection.MAXIMIZE else -1.0
+        own = self._best_of_folds(trial, step, sign)
+        bests = [self._best_of_folds(peer, step, sign) for peer in peers]
+        # The split is the same for all: a fold that has no score has none in any trial.
+        others = [
+            statistics.mean(best[fold] for fold in own)
+            for best in bests
+            if own and own.keys() <= best.keys()
+        ]
+        if len(others) < self._startup_trials:
             return False
-        return own < statistics.median(others)
+        return statistics.mean(own.values()) < statistics.median(others)
 
-    def _best_in_fold(self, trial: FrozenTrial, step: int, sign: float) -> float | None:
-        first = step - step % self._epochs_per_fold
-        values = [sign * v for s, v in trial.intermediate_values.items() if first <= s <= step]
-        return max(values, default=None)
+    def _best_of_folds(self, trial: FrozenTrial, step: int, sign: float) -> dict[int, float]:
+        """Return the best score by fold, up to a step."""
+        best: dict[int, float] = {}
+        for at, value in trial.intermediate_values.items():
+            if at <= step and math.isfinite(value):
+                fold = at // self._epochs_per_fold
+                best[fold] = max(sign * value, best.get(fold, -math.inf))
+        return best

@@ -1,4 +1,4 @@
-"""The pruner: medians at equal steps of equal folds."""
+"""The pruner: medians of means over the same folds up to the same epoch."""
 
 from __future__ import annotations
 
@@ -45,12 +45,35 @@ def test_a_trial_above_the_median_goes_on(study):
 def test_an_easy_first_fold_does_not_shield_a_bad_second_one(study):
     trial = study.ask()
     trial.report(0.95, 3)
-    trial.report(0.3, EPOCHS)
+    trial.report(0.3, EPOCHS + 1)
+    assert trial.should_prune()
+
+
+def test_a_trial_that_leads_over_the_folds_is_not_ended_by_one_of_them(study):
+    trial = study.ask()
+    trial.report(0.99, 3)
+    trial.report(0.45, EPOCHS + 1)
+    assert not trial.should_prune()
+
+
+def test_nothing_is_pruned_in_the_first_epochs_of_a_later_fold(study):
+    trial = study.ask()
+    trial.report(0.9, 3)
+    trial.report(0.1, EPOCHS)
+    assert not trial.should_prune()
+
+
+def test_a_fold_without_a_score_counts_for_nobody(study):
+    """Such as a fold whose patients are of one class, when AUROC is asked for."""
+    trial = study.ask()
+    trial.report(float("nan"), 3)
+    trial.report(0.3, EPOCHS + 1)
     assert trial.should_prune()
 
 
 def test_a_trial_that_stopped_early_still_counts_later_in_its_fold(study):
     trial = study.ask()
+    trial.report(0.9, 3)
     trial.report(0.3, EPOCHS + 3)
     assert trial.should_prune()
 
