@@ -11,40 +11,24 @@ keeps no other run waiting.
 
 from __future__ import annotations
 
-import re
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from breakhis_search.errors import JournalError, TrackingError
 from breakhis_search.settings import Settings, without_secrets
 from breakhis_search.tracking import keys
-from breakhis_search.tracking.datasets import dataset_digest, dataset_inputs, dataset_name
-from breakhis_search.tracking.journal import TAKEN_OVER, Journal, Record
+from breakhis_search.tracking.datasets import dataset_inputs
+from breakhis_search.tracking.journal import TAKEN_OVER, Journal
 from breakhis_search.tracking.journals import end_left_behind
-from breakhis_search.tracking.model_parts import parts_of, put_together
+from breakhis_search.tracking.logged_models import send_model
+from breakhis_search.tracking.record_batch import RecordBatch, shortened
+from breakhis_search.tracking.record_file import Record
+from breakhis_search.tracking.refusals import faults_of_a_run
 from breakhis_search.tracking.store import ensure_experiment, tracking_errors
 
-_MAX_ENTITIES = 1000  # MLflow's limits per batch
-_MAX_PARAMS = _MAX_TAGS = 100
-_MAX_VALUE_LENGTH = 6000
 _NOT_DRAWN = "figures/not_drawn.txt"
-_OF_ONE_RUN = {
-    "BAD_REQUEST",
-    "INVALID_PARAMETER_VALUE",
-    "INVALID_STATE",
-    "RESOURCE_DOES_NOT_EXIST",
-}
-"""Codes of MLflow that say that this request is wrong, and not that the store is away."""
-_HTTP_OF_ONE_RUN = {400, 409, 410, 411, 413, 414, 415, 422, 431}
-"""HTTP: what was sent is wrong or too large. Other 4xx are of whoever asks (401, 403, 407), of the
-moment (408, 429), or of a proxy whose server is away (404)."""
-_NOT_OF_A_MODEL = (keys.EPOCH, keys.SECONDS, "device/", "system/")  # how a run went, no scores
-_MODEL_FACTS = (keys.ARCHITECTURE, keys.SAMPLING, keys.STAGE, keys.TRIAL_NUMBER, keys.SEED)
-
 MakeReport = Callable[[Journal], Mapping[str, float]]
 """Makes the artifacts of a journal from what is under its ``report``; returns further metrics."""
 
@@ -101,14 +85,14 @@ class Delivery:
             raise
 
     def _send_all(self, journal: Journal) -> bool:
-        with journal.delivering() as is_ours, _faults_of_a_run(journal):
+        with journal.delivering() as is_ours, faults_of_a_run(journal):
             if not is_ours or self._is_set_aside(journal):
                 return is_ours
-            batch = _Batch()
+            batch = RecordBatch()
             for record in journal.undelivered():
                 if not batch.takes(record):
                     self._send_batch(journal, batch)
-                    batch = _Batch()
+                    batch = RecordBatch()
                     self._send(journal, record)
                     journal.mark_delivered(record)
             self._send_batch(journal, batch)
@@ -127,7 +111,7 @@ class Delivery:
             journal.set_aside(TAKEN_OVER)
         return latest > journal.turn
 
-    def _send_batch(self, journal: Journal, batch: _Batch) -> None:
+    def _send_batch(self, journal: Journal, batch: RecordBatch) -> None:
         if batch.last is None:
             return
         run_id = self._own_run(journal)
@@ -208,7 +192,7 @@ class Delivery:
         run = self._client.create_run(
             self._experiment_ids[name],
             start_time=body["time_ms"],
-            tags=_shorten(tags),
+            tags=shortened(tags),
             run_name=body["name"],
         )
         self._run_ids[journal.uid] = run.info.run_id
@@ -248,7 +232,7 @@ class Delivery:
     def _log_tags(self, run_id: str, tags: dict[str, str]) -> None:
         from mlflow.entities import RunTag
 
-        self._client.log_batch(run_id, tags=[RunTag(k, v) for k, v in _shorten(tags).items()])
+        self._client.log_batch(run_id, tags=[RunTag(k, v) for k, v in shortened(tags).items()])
 
     def _send_report(self, journal: Journal, body: dict[str, Any]) -> None:
         from mlflow.entities import Metric
@@ -290,160 +274,10 @@ class Delivery:
             self._client.log_artifacts(self._own_run(journal), str(journal.artifacts))
 
     def _send_model(self, journal: Journal, body: dict[str, Any]) -> None:
-        """Create, fill and finalise a logged model; a half-sent one is filled again."""
-        from mlflow.entities import LoggedModelOutput
-
-        folder = journal.models / body["name"]
-        if not (folder.is_dir() or parts_of(folder).is_file()):
-            return  # delivered before; the cursor was lost
-        with journal.disk_errors():
-            put_together(folder)
-        run_id = self._own_run(journal)
-        run = self._client.get_run(run_id)
-        experiment = run.info.experiment_id
-        tag = f"tags.`{keys.TRIAL_UID}` = '{journal.uid}'"
-        found = [
-            m
-            for m in self._client.search_logged_models([experiment], filter_string=tag)
-            if m.name == body["name"]
-        ]
-        tags = {**_facts_of(run), **body["tags"], keys.TRIAL_UID: journal.uid}
-        if not found:
-            model = self._client.create_logged_model(
-                experiment,
-                name=body["name"],
-                source_run_id=run_id,
-                tags=tags,
-                model_type="classifier",
-            )
-        elif str(found[0].status).endswith("READY"):
-            return
-        else:  # it is filled with files of now
-            model = found[0]
-            self._client.set_logged_model_tags(model.model_id, tags)
-        self._client.log_model_artifacts(model.model_id, str(folder))
-        # Before it is ready: a model that is ready is not looked at again.
-        self._log_model_metrics(run, model.model_id)
-        self._client.finalize_logged_model(model.model_id, "READY")
-        self._client.log_outputs(run_id, models=[LoggedModelOutput(model.model_id, step=0)])
-
-    def _log_model_metrics(self, run: Any, model_id: str) -> None:
-        """Link the scores of a run to its model, with their own times: twice is as once."""
-        from mlflow.entities import Metric
-
-        tags = run.data.tags
-        digest = dataset_digest(tags)
-        name = dataset_name(tags) if digest else None
-        scores = [
-            Metric(m.key, m.value, m.timestamp, m.step, model_id, name, digest)
-            for m in run.data._metric_objs  # noqa: SLF001 - the only way to the times in one call
-            if not m.key.startswith(_NOT_OF_A_MODEL)
-        ]
-        for start in range(0, len(scores), _MAX_ENTITIES):
-            few = scores[start : start + _MAX_ENTITIES]
-            self._client.log_batch(run.info.run_id, metrics=few)
+        name, tags = body["name"], body["tags"]
+        send_model(self._client, self._own_run(journal), journal, name=name, tags=tags)
 
     def _send_finish(self, journal: Journal, body: dict[str, Any]) -> None:
         self._client.set_terminated(
             self._own_run(journal), status=body["status"], end_time=body["time_ms"]
         )
-
-
-@contextmanager
-def _faults_of_a_run(journal: Journal) -> Iterator[None]:
-    """Tell what is wrong with one run apart from a store that is away."""
-    from mlflow.exceptions import MlflowException
-    from requests.exceptions import HTTPError
-
-    try:
-        yield
-    except (MlflowException, HTTPError) as error:
-        if not _is_of_one_run(error):
-            raise
-        raise JournalError(
-            f"MLflow refuses them ({without_secrets(str(error)).splitlines()[0][:300]})",
-            remedy=f"see the run of journal {journal.folder} in MLflow",
-        ) from error
-
-
-def _is_of_one_run(error: Exception) -> bool:
-    """Tell whether a refusal says that this request is wrong, and not that the store is away.
-
-    A server that is called by its address answers a client's fault with 4xx, such as a file that is
-    larger than a proxy in front of it lets through (413). Some of those are of everybody.
-    """
-    response = getattr(error, "response", None)
-    status = getattr(response, "status_code", None) or _status_in(str(error))
-    if status:
-        return status in _HTTP_OF_ONE_RUN
-    return getattr(error, "error_code", None) in _OF_ONE_RUN
-
-
-def _status_in(text: str) -> int:
-    """The HTTP status in what MLflow says of an answer that is not its own; 0 without one.
-
-    >>> _status_in("API request to endpoint /api/2.0/x failed with error code 413 != 200. Response")
-    413
-    """
-    found = re.search(r"failed with error code (\d{3}) ", text)
-    return int(found[1]) if found else 0
-
-
-@dataclass
-class _Batch:
-    """Neighbouring records of params, tags and metrics, which one call can send.
-
-    Attributes:
-        params: By name.
-        tags: By name; the latest value counts.
-        metrics: (name, value, time in ms, step).
-        last: The last record of the batch.
-    """
-
-    params: dict[str, str] = field(default_factory=dict)
-    tags: dict[str, str] = field(default_factory=dict)
-    metrics: list[tuple[str, float, int, int]] = field(default_factory=list)
-    last: Record | None = None
-
-    def takes(self, record: Record) -> bool:
-        """Add a record if it is of such a kind; tell whether it is."""
-        body = record.body
-        if record.kind == "params":
-            self.params |= body["params"]
-        elif record.kind == "tags":
-            self.tags |= body["tags"]
-        elif record.kind == "metrics":
-            at = (body["time_ms"], body["step"])
-            self.metrics += [(name, value, *at) for name, value in body["metrics"].items()]
-        else:
-            return False
-        self.last = record
-        return True
-
-    def leave_out(self, told: set[tuple[str, int]]) -> None:
-        """Leave out metrics that have a value at their step already."""
-        if told:
-            self.metrics = [m for m in self.metrics if (m[0], m[3]) not in told]
-
-    def parts(self) -> Iterator[dict[str, list[Any]]]:
-        """Yield arguments of ``log_batch`` within MLflow's limits."""
-        from mlflow.entities import Metric, Param, RunTag
-
-        params = [Param(k, v[:_MAX_VALUE_LENGTH]) for k, v in self.params.items()]
-        tags = [RunTag(k, v) for k, v in _shorten(self.tags).items()]
-        metrics = [Metric(*metric) for metric in self.metrics]
-        while params or tags or metrics:
-            few = {"params": params[:_MAX_PARAMS], "tags": tags[:_MAX_TAGS]}
-            room = _MAX_ENTITIES - len(few["params"]) - len(few["tags"])
-            yield {**few, "metrics": metrics[:room]}
-            params, tags = params[_MAX_PARAMS:], tags[_MAX_TAGS:]
-            metrics = metrics[room:]
-
-
-def _facts_of(run: Any) -> dict[str, str]:
-    """What a run says of its model, as tags to sort and filter models by."""
-    return {name: run.data.tags[name] for name in _MODEL_FACTS if name in run.data.tags}
-
-
-def _shorten(tags: dict[str, str]) -> dict[str, str]:
-    return {k: str(v)[:_MAX_VALUE_LENGTH] for k, v in tags.items()}

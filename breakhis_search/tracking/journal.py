@@ -11,12 +11,10 @@ it; other processes leave it alone.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,32 +22,16 @@ from breakhis_search.durability import replace_file, sync, sync_tree
 from breakhis_search.errors import DiskError, JournalError, TrackingError
 from breakhis_search.tracking import keys
 from breakhis_search.tracking.ownership import FolderLock
+from breakhis_search.tracking.record_file import Record, RecordFile
 
 RECORDS = "records.jsonl"
 _CURSOR = "cursor"
 _SET_ASIDE = "set_aside"
 _DAMAGED = "records.damaged"
 TAKEN_OVER = "another process went on with this run"
-_LONGEST_END = 4096  # bytes; the record of an end has about 60
 _MOMENT_S = 2.0
 _DELIVERY_S = 60.0
 """How long to wait for who is delivering a journal just now: a file may be on its way."""
-
-
-@dataclass(frozen=True)
-class Record:
-    """One line of a journal.
-
-    Attributes:
-        kind: ``run``, ``params``, ``metrics``, ``tags``, ``report``, ``artifacts``, ``model`` or
-            ``finish``.
-        body: What is to be recorded.
-        end: Offset behind the line, in bytes: the cursor once it is delivered.
-    """
-
-    kind: str
-    body: dict[str, Any]
-    end: int
 
 
 class Journal:
@@ -64,10 +46,9 @@ class Journal:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._records = folder / RECORDS
+        self._records = RecordFile(folder / RECORDS)
         self._lock = FolderLock(folder)
         self._delivery_lock = FolderLock(folder, "delivery.lock")
-        self._is_whole = False
         self._held_back: list[bytes] | None = None
         self._is_once = False
         self._recorded: set[tuple[str, int]] = set()
@@ -117,7 +98,7 @@ class Journal:
     @property
     def is_begun(self) -> bool:
         """Whether anything was ever recorded."""
-        return self._records.is_file()
+        return self._records.exists
 
     @contextmanager
     def disk_errors(self) -> Iterator[None]:
@@ -214,7 +195,7 @@ class Journal:
             raise
         self._is_once = once
         self._recorded = set(self._metrics_so_far()) if once else set()
-        self._has_report = once and any(r.kind == "report" for r in self._records_from(0))
+        self._has_report = once and any(r.kind == "report" for r in self._records.read_from(0))
         body = {"name": name, "tags": dict(tags), "parent_uid": parent_uid, "turn": turn}
         self._write("run", {**body, "experiment": experiment, "time_ms": _now_ms()})
         if lost:
@@ -317,7 +298,7 @@ class Journal:
     @property
     def turns(self) -> list[int]:
         """Of the processes that wrote it, one after the other, the how manyeth each was."""
-        return [int(r.body.get("turn", 0)) for r in self._records_from(0) if r.kind == "run"]
+        return [int(r.body.get("turn", 0)) for r in self._records.read_from(0) if r.kind == "run"]
 
     @property
     def knows_all_turns(self) -> bool:
@@ -331,33 +312,24 @@ class Journal:
 
     def undelivered(self) -> Iterator[Record]:
         """Yield the records behind the cursor; a half-written last line does not count."""
-        return self._records_from(self._cursor())
+        return self._records.read_from(self._cursor())
 
     def _metrics_so_far(self) -> Iterator[tuple[str, int]]:
         """Name and step of every metric."""
-        for record in self._records_from(0):
+        for record in self._records.read_from(0):
             if record.kind == "metrics":
                 yield from ((name, record.body["step"]) for name in record.body["metrics"])
 
-    def _records_from(self, start: int) -> Iterator[Record]:
-        if not self._records.is_file():
-            return
-        with self._records.open("rb") as file:
-            file.seek(start)
-            for line in file:
-                if line.endswith(b"\n"):
-                    yield self._read(line, file.tell())
-
     def is_finished(self) -> bool:
         """Tell whether the last record is the end of the run, or another process has taken it."""
-        is_over = not self.is_begun or b'"kind": "finish"' in self._last_line()
+        is_over = not self.is_begun or b'"kind": "finish"' in self._records.last_line()
         return is_over or self.set_aside_because == TAKEN_OVER
 
     def was_interrupted(self) -> bool:
         """Tell whether the run, so far, ended by an interruption: it may go on."""
         states = [
             record.body["tags"][keys.STATE]
-            for record in self._records_from(0)
+            for record in self._records.read_from(0)
             if record.kind in ("run", "tags") and keys.STATE in record.body["tags"]
         ]
         return bool(states) and states[-1] == "interrupted"
@@ -371,21 +343,6 @@ class Journal:
         state = "failed" if reason else "interrupted"
         self.set_tags({keys.STATE: state, keys.FAILURE: reason or "its process ended"})
         self.finish("FAILED")
-
-    def _last_line(self) -> bytes:
-        with self._records.open("rb") as file:
-            file.seek(max(0, self._records.stat().st_size - _LONGEST_END))
-            return (file.read().splitlines() or [b""])[-1]
-
-    def _read(self, line: bytes, end: int) -> Record:
-        try:
-            content = json.loads(line)
-            return Record(content.pop("kind"), content, end)
-        except (ValueError, KeyError) as error:
-            raise JournalError(
-                f"the journal {self._records} is damaged at byte {end - len(line)}",
-                remedy="delete that line, or move the folder away; the other runs are not affected",
-            ) from error
 
     def drop_delivered_files(self) -> None:
         """Delete the files of a run that has ended and is delivered: MLflow has them now."""
@@ -403,28 +360,18 @@ class Journal:
         with self.writing():
             sync_tree(folder)
 
-    def _drop_torn_line(self) -> None:
-        """Cut off what a killed writer left half-written, once, before the first own line."""
-        if not self._is_whole and self._records.exists():
-            content = self._records.read_bytes()
-            if not content.endswith(b"\n"):
-                os.truncate(self._records, content.rfind(b"\n") + 1)
-        self._is_whole = True
-
     def _drop_damaged_lines(self) -> int:
         """Leave out lines that nobody can read, and keep them beside; return how many those were.
 
         One of them would be in the way of this run for ever, and of who looks for work.
         """
-        self._drop_torn_line()
         if not self.is_begun:
             return 0
         with self.disk_errors():
-            lines = self._records.read_bytes().splitlines(keepends=True)
-            kept = [line for line in lines if self._is_readable(line)]
-            if len(kept) < len(lines):
-                self._rewrite(b"".join(kept).decode())
-        return len(lines) - len(kept)
+            kept, lost = self._records.readable()
+            if lost:
+                self._rewrite(kept)
+        return lost
 
     def _rewrite(self, records: str) -> None:
         """Put other records in place of all; who delivers would go on at a wrong place of them.
@@ -433,9 +380,9 @@ class Journal:
             TrackingError: It is being delivered, and goes on being.
         """
         with self._nobody_delivering("it is damaged and cannot be mended"):
-            shutil.copyfile(self._records, self.folder / _DAMAGED)
+            shutil.copyfile(self._records.path, self.folder / _DAMAGED)
             replace_file(self.folder / _CURSOR, "0")  # what is delivered twice is there once
-            replace_file(self._records, records)
+            replace_file(self._records.path, records)
 
     @contextmanager
     def _nobody_delivering(self, what: str) -> Iterator[None]:
@@ -454,12 +401,6 @@ class Journal:
         finally:
             self._delivery_lock.release()
 
-    def _is_readable(self, line: bytes) -> bool:
-        with suppress(JournalError):
-            self._read(line, len(line))
-            return True
-        return False
-
     def _cursor(self) -> int:
         try:
             return int((self.folder / _CURSOR).read_text())
@@ -475,17 +416,7 @@ class Journal:
 
     def _append(self, lines: bytes) -> None:
         with self.writing():
-            self._drop_torn_line()
-            size = self._records.stat().st_size if self._records.exists() else 0
-            try:
-                with self._records.open("ab") as file:
-                    file.write(lines)
-                    file.flush()
-                    os.fsync(file.fileno())
-            except OSError:
-                if self._records.exists():
-                    os.truncate(self._records, size)  # half of it on a full disk
-                raise
+            self._records.append(lines)
 
 
 def _acquired(lock: FolderLock, *, within_s: float) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from breakhis_search.settings import read_settings
-from breakhis_search.tracking import keys
+from breakhis_search.tracking import keys, logged_models
 from breakhis_search.tracking.delivery import Delivery
 from breakhis_search.tracking.journal import Journal
 from breakhis_search.tracking.store import open_store
@@ -60,10 +60,9 @@ def test_a_model_that_was_half_sent_gets_its_scores_once(tmp_path, monkeypatch):
     settings = read_settings({}, home=tmp_path)
     client = open_store(settings)
     journal = record(settings, "half", 0.7)
-    delivery = Delivery(client, settings)
-    run_link = delivery._log_model_metrics
-    monkeypatch.setattr(delivery, "_log_model_metrics", lambda *of: (run_link(*of), run_link(*of)))
-    delivery.deliver(journal)
+    link = logged_models._link_scores
+    monkeypatch.setattr(logged_models, "_link_scores", lambda *of: (link(*of), link(*of)))
+    Delivery(client, settings).deliver(journal)
     experiment = client.get_experiment_by_name("breakhis-test").experiment_id
     [model] = client.search_logged_models([experiment])
     assert [m.value for m in model.metrics] == [0.7]

@@ -419,7 +419,7 @@ def test_a_full_disk_is_one_clear_error_and_leaves_no_half_line(settings, monkey
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
-        patch.setattr("breakhis_search.tracking.journal.os.fsync", refuse)
+        patch.setattr("breakhis_search.tracking.record_file.os.fsync", refuse)
         with pytest.raises(TrackingError, match=r"No space left on device.*free space"):
             journal.log_metrics({"m": 1.0})
     assert (journal.folder / "records.jsonl").read_bytes() == before

@@ -164,7 +164,7 @@ def no_space(*_args: object, **_kwargs: object) -> None:
 @pytest.mark.parametrize(
     "place",
     [
-        "breakhis_search.tracking.journal.os.fsync",
+        "breakhis_search.tracking.record_file.os.fsync",
         "breakhis_search.study.report.write_parquet",
         "breakhis_search.tracking.model_writer.save_keras_model",
     ],
