@@ -173,7 +173,10 @@ class Study:
         return judged.finalists
 
     def search_history(self) -> go.Figure | None:
-        """Return the score of every trial in order, with the best so far; ``None`` without any."""
+        """Return the scores of complete trials in order, the best so far, and marks of the others.
+
+        ``None`` where no trial is complete.
+        """
         return history_figure(self._trials_of_search(), OBJECTIVE_TITLES[self.objective])
 
     def importances(self) -> pd.DataFrame:

@@ -31,7 +31,7 @@ _FLOOR_METRIC = re.compile(
     r"(image|patient|patient_mean_logit)/(accuracy|balanced_accuracy|mcc"
     r"|(precision|recall|f1)_[a-z_]+|(auroc|average_precision)(_[a-z_]+)?)"
     r"|patient/recognition_rate"
-    r"|patient_majority_vote/(accuracy|balanced_accuracy|mcc|f1_macro|recall_[a-z_]+))"
+    r"|patient_majority_vote/(accuracy|balanced_accuracy|mcc|f1_macro|precision_macro|recall_[a-z_]+))"
 )
 """Metrics of :mod:`breakhis_search.evaluation.metrics` of which more is better."""
 

@@ -42,7 +42,7 @@ def compare_command(studies: Sequence[str], *, top: int, as_json: bool) -> None:
     for study in comparison.studies:
         print_study(study, top=top)
         for column, best in _telling(study):
-            print_trials(best, study.objective, top=len(best), title=f"Best of every {column}")
+            print_trials(study, best, top=len(best), title=f"Best of every {column}")
     for sentence in comparison.verdicts:
         console.out.print(sentence, soft_wrap=True)
     for warning in comparison.warnings:
@@ -99,7 +99,7 @@ def print_study(study: JudgedStudy, *, top: int) -> None:
         console.print_demo_banner()
     print_finalists(study)
     title = f"{study.name}: trials of the search (one seed each, not ranked)"
-    print_trials(study.trials, study.objective, top=top, title=title)
+    print_trials(study, study.trials, top=top, title=title)
     print_own_metrics(study, top=top)
     print_by_magnification(study)
     print_verdict(study)
@@ -142,8 +142,8 @@ def print_finalists(study: JudgedStudy) -> None:
     ]
     note = (
         f"score: pooled out-of-fold {_title(study.objective)} of images, mean of the seeds;"
-        " patient: the same over patients; to the best: with its 95 % interval; p: that the best"
-        " is no better (patient-swap test, Holm)"
+        f" patient: the same over {study.patients_in_words}; to the best: with its 95 % interval;"
+        " p: that the best is no better (patient-swap test, Holm)"
     )
     console.print_table(
         f"{study.name}: finalists",
@@ -155,8 +155,8 @@ def print_finalists(study: JudgedStudy) -> None:
     )
 
 
-def print_trials(board: pd.DataFrame, objective: Objective, *, top: int, title: str) -> None:
-    """Print trials of a search, and how many more there are."""
+def print_trials(study: JudgedStudy, board: pd.DataFrame, *, top: int, title: str) -> None:
+    """Print trials of the search of a study, and how many more there are."""
     columns = ["trial", "architecture", "sampling", "score", "patient", "NLL", "parameters"]
     columns += ["seconds", "state"]
     staged = len(set(board["stage"]) - {""}) > 1
@@ -176,9 +176,8 @@ def print_trials(board: pd.DataFrame, objective: Objective, *, top: int, title: 
         ]
         for row in board.head(top).to_dict("records")
     ]
-    notes = [
-        f"score: pooled out-of-fold {_title(objective)} of images; patient: the same over patients"
-    ]
+    score = f"pooled out-of-fold {_title(study.objective)} of images"
+    notes = [f"score: {score}; patient: the same over {study.patients_in_words}"]
     if len(board) > top:
         notes.append(f"{len(board) - top} more trials (--top)")
     if bool(board["leaky"].any()):
@@ -249,6 +248,7 @@ def _as_json(study: JudgedStudy) -> dict[str, object]:
         "trials": _records(study.trials),
         "best": {by: _records(board) for by, board in study.best_by.items()},
         "by_magnification": _records(study.by_magnification),
+        "patients": dict(study.patients),
     }
 
 

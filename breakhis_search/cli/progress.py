@@ -75,18 +75,18 @@ class TerminalObserver:
         """Show that a GPU is being tried out."""
         self._show(f"looking for the best batch size for {architecture} (once a study)")
 
-    def features_computed(self, architecture: str, done: int, total: int) -> None:
-        """Show how far a backbone is with the images it is asked about once."""
+    def features_computed(self, backbone: str, done: int, total: int) -> None:
+        """Show how far a backbone, or a part of it, is with the images it is asked about once."""
         if self._left:
             self._left.computing_once(self._worker)
-        text = f"features of {architecture}: {done}/{total} images (once, then kept)"
+        text = f"features of {backbone}: {done}/{total} images (once, then kept)"
         self._show(text)
         # Elsewhere than in a terminal minutes would go by without a word.
         now = time.monotonic()
-        if not self._status and now - self._told_at.get(architecture, -_WORD_EVERY_S) >= (
+        if not self._status and now - self._told_at.get(backbone, -_WORD_EVERY_S) >= (
             _WORD_EVERY_S
         ):
-            self._told_at[architecture] = now
+            self._told_at[backbone] = now
             console.note(text)
 
     def epoch_finished(
@@ -129,8 +129,13 @@ class TerminalObserver:
         self._stages.add(why)
 
     def done_in_words(self) -> str:
-        """Return how many trials of the budget are done; nothing before a search began."""
-        return f": {self._finished} of {self._trials} trials done" if self._trials else ""
+        """Return how far a search that was stopped is; nothing before it began."""
+        if not self._trials:
+            return ""
+        words = f": {self._finished} of {self._trials} trials done"
+        if self._finished < self._trials:
+            return words
+        return f"{words}, but not all that follows them (`status` tells what is outstanding)"
 
     def close(self) -> None:
         """Take the live line away."""

@@ -249,7 +249,9 @@ def _print_next(request: RunRequest, outcome: RunOutcome, version: VersionFacts 
         else f"{program} compare --study {outcome.study}"
     )
     console.out.print("\nNext:")
-    console.say("(pages of every complete trial: in MLflow, a run → Artifacts → figures/trial.html)")
+    console.say(
+        "(pages of every complete trial: in MLflow, a run → Artifacts → figures/trial.html)"
+    )
     console.out.print(f"  look at it in MLflow    {program} ui")
     console.out.print(
         f"  {'give it the real data' if outcome.is_demo else 'compare the trials   '}   {more}",

@@ -12,11 +12,13 @@ import typer
 
 from breakhis_search.cli import console
 from breakhis_search.cli.console import READING
+from breakhis_search.cli.options import registered_of
 from breakhis_search.errors import BreakhisSearchError
 from breakhis_search.settings import read_settings
 
 if TYPE_CHECKING:
     from breakhis_search.comparison.version_facts import VersionFacts
+    from breakhis_search.workflow.outstanding import Outstanding
     from breakhis_search.workflow.overview import Overview, StudyStatus
 
 
@@ -32,7 +34,9 @@ def status_command(*, as_json: bool) -> None:
         console.print_json(asdict(overview))
         return
     if overview.mlflow_says:
-        console.warn(f"{overview.mlflow_says}: registered models are not shown")
+        console.warn(
+            f"{overview.mlflow_says}: registered models and what is outstanding are not shown"
+        )
     if not overview.studies and not overview.models:
         console.tell(f"Nothing was searched here yet: looked in {settings.state_dir}.")
         if not (settings.home / "experiments").is_dir():
@@ -173,10 +177,22 @@ def _print_studies(studies: Sequence[StudyStatus]) -> None:
     ]
     right = [column for column in columns[1:] if column != "objective"]
     notes = ["best: pooled out-of-fold objective of images, by one seed, so chosen by luck too"]
+    notes += [f"{s.name}: {_to_do(s.name, s.outstanding)}" for s in studies if s.outstanding]
     notes += [
         f"{s.name}: {count} failed: {cause}" for s in studies for cause, count in s.causes.items()
     ]
     console.print_table("Studies", columns, rows, right=right, notes=notes)
+
+
+def _to_do(name: str, outstanding: Outstanding) -> str:
+    """What a study has not done yet, and what goes on with it."""
+    if outstanding.is_led:
+        return f"{outstanding.in_words()}; a run is at it"
+    study, _ = registered_of(name, demo=False)
+    return (
+        f"{outstanding.in_words()}; to do: type the command that began it again (python -m"
+        f" breakhis_search run --study {study} …, with the same options)"
+    )
 
 
 def _print_models(models: Sequence[VersionFacts]) -> None:

@@ -68,6 +68,13 @@ _METRICS = (
 )
 """What the metrics begin with that become columns."""
 
+_SCORED = ("complete", "reused")
+"""States whose scores are final. A run has its scores a moment before its end is recorded, and may
+yet be cut off and go on: no score stands beside ``running``."""
+
+_OF_ANY_STATE = (keys.METRIC_PARAMETERS, keys.SECONDS)
+"""What the metrics begin with that say how a run went."""
+
 
 def list_studies(client: Any) -> pd.DataFrame:
     """Return the studies in the store and what was found of each, newest first."""
@@ -234,8 +241,9 @@ def search_trials_of(leaderboard: pd.DataFrame) -> pd.DataFrame:
 
 
 def _row(run: StoredRun) -> dict[str, Any]:
-    tags, metrics = run.tags, run.metrics
-    objective = tags.get(keys.OBJECTIVE, "")
+    tags = run.tags
+    objective, is_scored = tags.get(keys.OBJECTIVE, ""), tags.get(keys.STATE) in _SCORED
+    metrics = {k: v for k, v in run.metrics.items() if is_scored or k.startswith(_OF_ANY_STATE)}
     return {
         "rank": None,
         "study": tags.get(keys.STUDY),
@@ -269,17 +277,33 @@ def best_by(leaderboard: pd.DataFrame, column: str) -> pd.DataFrame:
     return search_trials_of(leaderboard).drop_duplicates(column).reset_index(drop=True)
 
 
-def score_by_magnification(client: Any, run_id: str, objective: str) -> pd.DataFrame:
+def read_scored_images(client: Any, run_id: str) -> pd.DataFrame | None:
+    """Return a row for every image that a run was scored on; ``None`` without its predictions."""
+    try:
+        return read_predictions(client, run_id).drop_duplicates("image")
+    except RegistryError:
+        return None
+
+
+def score_by_magnification(
+    client: Any, run_id: str, objective: str, scored: pd.DataFrame | None
+) -> pd.DataFrame:
     """Return the objective of one run per magnification, for ``image`` and ``patient`` level.
 
     A level that does not define it at a magnification (one class only) has no value there.
+
+    Args:
+        client: An MLflow client.
+        run_id: The run.
+        objective: Of its study.
+        scored: From :func:`read_scored_images`.
 
     Returns:
         Columns ``magnification``, ``images``, ``image``, ``patients``, ``patient``: numbers and
         scores of images and of patients.
     """
     metrics = client.get_run(run_id).data.metrics
-    images, patients = _counts_by_magnification(client, run_id)
+    images, patients = _counts_by_magnification(scored)
     rows = [
         {
             "magnification": magnification,
@@ -293,11 +317,11 @@ def score_by_magnification(client: Any, run_id: str, objective: str) -> pd.DataF
     return pd.DataFrame(rows).dropna(subset=["image", "patient"], how="all")
 
 
-def _counts_by_magnification(client: Any, run_id: str) -> tuple[dict[Any, int], dict[Any, int]]:
-    """Images and patients that a run was scored on; nothing where its predictions are not there."""
-    try:
-        scored = read_predictions(client, run_id).drop_duplicates("image")
-    except RegistryError:
+def _counts_by_magnification(
+    scored: pd.DataFrame | None,
+) -> tuple[dict[Any, int], dict[Any, int]]:
+    """Images and patients that a run was scored on; nothing where that is not known."""
+    if scored is None:
         return {}, {}
     at = scored.groupby("magnification")
     return at.size().to_dict(), at["accession"].nunique().to_dict()

@@ -74,11 +74,37 @@ def find_model(
         if not found.empty:
             run_id = str(found["run_id"].iloc[0])
             return _model_of_run(client, f"{name} {kind} {model}", run_id)
-    scored = sorted(set(search_trials_of(board)["trial"].astype(int)))
-    raise ComparisonError(
-        f"{name} has no complete trial {model}",
-        expected=f"one of {', '.join(map(str, scored)) or 'its trials, but none is complete'}",
-    )
+    raise _not_complete(client, name, int(model), board)
+
+
+_ENDS = {
+    "pruned": "was pruned",
+    "failed": "failed",
+    "interrupted": "was cut off (the same `run` command goes on with it)",
+    "running": "has not ended",
+}
+
+
+def _not_complete(client: Any, study: str, number: int, board: pd.DataFrame) -> ComparisonError:
+    """The error that says what became of a trial without predictions, and names those with."""
+    complete = sorted(set(search_trials_of(board)["trial"].astype(int)))
+    which = board[(board["trial"] == number) & board["stage"].isin(keys.SEARCH_STAGES)]
+    what, remedy = f"{study} has no trial {number}", "name one of them"
+    if not which.empty:
+        row = which.iloc[0]
+        if row["state"] == "reused":
+            same = client.get_run(row["run_id"]).data.tags.get(keys.SAME_AS)
+            what = f"trial {number} of {study} was not trained: it has the values of trial {same}"
+            remedy = f"name trial {same}, whose result is its result"
+        else:
+            why = f" ({row['reason']})" if row["reason"] else ""
+            what = f"trial {number} of {study} {_ENDS.get(row['state'], row['state'])}{why}"
+    if not complete:
+        return ComparisonError(
+            what, expected="a complete trial", remedy="go on with the search: none is complete yet"
+        )
+    trials = ", ".join(map(str, complete))
+    return ComparisonError(what, expected=f"a complete trial: {trials}", remedy=remedy)
 
 
 def _model_of_run(client: Any, name: str, run_id: str) -> NamedModel:

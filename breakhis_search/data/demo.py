@@ -173,9 +173,17 @@ def _refuse_foreign(folder: Path) -> None:
 
 def _is_ours(path: Path) -> bool:
     """Return whether a file has a name that make_demo gives."""
-    image = parse_image_name(path.name)
-    is_image = image is not None and image.slide.startswith(f"{DEMO_YEAR}-9")
-    return is_image or path.name == DEMO_MARKER
+    return is_drawn(path.name) or path.name == DEMO_MARKER
+
+
+def is_drawn(name: str) -> bool:
+    """Tell whether an image file is named as one of the demo, which BreaKHis has no such slide of.
+
+    >>> is_drawn("SOB_B_A-00-91001-40-001.png"), is_drawn("SOB_B_A-14-22549AB-40-001.png")
+    (True, False)
+    """
+    image = parse_image_name(name)
+    return image is not None and image.slide.startswith(f"{DEMO_YEAR}-9")
 
 
 def _make(folder: Path, parameters: DemoParameters) -> None:

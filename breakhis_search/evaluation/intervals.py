@@ -40,14 +40,14 @@ from breakhis_search.evaluation.interval_bounds import (
 )
 from breakhis_search.evaluation.metrics import RECOGNITION_RATE, compute_metrics
 from breakhis_search.evaluation.pairwise import FloatArray
-from breakhis_search.evaluation.predictions import class_names_of, is_binary, tables_by_seed
+from breakhis_search.evaluation.predictions import is_binary, tables_by_seed
 from breakhis_search.evaluation.resampled_metrics import (
     MIN_PATIENTS,
     draw_weights,
     resampled_metrics,
     strata_of,
 )
-from breakhis_search.evaluation.samples import LEVELS, Level, decisions_of
+from breakhis_search.evaluation.samples import LEVELS, Level, decisions_of, patients_by_class
 
 Method = Literal["wilson", "wilson_mean", "bootstrap_logit", "bootstrap_percentile"]
 
@@ -270,15 +270,10 @@ def _bases_of(table: pd.DataFrame) -> dict[str, Basis]:
         for magnification, part in table.groupby("magnification", sort=True)
     ]
     for prefix, part in parts:
-        patients = _patients_by_class(part)
+        patients = patients_by_class(part)
         for level in LEVELS:
             bases[prefix + level] = Basis(patients, _recalls(part, level))
     return bases
-
-
-def _patients_by_class(table: pd.DataFrame) -> dict[str, int]:
-    patients = table[["accession", "y_true"]].drop_duplicates()["y_true"].value_counts()
-    return {name: int(patients.get(index, 0)) for index, name in enumerate(class_names_of(table))}
 
 
 def _recalls(table: pd.DataFrame, level: Level) -> dict[str, float]:

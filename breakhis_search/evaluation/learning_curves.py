@@ -61,14 +61,20 @@ def best_epochs(history: pd.DataFrame) -> dict[int, int]:
 
 
 def loss_figure(history: pd.DataFrame) -> go.Figure | None:
-    """Return training and validation loss by epoch, or ``None`` if neither was recorded."""
+    """Return training and validation loss by epoch, or ``None`` if neither was recorded.
+
+    A finalist is validated after its last epoch alone: that is a point, and no curve.
+    """
     if not (_has(history, "loss") or _has(history, "val_loss")):
         return None
-    figure = _epoch_figure(history, "Loss by epoch", "loss")
-    _add_series(figure, history, "loss", dash="dot", legend=not _has(history, "val_loss"))
-    _add_series(figure, history, "val_loss", dash="solid", legend=True)
+    is_validated = _is_validated(history)
+    title = "Loss by epoch" if is_validated else "Training loss by epoch"
+    figure = _epoch_figure(history, title, "loss")
+    _add_series(figure, history, "loss", dash="dot", legend=not is_validated)
+    if is_validated:
+        _add_series(figure, history, "val_loss", dash="solid", legend=True)
     _add_best(figure, history, "val_loss")
-    if _has(history, "loss") and _has(history, "val_loss"):
+    if is_validated and _has(history, "loss"):
         _add_key(figure, "training", "dot")
         _add_key(figure, "validation", "solid")
     return figure
@@ -93,6 +99,28 @@ def learning_rate_figure(history: pd.DataFrame) -> go.Figure | None:
     if (history["learning_rate"].dropna() > 0).all():
         figure.update_yaxes(type="log", exponentformat="power", dtick=1)
     return figure
+
+
+def reading_of(history: pd.DataFrame) -> str:
+    """Return how to read the figures, in words: only of what is drawn in them."""
+    sentences = ["One colour per fold."]
+    if _was_chosen(history):
+        sentences.append("The star is the epoch whose weights are kept.")
+    elif _has(history, "val_loss"):
+        sentences.append("The number of epochs was fixed beforehand: the last weights are kept.")
+        if not _is_validated(history):
+            sentences.append("They alone were validated; the star is their validation loss.")
+    if _is_validated(history) and _has(history, "loss"):
+        sentences.append("Validation loss that rises while training loss falls is overfitting.")
+    return " ".join(sentences)
+
+
+def _is_validated(history: pd.DataFrame) -> bool:
+    """Tell whether there is a curve of validation losses, and not those of last epochs alone."""
+    if not _has(history, "val_loss"):
+        return False
+    most = history.dropna(subset=["val_loss"]).groupby("fold").size().max()
+    return _was_chosen(history) or bool(most > 1)
 
 
 def _has(history: pd.DataFrame, column: str) -> bool:
@@ -152,7 +180,10 @@ def _add_best(figure: go.Figure, history: pd.DataFrame, column: str) -> None:
     if not best or not _has(history, column):
         return
     values = history.set_index(["fold", "epoch"])[column]
-    name = "best epoch" if _was_chosen(history) else "last epoch, fixed beforehand"
+    name = "best epoch"
+    if not _was_chosen(history):
+        what = "last epoch" if _is_validated(history) else "validation loss after the last epoch"
+        name = f"{what}, fixed beforehand"
     folds = sorted(int(fold) for fold in history["fold"].unique())
     figure.add_scatter(
         x=list(best.values()),
@@ -171,7 +202,7 @@ def _add_best(figure: go.Figure, history: pd.DataFrame, column: str) -> None:
 
 def _was_chosen(history: pd.DataFrame) -> bool:
     """Tell whether an epoch was chosen by its score; a finalist is scored after its last one."""
-    return "score" in history and bool(history["score"].notna().any())
+    return _has(history, "score")
 
 
 def _add_key(figure: go.Figure, name: str, dash: str) -> None:

@@ -79,7 +79,13 @@ HEADLINE_METRICS: tuple[str, ...] = (
 RECOGNITION_RATE = "recognition_rate"
 """What only level ``patient`` has; also given per magnification."""
 
-VOTE_METRICS: tuple[str, ...] = ("accuracy", "balanced_accuracy", "f1_macro", "mcc")
+VOTE_METRICS: tuple[str, ...] = (
+    "accuracy",
+    "balanced_accuracy",
+    "precision_macro",
+    "f1_macro",
+    "mcc",
+)
 """What level ``patient_majority_vote`` has, beside the recall of each class."""
 
 _ONE_CLASS = "fewer than two classes are present"
@@ -260,7 +266,9 @@ def _add_macro(outcome: _Outcome, decisions: Decisions, metric: str) -> None:
     if len(present) < 2:
         outcome.add(f"{metric}_macro", None, _ONE_CLASS)
     elif missing:
-        outcome.add(f"{metric}_macro", None, f"{metric} has no value for {', '.join(missing)}")
+        # Only precision: of a class that is there, recall and F1 always have a value.
+        reason = f"{metric} has no value for {', '.join(missing)}: never predicted"
+        outcome.add(f"{metric}_macro", None, reason)
     else:
         mean = np.mean([outcome.values[f"{metric}_{name}"] for name in present])
         outcome.add(f"{metric}_macro", float(mean), "")

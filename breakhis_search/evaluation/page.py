@@ -27,6 +27,7 @@ from breakhis_search.evaluation.learning_curves import (
     check_history,
     learning_rate_figure,
     loss_figure,
+    reading_of,
     score_figure,
 )
 from breakhis_search.evaluation.magnification_figures import magnification_figure
@@ -287,8 +288,7 @@ def _learning_section(histories: Sequence[pd.DataFrame]) -> Section:
     several = f" The first of {len(histories)} seeds is drawn." if len(histories) > 1 else ""
     return Section(
         "Learning curves",
-        "One colour per fold; the star is the epoch whose weights are kept. Validation loss that "
-        f"rises while training loss falls is overfitting.{several}",
+        (reading_of(histories[0]) if histories else "") + several,
         figures,
         [] if any(figures) else ["No losses or scores by epoch were recorded."],
     )

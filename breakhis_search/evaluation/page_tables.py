@@ -39,7 +39,8 @@ LEVEL_MEANINGS: dict[str, str] = {
     "patient_mean_logit": "the logits of a patient's pictures are averaged before they become "
     "probabilities, so that pictures the model is sure of weigh more.",
     "patient_majority_vote": "every picture of a patient votes for its most probable class; a tie "
-    "goes to the higher mean probability. A vote has no probability, and so no AUROC.",
+    "goes to the higher mean probability. A vote has no probability, and so no score of one: no "
+    "AUROC, average precision, likelihood or Brier score.",
     f"patient/{RECOGNITION_RATE}": "Spanhol's rate: the share of a patient's pictures that are "
     "right, averaged over the patients. It decides nothing about a patient, and is none of the "
     "accuracies above.",

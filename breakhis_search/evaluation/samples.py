@@ -155,6 +155,12 @@ def decisions_of(table: pd.DataFrame, level: Level) -> Decisions:
     return Decisions(patients.y_true, y_pred, class_names_of(table), patients.accession)
 
 
+def patients_by_class(table: pd.DataFrame) -> dict[str, int]:
+    """Return how many patients are scored of every class of the task, 0 where none."""
+    patients = table[["accession", "y_true"]].drop_duplicates()["y_true"].value_counts()
+    return {name: int(patients.get(index, 0)) for index, name in enumerate(class_names_of(table))}
+
+
 def recognition_shares(table: pd.DataFrame) -> tuple[FloatArray, TextArray]:
     """Return the share of right images of every patient, [P] in [0, 1], and the accessions, [P].
 

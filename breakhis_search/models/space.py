@@ -21,6 +21,7 @@ from breakhis_search.models.recorder import Condition, Declaration, SpaceRecorde
 
 __all__ = [
     "ARCHITECTURE",
+    "FROZEN",
     "STAINS",
     "TRAINABLE",
     "TRAINABLE_PARTS",
@@ -39,13 +40,15 @@ __all__ = [
     "declare_transfer",
     "graph_signature",
     "record_space",
+    "stage_spaces",
 ]
 
 ARCHITECTURE = "model/architecture"
 STAINS: tuple[str, ...] = ("none", "macenko")
 """What is done to the stains of an image; see :mod:`breakhis_search.data.stain`."""
 TRAINABLE = "transfer/trainable"
-TRAINABLE_PARTS: tuple[str, ...] = ("frozen", "last_block", "last_third", "whole")
+FROZEN = "frozen"
+TRAINABLE_PARTS: tuple[str, ...] = (FROZEN, "last_block", "last_third", "whole")
 """What of a pretrained backbone learns after the head has."""
 
 
@@ -202,9 +205,27 @@ def declare_small_cnn(hp: HyperParameters) -> None:
 
 def declare_transfer(hp: HyperParameters) -> None:
     """Declare what of a pretrained backbone learns, and how fast."""
-    hp.Choice(TRAINABLE, list(TRAINABLE_PARTS), default="frozen")
-    with hp.conditional_scope(TRAINABLE, [p for p in TRAINABLE_PARTS if p != "frozen"]):
+    hp.Choice(TRAINABLE, list(TRAINABLE_PARTS), default=FROZEN)
+    with hp.conditional_scope(TRAINABLE, [p for p in TRAINABLE_PARTS if p != FROZEN]):
         hp.Float("optimizer/backbone_learning_rate", 1e-6, 3e-4, sampling="log", default=1e-5)
+
+
+def stage_spaces(space: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
+    """Return what is searched with frozen backbones and, where any part may learn, with that.
+
+    Args:
+        space: Of a study file, as it was read.
+
+    >>> for stage in stage_spaces({"head/units": 0, "transfer/trainable": ["frozen", "whole"]}):
+    ...     print(stage)
+    {'head/units': 0, 'transfer/trainable': 'frozen'}
+    {'head/units': 0, 'transfer/trainable': ('whole',)}
+    """
+    choices = space.get(TRAINABLE, TRAINABLE_PARTS)
+    parts = choices if isinstance(choices, list | tuple) else (choices,)
+    learning = tuple(str(part) for part in parts if part != FROZEN)
+    frozen = {**space, TRAINABLE: FROZEN}
+    return (frozen, {**space, TRAINABLE: learning}) if learning else (frozen,)
 
 
 _NOT_OF_THE_GRAPH = ("optimizer/", "augmentation/", "sampling/", "preprocessing/", "transfer/")

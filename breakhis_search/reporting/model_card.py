@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import datetime
 
 from breakhis_search.evaluation.calibration import Calibration
 from breakhis_search.evaluation.thresholds import RULE_TITLES
@@ -51,6 +52,7 @@ def model_card(facts: Facts) -> str:
         f"# Model card: {escape(version.name)} version {version.version}",
         DEMO_BANNER if version.demo else "",
         escape(version.in_words()) + ".",
+        _as_of(facts),
     ]
     for heading, text in _sections(facts):
         parts += [f"## {heading}", f"*{SECTIONS[heading]}*", text]
@@ -78,6 +80,21 @@ def summary(facts: Facts) -> str:
         escape(version.in_words()) + ".",
         bullets(lines),
         "Not a medical device.",
+    )
+
+
+def _as_of(facts: Facts) -> str:
+    """Up to which decision the card knows: a file does not change when a champion does.
+
+    Not when it was made, so that the same records give the same card.
+    """
+    told = [change.when for change in facts.history]
+    told += [answer.when for answer in facts.answers]
+    told += [opening.when for opening in facts.openings]
+    last = max([facts.registered, *map(datetime.fromisoformat, told)])
+    return (
+        f"It knows of decisions until {last:%Y-%m-%d %H:%M} UTC. A copy of it knows of no later"
+        " move of the champion; the command under “How to reproduce” makes it again."
     )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import plotly.graph_objects as go
-from optuna.distributions import CategoricalDistribution
+from optuna.distributions import CategoricalDistribution, IntDistribution
 from optuna.trial import FrozenTrial
 from plotly.colors import n_colors
 
@@ -158,20 +158,46 @@ def _axis(name: str, trials: Sequence[FrozenTrial]) -> _Axis:
         ticks = [(index / steps, label_of(str(choice))) for index, choice in enumerate(tried)]
         places = [tried.index(value) / steps for value in values]
         return _Axis(label, places, _thinned(ticks), [label_of(str(value)) for value in values])
-    return _numbers(label, [float(value) for value in values], log=is_log(kind))
+    numbers = [float(value) for value in values]
+    step = kind.step if isinstance(kind, IntDistribution) else None
+    return _numbers(label, numbers, log=is_log(kind), whole_step=step)
 
 
-def _numbers(label: str, values: Sequence[float], *, log: bool = False) -> _Axis:
-    """An axis of numbers, with marks at its ends, and at powers of ten or in the middle."""
+def _numbers(
+    label: str, values: Sequence[float], *, log: bool = False, whole_step: int | None = None
+) -> _Axis:
+    """An axis of numbers, with marks at its ends, and at powers of ten or in the middle.
+
+    Args:
+        label: Its name.
+        values: Of the trials.
+        log: Whether it is logarithmic.
+        whole_step: Of whole numbers the step between them: only such are marked.
+    """
     scaled = [math.log10(value) for value in values] if log else list(values)
     low, high = min(scaled), max(scaled)
     spread = (high - low) or 1.0
-    powers = range(math.ceil(low), math.floor(high) + 1)
-    marks = [low, high, *(powers if log else [(low + high) / 2])]
-    ticks = {(mark - low) / spread: f"{10**mark if log else mark:.3g}" for mark in sorted(marks)}
+    middle = (low + high) / 2
+    if whole_step:
+        middle = low + whole_step * round((middle - low) / whole_step)
+    marks = [low, high, *(range(math.ceil(low), math.floor(high) + 1) if log else [middle])]
+    ticks = {
+        (mark - low) / spread: _number(10**mark if log else mark, 3, is_whole=bool(whole_step))
+        for mark in sorted(marks)
+    }
     apart = [t for t in ticks.items() if t[0] in (0.0, 1.0) or 0.08 < t[0] < 0.92]
     places = [(value - low) / spread for value in scaled]
-    return _Axis(label, places, apart, [f"{value:.4g}" for value in values])
+    texts = [_number(value, 4, is_whole=bool(whole_step)) for value in values]
+    return _Axis(label, places, apart, texts)
+
+
+def _number(value: float, digits: int, *, is_whole: bool) -> str:
+    """Return a number with so many digits; a whole one with all of its own.
+
+    >>> _number(0.00123456, 3, is_whole=False), _number(1024.0, 3, is_whole=True)
+    ('0.00123', '1024')
+    """
+    return f"{value:.0f}" if is_whole else f"{value:.{digits}g}"
 
 
 def _thinned(ticks: list[tuple[float, str]]) -> list[tuple[float, str]]:

@@ -24,7 +24,7 @@ _CONFUSED_SHOWN = 8
 _NOT_OF_A_VOTE = {
     f"patient_majority_vote/{name}": "a majority vote is a class, without a probability"
     for name in ("auroc", "average_precision", "nll", "brier")
-} | {"patient_majority_vote/precision_macro": "not computed of majority votes"}
+}
 _CALIBRATION_LABELS = {
     "nll": "negative log-likelihood",
     "brier": "Brier score",

@@ -23,8 +23,8 @@ class Cost:
     """Seconds of a study, and what was saved.
 
     Attributes:
-        by_role: Role of the runs → their seconds together; of trials also those of processes that
-            left them to others, of finalists those of the last one.
+        by_role: Role of the runs → their seconds together; of trials and finalists also those of
+            processes that left them to others.
         features_s: Of these, asking frozen backbones about images.
         from_cache: Trials on stored features that computed none.
         pruned_s: What pruned trials would have taken more, were they as long as complete ones of
@@ -70,7 +70,7 @@ def cost_of(trials: Sequence[FrozenTrial], profile: pd.DataFrame) -> Cost:
     seconds = work.sum(axis=1).groupby(profile["role"]).sum()
     order = [keys.ROLE_TRIAL, keys.ROLE_FINALIST, keys.ROLE_REFIT]
     by_role = {role: float(seconds[role]) for role in order if role in seconds}
-    # A run in MLflow has the seconds of the last process that was at it; Optuna those of all.
+    # Optuna knows of trials that have not ended, too; their runs in MLflow have no seconds yet.
     spent = sum(float(t.user_attrs.get(SECONDS, 0.0)) for t in trials)
     if spent and keys.ROLE_TRIAL in by_role:
         by_role[keys.ROLE_TRIAL] = max(spent, by_role[keys.ROLE_TRIAL])

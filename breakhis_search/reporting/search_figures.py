@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
+from html import escape
+from types import MappingProxyType
 
 import numpy as np
 import optuna
 import pandas as pd
 import plotly.graph_objects as go
-from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from breakhis_search.evaluation.axes import empty_figure
@@ -19,41 +22,54 @@ from breakhis_search.evaluation.style import (
     label_of,
     series_color,
 )
+from breakhis_search.study.budget import REASON
 
 HEIGHT_PX = 420
 BAR_PX = 26
 SLICES = 8
 """So many hyperparameters, the most important ones, have a figure of their own."""
 
+_WITHOUT_SCORE = (
+    (TrialState.PRUNED, "pruned", OKABE_ITO["orange"], "x-thin-open"),
+    (TrialState.FAIL, "failed", OKABE_ITO["vermillion"], "triangle-up"),
+)
+
 _FEW = 12
-"""Up to so many trials each has a mark of its own on an axis."""
+"""Up to so many trials, or whole numbers, each has a mark of its own on an axis."""
 
 _ENOUGH = 4
 """Complete trials without which importance says nothing."""
 
+_LINE = 60
+"""Letters of a line of what is shown beside the pointer."""
 
-def history_figure(trials: Sequence[FrozenTrial], title: str) -> go.Figure | None:
-    """Return the score of every trial in order, with the best so far; pruned and failed as marks.
+
+def history_figure(
+    trials: Sequence[FrozenTrial], title: str, reasons: Mapping[int, str] = MappingProxyType({})
+) -> go.Figure | None:
+    """Return the score of every complete trial in order, with the best so far.
+
+    Pruned and failed trials have no score out-of-fold, whatever an epoch of a fold came to: they
+    are marks at the foot of the figure, on an axis of their own that moves nothing.
 
     Args:
         trials: All trials of a study.
         title: Of the objective, such as ``AUROC``.
+        reasons: By number, why a trial has no score, such as where it was pruned; of those that
+            failed Optuna knows it, too.
     """
     complete = complete_trials(trials)
     if not complete:
         return None
     figure = empty_figure(f"{label_of(title)} of every trial", HEIGHT_PX)
     numbers, values = [t.number for t in complete], [float(t.value or 0.0) for t in complete]
-    _add_marks(figure, "complete", numbers, values, OKABE_ITO["blue"], "circle")
-    floor = min(values)
-    for state, name, color, symbol in (
-        (TrialState.PRUNED, "pruned (best epoch)", OKABE_ITO["orange"], "x-thin-open"),
-        (TrialState.FAIL, "failed (at the foot)", OKABE_ITO["vermillion"], "triangle-up"),
-    ):
+    _add_marks(figure, "complete", numbers, OKABE_ITO["blue"], "circle", y=values)
+    for state, name, color, symbol in _WITHOUT_SCORE:
         ended = [t for t in trials if t.state == state]
         if ended:
-            heights = [_best_step(t, floor) for t in ended]
-            _add_marks(figure, name, [t.number for t in ended], heights, color, symbol)
+            told = [_told_of(reasons.get(t.number, ""), t) for t in ended]
+            marked = f"{name} (no score, at the foot)"
+            _add_marks(figure, marked, [t.number for t in ended], color, symbol, told=told)
     figure.add_scatter(
         x=numbers,
         y=np.maximum.accumulate(values).tolist(),
@@ -63,25 +79,44 @@ def history_figure(trials: Sequence[FrozenTrial], title: str) -> go.Figure | Non
         hovertemplate="after trial %{x}: %{y:.4f}<extra></extra>",
     )
     figure.update_xaxes(title="trial", tickformat="d", dtick=1 if len(trials) <= _FEW else None)
-    figure.update_yaxes(title=label_of(title))
+    # The second axis is the foot's: it has no numbers, and stays where it is when one zooms.
+    figure.update_layout(
+        yaxis={"title": label_of(title)},
+        yaxis2={"overlaying": "y", "range": [0, 1], "visible": False, "fixedrange": True},
+    )
     return figure
 
 
-def _best_step(trial: FrozenTrial, floor: float) -> float:
-    known = [v for v in trial.intermediate_values.values() if math.isfinite(v)]
-    return max(known) if trial.state == TrialState.PRUNED and known else floor
+def _told_of(reason: str, trial: FrozenTrial) -> str:
+    """What is told of a trial without a score, in lines; empty where nothing is known."""
+    # Of a pruned trial Optuna may still hold why it was interrupted once.
+    if not reason and trial.state == TrialState.FAIL:
+        reason = str(trial.user_attrs.get(REASON, ""))
+    return "".join(f"<br>{escape(line)}" for line in textwrap.wrap(reason, _LINE))
 
 
 def _add_marks(
-    figure: go.Figure, name: str, x: list[int], y: list[float], color: str, symbol: str
+    figure: go.Figure,
+    name: str,
+    numbers: list[int],
+    color: str,
+    symbol: str,
+    *,
+    y: Sequence[float] = (),
+    told: Sequence[str] = (),
 ) -> None:
+    """Add a mark per trial: at its score, or without one at the foot with what is told of it."""
+    place = {"y": y} if y else {"y": [0.0] * len(numbers), "yaxis": "y2", "cliponaxis": False}
     figure.add_scatter(
-        x=x,
-        y=y,
-        name=f"{name}, {len(x)}",
+        x=numbers,
+        name=f"{name}, {len(numbers)}",
         mode="markers",
         marker={"color": color, "symbol": symbol, "size": 8, "line": {"width": 1.5}},
-        hovertemplate=f"trial %{{x}}, {name}<br>%{{y:.4f}}<extra></extra>",
+        customdata=told or None,
+        hovertemplate=f"trial %{{x}}, {name.partition(' (')[0]}"
+        + ("<br>%{y:.4f}" if y else "%{customdata}")
+        + "<extra></extra>",
+        **place,
     )
 
 
@@ -150,6 +185,8 @@ def _slice(trials: Sequence[FrozenTrial], name: str, title: str) -> go.Figure:
     figure.update_xaxes(
         title=label_of(name), type="category" if is_choice else "log" if is_log(kind) else "linear"
     )
+    if isinstance(kind, IntDistribution) and not kind.log and kind.high - kind.low <= _FEW:
+        figure.update_xaxes(tickformat="d", dtick=1)  # plotly would write 2.5 between 2 and 3
     figure.update_yaxes(title=label_of(title))
     return figure
 

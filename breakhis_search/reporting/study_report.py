@@ -10,12 +10,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from html import escape
 from itertools import count
 from typing import Any
 
 import pandas as pd
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 from breakhis_search.evaluation.cells import cell_table
 from breakhis_search.evaluation.document import Section, document, section_html
@@ -34,6 +35,7 @@ from breakhis_search.reporting.search_figures import (
     slice_figures,
 )
 from breakhis_search.reporting.winner_sections import Winner, winner_sections
+from breakhis_search.tracking import keys
 
 DEMO_BANNER = "SYNTHETIC DEMO: drawn pictures. It shows the way and means nothing for tissue."
 LEAKY_BANNER = "LEAKY: patients are trained on and scored. Do not believe these scores."
@@ -44,6 +46,15 @@ _SIDE_BY_SIDE = (
     "Trials of the search, one seed each; those that took over the result of an equal one count"
     " too. Who was tried more often has had more luck."
 )
+_SEARCHED = (
+    "Names are those of the study file; what has a range or choices was searched. Where the study"
+    " file bounds nothing, the bounds are those of the code."
+)
+_NO_SCORE = (
+    " A mark at the foot has no score: it stands there for its number alone. A pruned trial was"
+    " stopped in one of its folds, and an epoch of one fold does not compare with a score of all;"
+    " a failed one came to no end."
+)
 _NO_IMPORTANCE = "There are too few trials here, or they differ too little, for an importance."
 
 
@@ -53,12 +64,14 @@ class StudyFacts:
 
     Attributes:
         name: Full study name.
+        made: When the report is made, UTC.
         objective: What was maximised.
         is_demo: Whether it is about synthetic images.
         is_leaky: Whether its protocol puts patients on two sides.
         facts: What to know of the study, by name, as plain text.
         trials: Of Optuna, all of them.
         board: The leaderboard's rows of its search trials.
+        patients: Who the scores of patients rest on, in words; empty where that is not known.
         finalists: The judged finalists, best first: trial, architecture, sampling, score,
             patient_score, each with _low and _high of its interval, difference, low, high, p_holm,
             tied, selected, parameters.
@@ -74,12 +87,14 @@ class StudyFacts:
     """
 
     name: str
+    made: datetime
     objective: Objective
     is_demo: bool
     is_leaky: bool
     facts: Mapping[str, str]
     trials: Sequence[FrozenTrial]
     board: pd.DataFrame
+    patients: str
     finalists: pd.DataFrame
     searched: Mapping[str, str]
     why_ended: str
@@ -101,12 +116,32 @@ class StudyFacts:
         """What has to be known before anything else."""
         return [DEMO_BANNER] * self.is_demo + [LEAKY_BANNER] * self.is_leaky
 
+    @property
+    def as_of(self) -> str:
+        """Up to when the report knows of anything; a file does not change when a champion does."""
+        return (
+            f"Made {self.made:%Y-%m-%d %H:%M} UTC. Nothing later is in it, such as a move of the"
+            " champion; to make it again:"
+        )
+
+    @property
+    def make_again(self) -> str:
+        """The command that makes the report as of now."""
+        return f"python -m breakhis_search report --study {self.name}"
+
+    @property
+    def reasons(self) -> dict[int, str]:
+        """Why trials of the search have no score, by number, as far as it is known."""
+        ended = self.board[self.board["stage"].isin(keys.SEARCH_STAGES)]
+        return {int(row["trial"]): row["reason"] for row in ended.to_dict("records")}
+
 
 def report_html(study: StudyFacts) -> str:
     """Return the page."""
     numbers = count(1)
     banners = "".join(f'<p class="absent"><b>{banner}</b></p>' for banner in study.banners)
-    head = f"<h1>{escape(study.name)}: report</h1>{banners}"
+    again = f"{escape(study.as_of)} <code>{escape(study.make_again)}</code>"
+    head = f'<h1>{escape(study.name)}: report</h1>{banners}<p class="note">{again}</p>'
     parts = [
         facts_table(study.facts),
         *(section_html(section, numbers) for section in _sections(study)),
@@ -146,15 +181,19 @@ def _answer(study: StudyFacts) -> Section:
         + "".join(f"<li>{escape(md.plain(sentence))}</li>" for sentence in sentences if sentence)
         + "</ul>Finalists are trained on several seeds for epochs fixed beforehand, and only they"
         " are ranked; <em>tied</em> is who is not shown to be worse than the best and within the"
-        " study's margin of it. In brackets 95 % intervals over patients.",
+        " study's margin of it. In brackets 95 % intervals over patients. " + escape(_rest(study)),
         tables=_html_table(*_finalist_rows(study)),
     )
+
+
+def _rest(study: StudyFacts) -> str:
+    return f"Scores of patients rest on {study.patients}." if study.patients else ""
 
 
 def _searched(study: StudyFacts) -> Section:
     return Section(
         "What was searched",
-        "Names are those of the study file; what is given as a range or as choices was searched.",
+        _SEARCHED,
         tables=facts_table(study.searched),
     )
 
@@ -199,11 +238,13 @@ def _number(value: Any, digits: int = 4) -> str:
 
 
 def _history(study: StudyFacts) -> Section:
-    figure = history_figure(study.trials, study.title)
+    figure = history_figure(study.trials, study.title, study.reasons)
+    unscored = any(t.state in (TrialState.PRUNED, TrialState.FAIL) for t in study.trials)
     return Section(
         "How the search went",
-        f"{escape(study.why_ended)} A point is a trial, scored out-of-fold by one seed; the line is"
-        " the best so far, which rises by luck as well as by merit.",
+        f"{escape(study.why_ended)} A point is a complete trial, scored out-of-fold by one seed;"
+        " the line is the best so far, which rises by luck as well as by merit."
+        + (_NO_SCORE if unscored else ""),
         [figure],
         ["No trial is complete."] if study.trials and not figure else [],
         tables=_html_table(*_state_rows(study)),
@@ -334,12 +375,15 @@ def report_markdown(study: StudyFacts) -> str:
     parts = [
         f"# {md.escape(study.name)}: report",
         *(f"**{banner}**" for banner in study.banners),
+        f"{md.escape(study.as_of)} {md.code(study.make_again)}",
         md.table(["", ""], [[md.escape(k), md.escape(v)] for k, v in study.facts.items()]),
         "## The answer",
         md.escape(study.why_selected),
         md.bullets([md.escape(note) for note in study.notes]),
         _md_table(*_finalist_rows(study)) if not study.finalists.empty else "",
+        md.escape(_rest(study)),
         "## What was searched" if study.searched else "",
+        _SEARCHED if study.searched else "",
         _md_table(["setting", "value"], [list(row) for row in study.searched.items()])
         if study.searched
         else "",

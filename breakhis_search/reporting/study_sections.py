@@ -9,6 +9,7 @@ import pandas as pd
 
 from breakhis_search.evaluation.page_tables import HEADLINE_LABELS
 from breakhis_search.reporting.facts import Facts
+from breakhis_search.reporting.formulation import formulation_in_words
 from breakhis_search.reporting.markdown import (
     NOTHING,
     bullets,
@@ -20,6 +21,7 @@ from breakhis_search.reporting.markdown import (
 )
 from breakhis_search.reporting.measured import Measured
 from breakhis_search.reporting.score_sections import plain, settings_table
+from breakhis_search.reporting.search_space import searched_space
 from breakhis_search.tracking import keys
 
 _STAIN_WORDS = {
@@ -119,7 +121,7 @@ def protocol_section(facts: Facts) -> str:
     ]
     formulation = facts.tags.get(keys.FORMULATION)
     if formulation:
-        lines.append(f"formulation of Benhammou et al. 2020: {escape(formulation)}")
+        lines.append(f"formulation: {escape(formulation_in_words(formulation))}")
     return bullets([*lines, *(escape(note) for note in facts.split_notes)])
 
 
@@ -241,35 +243,22 @@ def _difference(row: Mapping[Any, Any]) -> str:
 
 
 def _searched(facts: Facts) -> str:
-    """Bounds and tried values of all that the study bounds or that varied over its trials."""
-    space: Mapping[str, Any] = facts.config.get("space", {})
-    varied = {name for name, values in facts.search.tried.items() if len(values) > 1}
-    names = sorted(varied | set(space))
+    """Bounds and tried values of all that was searched or that varied over the trials."""
+    bounds = searched_space(facts.config)
+    tried = facts.search.tried
+    varied = {name for name, values in tried.items() if len(values) > 1}
+    names = sorted(varied | set(bounds))
     if not names:
         return "Nothing varied: every trial had the same hyperparameters."
     rows = [
         [
             escape(name),
-            escape(_bounds(space[name])) if name in space else "as the code declares",
-            escape(_tried(facts.search.tried.get(name, {}))),
+            escape(bounds.get(name, "as the architecture's own code declares")),
+            escape(_tried(tried.get(name, {}))),
         ]
         for name in names
     ]
-    return table(["hyperparameter", "bounds of the study", "tried (trials)"], rows)
-
-
-def _bounds(value: Any) -> str:
-    """Return bounds in words.
-
-    >>> _bounds({"low": 0.0003, "high": 0.003, "log": True}), _bounds([16, 24]), _bounds("none")
-    ('0.0003 to 0.003, log', '16, 24', 'none (pinned)')
-    """
-    if isinstance(value, dict):
-        scale = ", log" if value.get("log") else ""
-        return f"{value['low']:g} to {value['high']:g}{scale}"
-    if isinstance(value, list):
-        return ", ".join(map(str, value)) if len(value) > 1 else f"{value[0]} (pinned)"
-    return f"{value} (pinned)"
+    return table(["hyperparameter", "searched over", "tried (trials)"], rows)
 
 
 def _tried(values: Mapping[str, int]) -> str:

@@ -13,8 +13,8 @@ UID = "trial_uid"
 """User attribute of a trial: its identity, the same in MLflow, and the name of its lease."""
 
 SECONDS = "seconds"
-"""User attribute of a trial: how long it trained, on its device, by all processes that ended it or
-gave it back. What a process that was killed had spent is not known."""
+"""User attribute of a trial: how long it trained, on its device, by all processes that were at it.
+Of one that was killed, what it had spent by its last epoch, where its checkpoint can be read."""
 
 REASON = "reason"
 """User attribute of a trial: why it failed."""

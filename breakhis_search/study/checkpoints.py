@@ -34,6 +34,7 @@ from breakhis_search.training.state import (
 )
 
 _GIVEN_BACK = "given_back"
+_SECONDS = "seconds.json"
 FORMAT = 2
 """Of the files; those of another format are not read."""
 
@@ -214,6 +215,27 @@ class RunCheckpoint:
         files -= {file.with_suffix(".state.npz") for file in files}
         found = [_read(file, only=()) for file in files]
         return sum(len(facts["history"]) for _, facts in filter(None, found))
+
+    def note_seconds(self, seconds: Mapping[str, float]) -> None:
+        """Keep what the run has taken so far, by phase, in place of what was known before.
+
+        Not flushed, so that an epoch does not wait for the disk: a process that is killed loses
+        nothing by it, and after a power cut these seconds alone may be missing.
+        """
+        file = self._folder / _SECONDS
+        aside = file.with_suffix(".part")
+        with suppress(OSError):  # a disk that is full shows itself where results are written
+            self._folder.mkdir(parents=True, exist_ok=True)
+            aside.write_text(json.dumps(dict(seconds)), encoding="utf-8")
+            aside.replace(file)
+
+    def seconds(self) -> dict[str, float]:
+        """Return what :meth:`note_seconds` kept; nothing where the run was never begun here."""
+        try:
+            known = json.loads((self._folder / _SECONDS).read_text(encoding="utf-8"))
+            return {str(phase): float(spent) for phase, spent in known.items()}
+        except (OSError, ValueError, AttributeError):
+            return {}
 
     def note_given_back(self) -> None:
         """Keep that its process left it on purpose, where the database cannot be told so."""

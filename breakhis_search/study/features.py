@@ -76,11 +76,17 @@ class FeatureSource:
                     batch_size=self.batch_size,
                     is_out_of_memory=is_out_of_memory,
                     progress=lambda done, total: context.observer.features_computed(
-                        self.architecture, done, total
+                        self._in_words(seam), done, total
                     ),
                 ),
             )
         return context.features[name]
+
+    def _in_words(self, seam: str) -> str:
+        """Which part of the backbone is asked; a trunk is another one than the whole."""
+        if seam == _FEATURES:
+            return self.architecture
+        return f"{self.architecture} up to layer {seam}"
 
     def _key(self, seam: str) -> dict[str, object]:
         """Everything that features depend on, beside the content of an image."""

@@ -24,6 +24,7 @@ from breakhis_search.evaluation.own_metrics import compute_own_metrics
 from breakhis_search.study.analysis import FinalistAnalysis, Findings
 from breakhis_search.study.candidate import Candidate, build_candidate, trainer_of, training_data
 from breakhis_search.study.context import StudyContext
+from breakhis_search.study.finalist_marks import FINALIST
 from breakhis_search.study.folds import predictions_of_fold
 from breakhis_search.study.leases import LeaseLostError, finalist_of
 from breakhis_search.study.losses import Losses
@@ -40,28 +41,27 @@ from breakhis_search.training.timing import Timer
 from breakhis_search.training.together import run_alone
 from breakhis_search.training.trainer import FoldTrainer
 
-_FINALIST = "finalist/"
 _LOOK_EVERY_S = 1.0
 
 
 def forget_failed_finalists(study: optuna.Study) -> None:
     """Give finalists that failed another chance; so does each new start."""
     for name, known in study.user_attrs.items():
-        if name.startswith(_FINALIST) and known.get("state") == "failed":
+        if name.startswith(FINALIST) and known.get("state") == "failed":
             study.set_user_attr(name, {})
 
 
 def train_again(study: optuna.Study, numbers: Sequence[int]) -> None:
     """Have finalists trained once more, in the same runs: what was recorded of them is lost."""
     for number in numbers:
-        name = f"{_FINALIST}{number}"
+        name = f"{FINALIST}{number}"
         anew = {"state": "waits", "losses": {}}
         study.set_user_attr(name, {**study.user_attrs[name], **anew})
 
 
 def ended_finalists(study: optuna.Study) -> set[str]:
     """Return the uids of finalists that are over, whatever came of them."""
-    known = [v for k, v in study.user_attrs.items() if k.startswith(_FINALIST)]
+    known = [v for k, v in study.user_attrs.items() if k.startswith(FINALIST)]
     return {str(found["uid"]) for found in known if found.get("state") in ("complete", "failed")}
 
 
@@ -104,7 +104,7 @@ class _Known:
 
 def _known(study: optuna.Study, trial: FrozenTrial, context: StudyContext) -> _Known:
     """What is known of a finalist on as many seeds as are wanted now."""
-    found = study.user_attrs.get(f"{_FINALIST}{trial.number}") or {}
+    found = study.user_attrs.get(f"{FINALIST}{trial.number}") or {}
     if found.get("seeds") != context.config.finalists.seeds:
         return _Known(uuid.uuid4().hex, "")
     losses = Losses(**found.get("losses", {}))
@@ -172,7 +172,7 @@ def _outcome(
 
 
 def _note(study: optuna.Study, trial: FrozenTrial, known: _Known, seeds: int) -> None:
-    study.set_user_attr(f"{_FINALIST}{trial.number}", {**asdict(known), "seeds": seeds})
+    study.set_user_attr(f"{FINALIST}{trial.number}", {**asdict(known), "seeds": seeds})
 
 
 def _record(trial: FrozenTrial, context: StudyContext, uid: str, lease: str) -> TrialRecord:
@@ -196,7 +196,7 @@ def run_finalist(
         LeaseLostError: Another process has taken it over.
     """
     record = _record(trial, context, uid, lease)
-    timer = Timer()
+    timer = Timer(record.checkpoint.seconds())
     with recorded(record, timer):
         runner = _Repetitions(trial, context, record, timer, lease=lease, lost=lost)
         tables = [runner.run(seed) for seed in range(context.config.finalists.seeds)]

@@ -23,6 +23,7 @@ from breakhis_search.study.candidate import (
 from breakhis_search.study.context import StudyContext
 from breakhis_search.study.folds import predictions_of_fold
 from breakhis_search.study.pruning import ScoresOfFolds
+from breakhis_search.study.ranking import NLL
 from breakhis_search.study.records import TrialRecord, recorded
 from breakhis_search.study.restarts import RestartableTraining
 from breakhis_search.study.retention import is_among_the_best
@@ -33,8 +34,7 @@ from breakhis_search.training.timing import Timer
 from breakhis_search.training.together import Training
 
 MEDIAN_EPOCH = "median_epoch"
-NLL = "nll"
-"""What later stages need to know of a complete trial, kept with it in Optuna."""
+"""User attribute of a complete trial: for how long its finalist is trained."""
 
 
 def run_trial(
@@ -55,7 +55,7 @@ def run_trial(
         trial: Of Optuna, begun.
         context: The study.
         uid: Identity of the trial, the same in Optuna and MLflow.
-        timer: Collects its seconds by phase.
+        timer: Collects its seconds by phase, on top of those of a part that was cut off.
         reported: Steps that Optuna was told of in a part of the trial that was cut off.
         lost: How many processes ended while they were at it.
 
@@ -129,7 +129,7 @@ class _FoldRunner:
             every_epoch=not self._is_light and search.pruner != "none",
             known=reported,
         )
-        self._trained_s = 0.0
+        self._trained_s = timer.seconds.get("train", 0.0)  # by processes before this one
         self._training = RestartableTraining(
             self._trainer, None if self._is_light else record.checkpoint, record, lost=lost
         )
@@ -176,10 +176,7 @@ class _FoldRunner:
             images_per_s=self._images_per_s(fold),
         )
         if not self._is_light and self._trial.should_prune():
-            reason = (
-                f"fold {fold}, epoch {report.epoch}: the mean of its folds so far is below the"
-                " median of complete trials by then"
-            )
+            reason = f"fold {fold}, epoch {report.epoch}: below the median of complete trials"
             raise optuna.TrialPruned(reason)
 
     def _images_per_s(self, fold: int) -> float:

@@ -15,7 +15,8 @@ class TrialSummary:
         number: Its number in the study.
         state: ``complete``, ``pruned``, ``failed`` or ``interrupted``.
         score: Its pooled objective, if complete.
-        seconds: What it took, without what other trials trained with it took.
+        seconds: What it took, by all processes that were at it, without what other trials trained
+            with it took.
         reason: Why it failed.
     """
 
@@ -65,8 +66,8 @@ class SearchObserver(Protocol):
     def probing(self, architecture: str) -> None:
         """The batch size that suits an architecture on this GPU is being looked for."""
 
-    def features_computed(self, architecture: str, done: int, total: int) -> None:
-        """The backbone has been asked about so many of the images it is asked about once."""
+    def features_computed(self, backbone: str, done: int, total: int) -> None:
+        """The backbone, or its part that is named, has been asked about so many of the images."""
 
     def epoch_finished(
         self, *, number: int, fold: int, epoch: int, score: float | None, images_per_s: float
@@ -98,7 +99,7 @@ class SilentObserver:
     def probing(self, architecture: str) -> None:
         """Do nothing."""
 
-    def features_computed(self, architecture: str, done: int, total: int) -> None:
+    def features_computed(self, backbone: str, done: int, total: int) -> None:
         """Do nothing."""
 
     def epoch_finished(

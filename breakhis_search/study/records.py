@@ -89,6 +89,7 @@ class TrialRecord:
         self._has_model = False
         self._waits = False
         self._sampled_at = 0.0
+        self._timer = Timer()
 
     @property
     def journal(self) -> Journal:
@@ -105,8 +106,13 @@ class TrialRecord:
         """Where the run trains."""
         return self._context.device
 
-    def begin(self) -> None:
-        """Record that the run has started."""
+    def begin(self, timer: Timer | None = None) -> None:
+        """Record that the run has started.
+
+        Args:
+            timer: Its durations; kept after every epoch for whoever has to go on with it.
+        """
+        self._timer = timer or self._timer
         tags = {
             **self._context.tags,
             keys.ROLE: self._role,
@@ -171,6 +177,7 @@ class TrialRecord:
         numbers = {k: v for k, v in asdict(report).items() if isinstance(v, float)}
         self._journal.log_metrics({prefix + k: v for k, v in numbers.items()}, step=report.epoch)
         if not self._waits:
+            self.checkpoint.note_seconds(self._seconds())
             self._sample_usage()
             self.deliver()
 
@@ -253,25 +260,37 @@ class TrialRecord:
     def give_up(self, reason: str) -> None:
         """Record that nobody brings the run to its end any more, whoever was at it last."""
         self.begin()  # another machine may have been at it, whose journal is not here
+        self._journal.log_metrics(_as_metrics(self.checkpoint.seconds()))
         self._journal.end_cut_off(reason)
         self._journal.release()
         self.deliver()
 
-    def close(self, seconds: Mapping[str, float]) -> None:
-        """Record durations, memory and the final state; what is not delivered yet can wait."""
+    def close(self) -> None:
+        """Record durations, memory and the final state; what is not delivered yet can wait.
+
+        Durations (``seconds/total`` and its phases) are of all processes that were at the run, also
+        of those that were cut off: of a killed one until its last epoch. Pauses are in none.
+        """
         startup = self._context.startup
-        durations = {f"{keys.SECONDS}{k}": v for k, v in {**startup, **seconds}.items()}
-        durations[f"{keys.SECONDS}logging"] = self._journal.seconds_writing
         memory = peak_memory_mb(self._context.device)
         try:
-            if self._state != "interrupted":  # it will go on, and end once
+            if self._state != "interrupted":
+                durations = _as_metrics({**startup, **self._seconds()})
                 self._journal.log_metrics({**durations, keys.METRIC_PEAK_MEMORY: memory})
                 self._journal.log_metrics(system_usage(), step=len(self._epochs) + 1)
                 startup.clear()
+            # It will go on, and end once; where another process is at it, that one counts.
+            elif self._context.leases.holds(self._lease):
+                self.checkpoint.note_seconds(self._seconds())
             self._journal.set_tags({keys.STATE: self._state})
             self._journal.finish(MLFLOW_STATUS[self._state])
         finally:
             self._journal.release()
+
+    def _seconds(self) -> dict[str, float]:
+        """Seconds by phase so far, of this process and of those that were at the run before it."""
+        spent = self._timer.so_far()
+        return {**spent, "logging": spent.get("logging", 0.0) + self._journal.seconds_writing}
 
     def deliver(self) -> None:
         """Bring what is new to MLflow."""
@@ -338,6 +357,11 @@ class TrialRecord:
 _SAID_ALREADY = ("model/architecture", "sampling/strategy")
 
 
+def _as_metrics(seconds: Mapping[str, float]) -> dict[str, float]:
+    """Durations by phase as metrics."""
+    return {f"{keys.SECONDS}{phase}": spent for phase, spent in seconds.items()}
+
+
 def _short(value: Any) -> str:
     """A hyperparameter as people read it."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
@@ -363,12 +387,12 @@ def recorded(record: TrialRecord, timer: Timer, *, delivers: bool = True) -> Ite
 
     Args:
         record: The run.
-        timer: Its durations.
+        timer: Its durations, beginning with those of processes that were at it before.
         delivers: Whether to bring its end to MLflow here.
     """
     try:
         with timer.measure("total"):
-            record.begin()
+            record.begin(timer)
             reset_peak_memory(record.device)
             yield
     except optuna.TrialPruned as pruned:
@@ -391,7 +415,7 @@ def recorded(record: TrialRecord, timer: Timer, *, delivers: bool = True) -> Ite
         record.end("failed", f"{type(error).__name__}: {error}")
         raise
     finally:
-        record.close(timer.seconds)
+        record.close()
         if delivers:
             record.deliver()
 

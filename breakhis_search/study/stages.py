@@ -14,14 +14,12 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from breakhis_search.config import SpaceValue, StudyConfig
-from breakhis_search.models.space import TRAINABLE, TRAINABLE_PARTS
+from breakhis_search.models.space import FROZEN, TRAINABLE, stage_spaces
 from breakhis_search.study.budget import counts_towards_budget
 from breakhis_search.study.context import StudyContext
 from breakhis_search.study.pruning import STAGE
 from breakhis_search.study.ranking import best_configurations
 from breakhis_search.tracking import keys
-
-_FROZEN = "frozen"
 
 
 @dataclass(frozen=True)
@@ -47,7 +45,7 @@ class Stage:
             picked
             for picked in self.config.enqueue
             if self.name == keys.STAGE_SEARCH
-            or (picked.get(TRAINABLE, _FROZEN) == _FROZEN) == (self.name == keys.STAGE_PROBE)
+            or (picked.get(TRAINABLE, FROZEN) == FROZEN) == (self.name == keys.STAGE_PROBE)
         )
 
 
@@ -56,21 +54,14 @@ def stages_of(config: StudyConfig) -> tuple[Stage, ...]:
     trials = config.search.trials
     if config.stages is None:
         return (Stage(keys.STAGE_SEARCH, config, config.space, trials),)
-    learning = _parts_that_learn(config.space.get(TRAINABLE, tuple(TRAINABLE_PARTS)))
-    frozen: dict[str, SpaceValue] = {**config.space, TRAINABLE: _FROZEN}
-    if not learning:
+    frozen, *opened = stage_spaces(config.space)
+    if not opened:
         return (Stage(keys.STAGE_PROBE, config, frozen, trials),)
     until = max(1, round(config.stages.probe_share * trials))
-    opened: dict[str, SpaceValue] = {**config.space, TRAINABLE: learning}
     return (
         Stage(keys.STAGE_PROBE, config, frozen, until),
-        Stage(keys.STAGE_TUNE, config, opened, trials),
+        Stage(keys.STAGE_TUNE, config, opened[0], trials),
     )
-
-
-def _parts_that_learn(choices: SpaceValue) -> tuple[str, ...]:
-    parts = choices if isinstance(choices, tuple) else (choices,)
-    return tuple(str(part) for part in parts if part != _FROZEN)
 
 
 def begin_stage(study: optuna.Study, stage: Stage) -> bool:

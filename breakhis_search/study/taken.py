@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
 
@@ -61,10 +61,9 @@ class TakenTrial:
     Attributes:
         trial: Of Optuna.
         uid: Its identity in both stores; this process holds the lease of that name.
-        timer: Its seconds so far.
+        timer: Its seconds so far, by all processes that were at it.
         reported: Steps that Optuna knows of from a process that did not end it.
         lost: How many processes that ended while they were at it are a sign of want of memory.
-        spent_s: Seconds that processes were at it before, as far as they could tell.
     """
 
     trial: optuna.Trial
@@ -72,7 +71,6 @@ class TakenTrial:
     timer: Timer = field(default_factory=Timer)
     reported: frozenset[int] = frozenset()
     lost: int = 0
-    spent_s: float = 0.0
 
     @classmethod
     def next(cls, study: optuna.Study, context: StudyContext, stage: Stage) -> TakenTrial | None:
@@ -122,9 +120,9 @@ class TakenTrial:
         taken = cls(
             trial,
             uid,
+            _timer_of(left, context.checkpoints.of(uid).seconds()),
             reported=frozenset(left.intermediate_values),
             lost=losses.signs_of_want,
-            spent_s=float(left.user_attrs.get(SECONDS, 0.0)),
         )
         trial.set_user_attr(UID, uid)
         if STAGE not in left.user_attrs:
@@ -203,7 +201,7 @@ class TakenTrial:
 
     def _note_seconds(self) -> None:
         """Tell the budget what the trial has taken, by all who were at it."""
-        self.trial.set_user_attr(SECONDS, self.spent_s + self.timer.seconds.get("total", 0.0))
+        self.trial.set_user_attr(SECONDS, self.timer.seconds.get("total", 0.0))
 
     def _note_failure(self, reason: str, cause: str) -> None:
         self.trial.set_user_attr(REASON, without_secrets(reason))
@@ -245,6 +243,18 @@ class TakenTrial:
             return
         study.tell(self.trial, state=TrialState.FAIL)
         self._end(context)
+
+
+def _timer_of(left: FrozenTrial, seconds: Mapping[str, float]) -> Timer:
+    """Return a timer that goes on where others left a trial.
+
+    Args:
+        left: The trial. Optuna knows the total of a process that gave it back, on any machine.
+        seconds: By phase, from its checkpoint, where that is here.
+    """
+    told = float(left.user_attrs.get(SECONDS, 0.0))
+    total = max(told, seconds.get("total", 0.0))
+    return Timer({**seconds, "total": total} if total else {})
 
 
 def _begin(

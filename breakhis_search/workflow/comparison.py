@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
@@ -17,6 +17,7 @@ from breakhis_search.comparison.leaderboard import (
     find_studies,
     only_finalists,
     rank_trials,
+    read_scored_images,
     read_trials,
     score_by_magnification,
     search_trials_of,
@@ -27,7 +28,9 @@ from breakhis_search.comparison.selection import Selection
 from breakhis_search.comparison.version_facts import VersionFacts, read_facts
 from breakhis_search.config import SelectionConfig
 from breakhis_search.evaluation.metrics import Objective
+from breakhis_search.evaluation.samples import patients_by_class
 from breakhis_search.tracking import keys
+from breakhis_search.wording import counted
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,8 @@ class JudgedStudy:
         leak_alarm: Why its scores are too good to be believed, in words; mostly empty.
         is_demo: Whether it is about synthetic images.
         registered: The versions that came of it.
+        patients: Patients of every class that its scores of patients rest on; they are the same for
+            all its trials. Empty where no trial is complete.
     """
 
     name: str
@@ -61,6 +66,15 @@ class JudgedStudy:
     leak_alarm: str
     is_demo: bool
     registered: tuple[VersionFacts, ...]
+    patients: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def patients_in_words(self) -> str:
+        """Who the scores of patients rest on, such as ``16 patients (5 benign, 11 malignant)``."""
+        if not self.patients:
+            return "patients"
+        by_class = ", ".join(f"{n} {name.replace('_', ' ')}" for name, n in self.patients.items())
+        return f"{counted(sum(self.patients.values()), 'patient')} ({by_class})"
 
     @property
     def why(self) -> str:
@@ -151,22 +165,24 @@ def _judge(client: Any, name: str, study: dict[Any, Any], trials: pd.DataFrame) 
         finalists = finalists.merge(judged, on="trial").sort_values("rank")
     trials = board[board["rank"].isna()].reset_index(drop=True)
     shown = finalists[finalists["selected"]] if selection else search_trials_of(trials)
-    magnifications = [
-        score_by_magnification(client, run, objective) for run in shown["run_id"].head(1)
-    ]
+    by_magnification, scored = pd.DataFrame(), None
+    for run in shown["run_id"].head(1):
+        scored = read_scored_images(client, run)
+        by_magnification = score_by_magnification(client, run, objective, scored)
     return JudgedStudy(
         name=name,
         objective=objective,
         finalists=finalists,
         trials=trials,
         best_by={column: best_by(trials, column) for column in ("architecture", "sampling")},
-        by_magnification=magnifications[0] if magnifications else pd.DataFrame(),
+        by_magnification=by_magnification,
         selection=selection,
         optimism=study["optimism"],
         hard_patients=study["hard_patients"],
         leak_alarm=study["leak_alarm"],
         is_demo=study["demo"],
         registered=_registered(client, study["study_uid"]),
+        patients={} if scored is None else patients_by_class(scored),
     )
 
 

@@ -10,18 +10,27 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
+from breakhis_search.comparison.evidence import read_text
 from breakhis_search.comparison.leaderboard import newest_studies
 from breakhis_search.comparison.version_facts import VersionFacts, read_facts
+from breakhis_search.config import StudyConfig
 from breakhis_search.errors import JournalError, ServerAwayError
 from breakhis_search.settings import Settings
-from breakhis_search.study.budget import CAUSE, INTERRUPTED, REASON, UID, cause_of
+from breakhis_search.study.budget import CAUSE, INTERRUPTED, REASON, SECONDS, UID, cause_of
 from breakhis_search.study.leases import Leases
 from breakhis_search.study.liveness import cut_off_trials
 from breakhis_search.study.outlines import outlines_of
-from breakhis_search.study.storage import open_storage, storage_errors
+from breakhis_search.study.ranking import NLL
+from breakhis_search.study.storage import RUN_UID, open_storage, storage_errors
+from breakhis_search.tracking import keys
 from breakhis_search.tracking.journal import Journal
 from breakhis_search.tracking.journals import journals_set_aside, open_journals
 from breakhis_search.tracking.store import open_store, tracking_errors
+from breakhis_search.workflow.outstanding import (
+    Outstanding,
+    config_from_text,
+    what_is_outstanding,
+)
 
 
 @dataclass(frozen=True)
@@ -40,6 +49,8 @@ class StudyStatus:
         best: Best score of the search, pooled out-of-fold, by one seed.
         demo: Whether it is about synthetic images.
         causes: Why trials failed, and how many.
+        outstanding: What it still has to do; ``None`` where it came to its end, or MLflow does not
+            know it.
     """
 
     name: str
@@ -53,6 +64,7 @@ class StudyStatus:
     best: float | None
     demo: bool
     causes: Mapping[str, int] = field(default_factory=dict)
+    outstanding: Outstanding | None = None
 
 
 @dataclass(frozen=True)
@@ -79,8 +91,8 @@ class Overview:
         waiting: What waits in them.
         set_aside: Why, by uid, for runs whose records cannot be delivered.
         elsewhere: Records that wait on other machines which see this folder, by their names.
-        mlflow_says: Why MLflow could not be asked; ``None`` where it was: models and objectives are
-            unknown then.
+        mlflow_says: Why MLflow could not be asked; ``None`` where it was: models, objectives and
+            what is outstanding are unknown then.
     """
 
     studies: list[StudyStatus]
@@ -114,16 +126,23 @@ def read_overview(settings: Settings) -> Overview:
         BreakhisSearchError: The study storage cannot be read, or MLflow lets nobody in.
     """
     known: Mapping[str, Mapping[Any, Any]] = {}
+    configs: Mapping[str, StudyConfig] = {}
     models: list[VersionFacts] = []
     mlflow_says = None
     try:
-        known, models = _of_mlflow(settings)
+        known, configs, models = _of_mlflow(settings)
     except ServerAwayError as error:
         mlflow_says = error.what
     storage = open_storage(settings.studies_uri)
     with storage_errors(settings.studies_uri), closing(Leases(settings.studies_uri)) as leases:
         studies = [
-            _study(storage, leases, s, known.get(s.study_name, {}))
+            _study(
+                storage,
+                leases,
+                s,
+                known.get(s.study_name, {}),
+                configs.get(str(s.user_attrs.get(RUN_UID))),
+            )
             for s in storage.get_all_studies()
         ]
     waiting = open_journals(*settings.journal_dirs)
@@ -144,22 +163,48 @@ def read_overview(settings: Settings) -> Overview:
     )
 
 
-def _of_mlflow(settings: Settings) -> tuple[Mapping[str, Mapping[Any, Any]], list[VersionFacts]]:
-    """Studies by name, and every registered version."""
+def _of_mlflow(
+    settings: Settings,
+) -> tuple[Mapping[str, Mapping[Any, Any]], Mapping[str, StudyConfig], list[VersionFacts]]:
+    """Studies by name; by uid how those are run that are not at their end; registered versions."""
     client = open_store(settings)
     with tracking_errors(settings.tracking_uri):
         known = newest_studies(client)
+        configs = {
+            row["study_uid"]: config_from_text(
+                read_text(client, row["run_id"], keys.ARTIFACT_CONFIG)
+            )
+            for row in known.values()
+            if row["state"] != "FINISHED"
+        }
         versions = client.search_model_versions()
         aliases = {m.name: m.aliases for m in client.search_registered_models()}
-        return known, [read_facts(client, v, aliases.get(v.name, {})) for v in versions]
+        facts = [read_facts(client, v, aliases.get(v.name, {})) for v in versions]
+    return known, {uid: config for uid, config in configs.items() if config}, facts
 
 
-def _study(storage: Any, leases: Leases, study: Any, known: Mapping[Any, Any]) -> StudyStatus:
+def _study(
+    storage: Any,
+    leases: Leases,
+    study: Any,
+    known: Mapping[Any, Any],
+    config: StudyConfig | None,
+) -> StudyStatus:
+    """What is known of a study; ``config`` is how it is run, if it is not at its end."""
     trials = outlines_of(
         storage,
         study._study_id,  # noqa: SLF001 - no public id
-        attributes=(UID, INTERRUPTED, REASON, CAUSE),
+        attributes=(UID, INTERRUPTED, REASON, CAUSE, SECONDS, NLL),
     )
+    outstanding = None
+    if config is not None:
+        outstanding = what_is_outstanding(
+            config,
+            trials,
+            study.user_attrs,
+            leases,
+            lambda trial: storage.get_trial(trial._trial_id).params,  # noqa: SLF001 - no public id
+        )
     cut_off = set(cut_off_trials(trials, leases))
     count = Counter(_state_of(trial, is_cut_off=trial.number in cut_off) for trial in trials)
     complete = (t.value for t in trials if t.state == TrialState.COMPLETE)
@@ -176,6 +221,7 @@ def _study(storage: Any, leases: Leases, study: Any, known: Mapping[Any, Any]) -
         best=max(scores, default=None),
         demo=bool(known.get("demo", False)),
         causes=Counter(cause_of(t) for t in trials if t.state == TrialState.FAIL),
+        outstanding=outstanding,
     )
 
 

@@ -34,8 +34,8 @@ def compare_two(client: Any, studies: Sequence[str], models: tuple[str, str]) ->
     Args:
         client: An MLflow client.
         studies: One study, or the study of each.
-        models: Of each, the trial number (its finalist, or the trial itself where it was none) or
-            the id of a run.
+        models: Of each, the trial number or the id of a run. Two numbers mean the finalists where
+            both trials were finalists, else both trials of the search.
 
     Raises:
         ComparisonError: There are more than two studies, no such model, or the two do not compare.
@@ -44,16 +44,35 @@ def compare_two(client: Any, studies: Sequence[str], models: tuple[str, str]) ->
         raise ComparisonError(
             "--pair compares two models", expected="one or two --study", received=f"{len(studies)}"
         )
-    first, second = (
-        find_model(client, study, model)
-        for study, model in zip((studies[0], studies[-1]), models, strict=True)
-    )
+    first, second, notes = _like_with_like(client, (studies[0], studies[-1]), models)
     pair = compare_pair(
         client, (first.name, first.run_id), (second.name, second.run_id), _objective(first, second)
     )
     both = (first, second)
     is_demo = any(model.tags.get(keys.DEMO) == "true" for model in both)
-    return ComparedPair(pair, list(_warnings(*both)), is_demo)
+    return ComparedPair(pair, [*notes, *_warnings(*both)], is_demo)
+
+
+def _like_with_like(
+    client: Any, studies: tuple[str, str], models: tuple[str, str]
+) -> tuple[NamedModel, NamedModel, list[str]]:
+    """Both models, and why a trial stands for its finalist, where one does.
+
+    A finalist beside a trial of the search would be compared on other seeds and epochs. A run that
+    is named by its id is taken as it is.
+    """
+    found = [find_model(client, *named) for named in zip(studies, models, strict=True)]
+    trials = [m for m in found if m.tags.get(keys.ROLE) == keys.ROLE_TRIAL]
+    notes = []
+    for i, (study, model) in enumerate(zip(studies, models, strict=True)):
+        if trials and model.isdecimal() and found[i].tags.get(keys.ROLE) == keys.ROLE_FINALIST:
+            found[i] = find_model(client, study, model, kinds=("trial",))
+            notes.append(
+                f"{trials[0].name} is a trial of the search, so {found[i].name} is compared, not"
+                " its finalist: one seed each, stopped at the epoch that suited the patients it is"
+                " scored on"
+            )
+    return found[0], found[1], notes
 
 
 def _objective(first: NamedModel, second: NamedModel) -> Objective:

@@ -14,6 +14,7 @@ from breakhis_search.comparison.answers import is_refused
 from breakhis_search.comparison.evidence import read_predictions
 from breakhis_search.comparison.history import CHALLENGER, CHAMPION, version_of_alias
 from breakhis_search.comparison.version_facts import VersionFacts, read_facts
+from breakhis_search.data.demo import is_drawn
 from breakhis_search.data.images import ImageDecodeError, decode_rgb
 from breakhis_search.data.suitability import doubts_about
 from breakhis_search.data.taxonomy import parse_image_name
@@ -30,6 +31,12 @@ Progress = Callable[[int, int], None]
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff"}
 _BATCH = 64
 _KEPT_BYTES = 12_000_000  # a field of view of BreaKHis has one million
+_DEMO = "-demo"
+_NOT_THERE = "it does not exist"
+_DRAWN_ONLY = (
+    "the model learned from drawn pictures (the demo) and knows nothing of tissue: its answer means"
+    " nothing"
+)
 _PERHAPS_SEALED = (
     "a patient of BreaKHis that the model did not learn from, perhaps a sealed one: whoever looks"
     " at such answers one by one wears the sealed test out"
@@ -86,7 +93,7 @@ def predict_images(
 
     Raises:
         RegistryError: There is no such model or version.
-        DataError: A path does not exist, or no image can be scored.
+        DataError: No image can be scored.
     """
     name = model_name_of(study, settings, demo=demo)
     files = list(_files(places))
@@ -139,10 +146,8 @@ def _files(places: Sequence[Path]) -> Iterator[Path]:
     for place in places:
         if place.is_dir():
             yield from sorted(p for p in place.rglob("*") if p.suffix.lower() in _SUFFIXES)
-        elif place.exists():
-            yield place
         else:
-            raise DataError(f"{place} does not exist", remedy="name image files or folders")
+            yield place  # whatever is wrong with it is told beside what is wrong with others
 
 
 def _require_one(files: Sequence[Path]) -> None:
@@ -152,10 +157,14 @@ def _require_one(files: Sequence[Path]) -> None:
         try:
             decode_rgb(file.read_bytes())
         except (ImageDecodeError, OSError) as error:
-            bad[str(file)] = str(error)
+            bad[str(file)] = _why_unusable(error)
         else:
             return
     raise not_scored(bad, of=len(files))
+
+
+def _why_unusable(error: ImageDecodeError | OSError) -> str:
+    return _NOT_THERE if isinstance(error, FileNotFoundError) else str(error)
 
 
 @dataclass(frozen=True)
@@ -181,9 +190,11 @@ def _look_at(file: Path, facts: VersionFacts, learned: frozenset[str]) -> _Seen:
         content = file.read_bytes()
         image = decode_rgb(content)
     except (ImageDecodeError, OSError) as error:
-        return _Seen(file, unusable=str(error))
+        return _Seen(file, unusable=_why_unusable(error))
     doubts = doubts_about(image, file.name, magnification=facts.magnification_x)
     given = image if image.size <= _KEPT_BYTES else content
+    if facts.demo and not is_drawn(file.name):
+        return _Seen(file, given, (_DRAWN_ONLY, *doubts))
     return _Seen(file, given, (*doubts, *_acquaintance(file, learned)))
 
 
@@ -252,12 +263,13 @@ def _no_such_version(client: Any, name: str, wanted: str, study: str) -> Registr
         (str(v.version) for v in client.search_model_versions(f"name = '{name}'")), key=int
     )
     if not known:
-        demo = _is_in_demo(client, name)
         return RegistryError(
             what,
             expected="a registered model (`status` lists them)",
-            remedy="add --demo for the model of the demo" if demo else f"run --study {study}",
+            remedy=_how_to_have_one(client, name, study),
         )
+    if wanted != CHAMPION:
+        return _other_versions(client, name, what, known)
     challenger = version_of_alias(client, name, CHALLENGER)
     chosen = str(challenger.version) if challenger is not None else known[-1]
     role = "a challenger" if challenger is not None else "no champion"
@@ -265,9 +277,7 @@ def _no_such_version(client: Any, name: str, wanted: str, study: str) -> Registr
     return RegistryError(
         what,
         expected=f"one of its versions: {', '.join(known)}",
-        received=f"version {chosen}, which is {role}{' that the gate refused' if refused else ''}"
-        if wanted == CHAMPION
-        else None,
+        received=f"version {chosen}, which is {role}{' that the gate refused' if refused else ''}",
         remedy=f"add --version {chosen} to use it as it is, or search for a better one (`report`"
         " has the gate's reasons)"
         if refused
@@ -275,6 +285,42 @@ def _no_such_version(client: Any, name: str, wanted: str, study: str) -> Registr
     )
 
 
-def _is_in_demo(client: Any, name: str) -> bool:
-    """Tell whether the demo's model of the same task is registered."""
-    return bool(client.search_model_versions(f"name = '{name}-demo'"))
+def _how_to_have_one(client: Any, name: str, study: str) -> str:
+    """What to do where a study has no registered model."""
+
+    def is_registered(other: str) -> bool:
+        return bool(client.search_model_versions(f"name = '{other}'"))
+
+    if name.endswith(_DEMO):
+        real = is_registered(name.removesuffix(_DEMO))
+        return (
+            f"run --study {study} where there are no images (no --data, BREAKHIS_ROOT, data.root or"
+            " ./data): it works on the demo then"
+            + ("; or leave the demo out for the model of real images" if real else "")
+        )
+    if is_registered(f"{name}{_DEMO}"):
+        return "add --demo for the model of the demo"
+    return f"run --study {study}"
+
+
+def _other_versions(client: Any, name: str, what: str, known: Sequence[str]) -> RegistryError:
+    """The error for a version or alias that is not there, where others are.
+
+    Args:
+        client: An MLflow client.
+        name: Registered model.
+        what: What is wrong.
+        known: Numbers of its versions.
+    """
+    aliases = client.get_registered_model(name).aliases
+    roles = {
+        number: sorted(alias for alias, version in aliases.items() if str(version) == number)
+        for number in known
+    }
+    listed = (f"{n} ({', '.join(roles[n])})" if roles[n] else n for n in known)
+    default = ", or leave it out for the champion" if CHAMPION in aliases else ""
+    return RegistryError(
+        what,
+        expected=f"one of its versions: {', '.join(listed)}",
+        remedy=f"name one of them with --version{default}",
+    )

@@ -235,18 +235,32 @@ def _read(client: Any, run_id: str) -> Recorded:
     tags = run.data.tags
     role, state = tags.get(keys.ROLE), tags.get(keys.STATE)
     if role != keys.ROLE_TRIAL or state != "complete":
-        raise ReplayError(
-            f"run {run_id} cannot be replayed",
-            expected="a complete trial of a search",
-            received=f"role {role}, state {state}",
-            remedy="a finalist has the number of its trial: replay that one",
-        )
+        raise _not_replayable(run_id, tags)
     values = {
         name: _value_of(text)
         for name, text in run.data.params.items()
         if not name.startswith(_SETTINGS)
     }
     return Recorded(run, values)
+
+
+def _not_replayable(run_id: str, tags: Mapping[str, str]) -> ReplayError:
+    """The error for a run that is no complete trial, with the one to take instead."""
+    role, state, study = tags.get(keys.ROLE), tags.get(keys.STATE), tags.get(keys.STUDY)
+    same = tags.get(keys.SAME_AS)
+    if role in (keys.ROLE_FINALIST, keys.ROLE_REFIT):
+        number = tags.get(keys.TRIAL_NUMBER)
+        remedy = f"replay the trial that it is trained from: --study {study} --trial {number}"
+    elif role == keys.ROLE_TRIAL and same:
+        remedy = f"replay the trial whose result it has: --study {study} --trial {same}"
+    else:
+        remedy = "name a complete trial: `compare --study NAME` lists them"
+    return ReplayError(
+        f"run {run_id} cannot be replayed",
+        expected="a complete trial of a search",
+        received=f"role {role}, state {state}" if role else "a run of another program",
+        remedy=remedy,
+    )
 
 
 def _value_of(text: str) -> Any:

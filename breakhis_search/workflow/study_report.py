@@ -6,6 +6,7 @@ import json
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,9 @@ from breakhis_search.evaluation.calibration import Calibration
 from breakhis_search.evaluation.intervals import bootstrap_intervals
 from breakhis_search.evaluation.mistakes_page import GALLERY_STYLE
 from breakhis_search.evaluation.thresholds import Thresholds
+from breakhis_search.reporting.formulation import formulation_in_words
 from breakhis_search.reporting.search_cost import cost_of
+from breakhis_search.reporting.search_space import has_backbones, searched_space
 from breakhis_search.reporting.stored_html import without_scripts
 from breakhis_search.reporting.study_report import StudyFacts, report_html, report_markdown
 from breakhis_search.reporting.winner_sections import Winner
@@ -75,7 +78,9 @@ class Report:
     is_demo: bool
 
 
-def write_report(study: str, settings: Settings, *, out: Path | None, say: Say) -> Report:
+def write_report(
+    study: str, settings: Settings, *, out: Path | None, say: Say, made: datetime | None = None
+) -> Report:
     """Write the report of a study, and keep it with the study's own run in MLflow.
 
     Args:
@@ -83,6 +88,7 @@ def write_report(study: str, settings: Settings, *, out: Path | None, say: Say) 
         settings: Where things are.
         out: The HTML file, or the Markdown file beside it; by default in ``mlruns/reports``.
         say: Told what is done, and what could not be.
+        made: When, UTC, as the report says; by default now.
 
     Raises:
         TrackingError: There is no such study, or a file cannot be written.
@@ -92,7 +98,7 @@ def write_report(study: str, settings: Settings, *, out: Path | None, say: Say) 
         [known] = find_studies(client, [study])
         name = known["study"]
         say(f"gathering {name}")
-        facts = _gather(client, settings, name, known)
+        facts = _gather(client, settings, name, known, made or datetime.now(UTC))
     page = out or settings.state_dir / "reports" / f"{name}.html"
     if page.suffix.lower() == ".md":  # the twin's name
         page = page.with_suffix(".html")
@@ -111,7 +117,9 @@ def write_report(study: str, settings: Settings, *, out: Path | None, say: Say) 
     return Report(name, page, text, facts.is_demo)
 
 
-def _gather(client: Any, settings: Settings, name: str, known: Mapping[Any, Any]) -> StudyFacts:
+def _gather(
+    client: Any, settings: Settings, name: str, known: Mapping[Any, Any], made: datetime
+) -> StudyFacts:
     judged = compare_studies(client, [name]).studies[0]
     run = client.get_run(known["run_id"])
     trials, stopped = trials_of(settings.studies_uri, name, known["study_uid"])
@@ -120,14 +128,16 @@ def _gather(client: Any, settings: Settings, name: str, known: Mapping[Any, Any]
     profile = read_profile(client, name, known["study_uid"])
     return StudyFacts(
         name=name,
+        made=made,
         objective=judged.objective,
         is_demo=judged.is_demo,
         is_leaky=run.data.tags.get(keys.LEAKY) == "true",
         facts=_facts(run.data.tags, judged),
         trials=trials,
         board=judged.trials,
+        patients=judged.patients_in_words if judged.patients else "",
         finalists=judged.finalists,
-        searched=_searched(config),
+        searched=_searched(config, trials),
         why_ended=_why_ended(trials, config, stopped),
         why_selected=judged.why,
         notes=[*_verdicts(client, judged), *_notes(judged), *_not_delivered(settings)],
@@ -142,21 +152,22 @@ def _gather(client: Any, settings: Settings, name: str, known: Mapping[Any, Any]
     )
 
 
-def _searched(config: Mapping[str, Any]) -> dict[str, str]:
-    """What the study file fixes and searches, section by section."""
+def _searched(config: Mapping[str, Any], trials: Sequence[FrozenTrial]) -> dict[str, str]:
+    """What the study file fixes, section by section, and what was searched."""
     found: dict[str, str] = {}
     for section in ("data", "protocol", "model", "training", "stages", "search", "finalists"):
         settings = config.get(section)
-        if settings:
-            found[section] = _in_words(settings)
-    return found | {name: _in_words(value) for name, value in (config.get("space") or {}).items()}
+        if section == "model" and settings and not has_backbones(config):
+            # Only a pretrained network has weights to start from.
+            settings = {name: value for name, value in settings.items() if name != "weights"}
+        if told := _in_words(settings or {}):
+            found[section] = told
+    return found | searched_space(config, trials)
 
 
 def _in_words(value: Any) -> str:
     """Return a value of a study file as people read it.
 
-    >>> _in_words({"low": 1e-05, "high": 0.01, "log": True})
-    '1e-05 to 0.01, on a logarithmic scale'
     >>> _in_words(["none", "oversample"])
     'none, oversample'
     >>> _in_words({"folds": 3, "deterministic": False, "arguments": {}})
@@ -164,9 +175,6 @@ def _in_words(value: Any) -> str:
     """
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, Mapping) and {"low", "high"} <= value.keys():
-        scale = ", on a logarithmic scale" if value.get("log") else ""
-        return f"{value['low']:g} to {value['high']:g}{scale}"
     if isinstance(value, Mapping):
         parts = {k: _in_words(v) for k, v in value.items() if v not in (None, {}, [])}
         return ", ".join(f"{name} {part}" for name, part in parts.items())
@@ -195,6 +203,8 @@ def _verdicts(client: Any, judged: JudgedStudy) -> list[str]:
 
 def _facts(tags: Mapping[str, str], judged: JudgedStudy) -> dict[str, str]:
     found = {label: tags[key] for label, key in _FACTS.items() if tags.get(key)}
+    if "Formulation" in found:
+        found["Formulation"] = formulation_in_words(found["Formulation"])
     notes = json.loads(tags.get(keys.SPLIT_NOTES, "[]"))
     versions = [version.in_words().replace("`", "") for version in judged.registered]
     return {

@@ -82,13 +82,22 @@ def test_without_a_champion_the_challenger_is_offered(client, settings, image):
 
 
 def test_a_version_that_is_not_there_names_those_that_are(client, settings, image):
-    with pytest.raises(RegistryError, match="has no version 7; expected one of its versions: 1, 2"):
+    with pytest.raises(RegistryError) as told:
         predict_images("binary", [image], settings, version="7")
+    assert "has no version 7; expected one of its versions: 1, 2 (challenger);" in str(told.value)
+    assert told.value.remedy == "name one of them with --version"
 
 
 def test_without_any_version_the_study_is_to_be_run(client, settings, image):
     with pytest.raises(RegistryError, match="to do: run --study multiclass"):
         predict_images("multiclass", [image], settings)
+
+
+def test_without_any_version_of_the_demo_it_is_told_how_the_demo_is_searched(
+    client, settings, image
+):
+    with pytest.raises(RegistryError, match="has no champion.*run --study binary where there are"):
+        predict_images("binary", [image], settings, demo=True)
 
 
 def test_a_version_below_its_floors_that_was_forced_says_both(client):
@@ -97,6 +106,13 @@ def test_a_version_below_its_floors_that_was_forced_says_both(client):
     assert facts.forced
     assert facts.below_floors == ("image/auroc 0.580 < 0.700",)
     assert "BELOW ITS FLOORS (image/auroc 0.580 < 0.700); FORCED past the gate" in facts.in_words()
+
+
+def test_beside_a_champion_a_version_that_is_not_there_is_not_to_be_promoted(client, settings):
+    with pytest.raises(RegistryError) as told:
+        find_registered(client, NAME, "binary", version="7")
+    assert told.value.expected == "one of its versions: 1 (champion), 2 (challenger)"
+    assert told.value.remedy == "name one of them with --version, or leave it out for the champion"
 
 
 def test_a_champion_that_fails_the_sealed_test_says_so_until_it_is_confirmed(client):
@@ -111,8 +127,10 @@ def test_a_champion_that_fails_the_sealed_test_says_so_until_it_is_confirmed(cli
 def test_a_version_that_the_gate_refused_is_not_offered_to_it_again(client):
     version = client.get_model_version(NAME, "2")
     record_answer(client, version, against=None, action="refused", reasons=["for a test"])
-    with pytest.raises(RegistryError, match=r"no staging.*add --version 2 to use it as it is"):
-        find_registered(client, NAME, "binary", alias="staging")
+    client.delete_registered_model_alias(NAME, "champion")
+    with pytest.raises(RegistryError, match=r"no champion.*add --version 2 to use it as it is"):
+        find_registered(client, NAME, "binary")
+    client.set_registered_model_alias(NAME, "champion", "1")
 
 
 def test_status_knows_the_same_with_numbers_as_numbers(client, settings):

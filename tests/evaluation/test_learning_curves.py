@@ -11,6 +11,7 @@ from breakhis_search.evaluation.learning_curves import (
     check_history,
     learning_rate_figure,
     loss_figure,
+    reading_of,
     score_figure,
 )
 
@@ -98,3 +99,33 @@ def test_an_epoch_that_was_fixed_beforehand_is_not_called_the_best(history):
     names = [trace.name for trace in loss_figure(finalist).data]
     assert "last epoch, fixed beforehand" in names
     assert "best epoch" not in names
+
+
+@pytest.fixture
+def finalist(history) -> pd.DataFrame:
+    """Nothing is chosen by epoch, so only the last one of each fold is validated."""
+    is_last = history["epoch"] == 2
+    return history.drop(columns="score").assign(val_loss=history["val_loss"].where(is_last))
+
+
+def test_legend_of_a_finalist_names_no_curve_that_is_not_there(finalist):
+    figure = loss_figure(finalist)
+    shown = [trace.name for trace in figure.data if trace.showlegend is not False]
+    star = "validation loss after the last epoch, fixed beforehand"
+    assert shown == ["fold 0", "fold 1", star]
+    assert figure.layout.title.text == "Training loss by epoch"
+    marks = figure.data[-1]
+    assert list(zip(marks.x, marks.y, strict=True)) == [(2, 0.95), (2, 1.0)]
+
+
+def test_reading_speaks_only_of_what_is_drawn(history, finalist):
+    assert "rises while training loss falls" in reading_of(history)
+    assert "the star is their validation loss" in reading_of(finalist)
+    assert "rises" not in reading_of(finalist)
+    assert reading_of(history[["fold", "epoch", "loss"]]) == "One colour per fold."
+
+
+def test_a_search_of_one_epoch_is_validated_after_every_epoch(history):
+    figure = loss_figure(history[history["epoch"] == 0])
+    shown = [trace.name for trace in figure.data if trace.showlegend is not False]
+    assert shown == ["fold 0", "fold 1", "best epoch", "training", "validation"]

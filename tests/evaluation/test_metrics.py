@@ -20,7 +20,7 @@ from breakhis_search.evaluation.metrics import (
     undefined_metrics,
 )
 from breakhis_search.evaluation.predictions import logits_of
-from breakhis_search.evaluation.samples import sample_of
+from breakhis_search.evaluation.samples import LEVELS, sample_of
 
 TYPES = class_names("multiclass")
 SURE_BENIGN, SURE_MALIGNANT = [0.9, 0.1], [0.2, 0.8]
@@ -58,6 +58,18 @@ def test_patient_metrics_by_hand(four_images):
     assert metrics["patient/recognition_rate"] == pytest.approx((0.5 + 1 + 1) / 3)
     # p's vote is a tie, which the higher mean probability decides.
     assert metrics["patient_majority_vote/accuracy"] == 1.0
+
+
+def test_a_vote_has_the_macro_precision_of_its_decisions(make_table):
+    """Votes: p benign (right), q malignant (right), r malignant (wrong)."""
+    table = make_table(
+        ["benign", "malignant", "benign"],
+        [SURE_BENIGN, SURE_MALIGNANT, SURE_MALIGNANT],
+        accessions=["p", "q", "r"],
+    )
+    metrics = compute_metrics(table)
+    assert metrics["patient_majority_vote/precision_macro"] == pytest.approx((1 + 1 / 2) / 2)
+    assert "patient_majority_vote/precision_benign" not in metrics, "by class only recall"
 
 
 def test_three_patient_scores_are_three_different_numbers(make_table):
@@ -150,7 +162,9 @@ def test_class_never_predicted_has_no_precision_but_an_f1_of_zero(make_table):
     metrics, reasons = compute_metrics(table), undefined_metrics(table)
     assert metrics["image/f1_benign"] == 0.0
     assert reasons["image/precision_benign"] == "class 'benign' is never predicted"
-    assert reasons["image/precision_macro"] == "precision has no value for benign"
+    told = "precision has no value for benign: never predicted"
+    levels = [reasons[f"{level}/precision_macro"] for level in LEVELS]
+    assert levels == [told] * len(LEVELS), "the same at all of them"
     assert "image/mcc" in reasons
 
 

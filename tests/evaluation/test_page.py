@@ -108,6 +108,19 @@ def test_page_of_several_seeds_says_so(make_table):
     assert "The first of 3 seeds is drawn." in page
 
 
+def test_learning_curves_of_a_finalist_speak_only_of_what_is_drawn(make_table):
+    table = make_table(["benign", "malignant"], [[0.9, 0.1], [0.1, 0.9]])
+    finalist = HISTORY.assign(score=None, val_loss=[None, 0.6])
+    learning = own_part(page_of(table, finalist)).partition("<h2>Learning curves</h2>")[2]
+    assert "The number of epochs was fixed beforehand" in learning
+    assert "the star is their validation loss" in learning
+    assert "overfitting" not in learning, "there is no curve to see it by"
+    assert "whose weights are kept" not in learning
+    searched = own_part(page_of(table, HISTORY.assign(val_loss=[0.9, 0.6])))
+    assert "Validation loss that rises" in searched
+    assert "The star is the epoch whose weights are kept" in searched
+
+
 def test_extra_section_stands_before_the_learning_curves(make_table):
     table = make_table(["benign", "malignant"], [[0.9, 0.1], [0.1, 0.9]])
     extra = Section("Calibration", "How to read it.", (), ["Nothing to draw."], "<table></table>")

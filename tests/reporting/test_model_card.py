@@ -77,7 +77,9 @@ def test_calibration_says_shift_and_temperature(make_facts):
 
 def test_searched_names_bounds_and_what_was_tried(make_facts):
     text = section(model_card(make_facts()), "Search and selection")
-    assert "| optimizer/learning_rate | 0.0001 to 0.01, log | 0.0004421 (1), 0.001 (1) |" in text
+    wanted = "| optimizer/learning_rate | 0.0001 to 0.01, log scale | 0.0004421 (1), 0.001 (1) |"
+    assert wanted in text
+    assert "| optimizer/weight_decay | 1e-06 to 0.01, log scale | in no trial |" in text
     assert "data/height_px" not in text  # the same in every trial, and not searched
     assert "2 trials of the search (1 complete, 1 failed)" in text
 
@@ -217,3 +219,22 @@ def test_p_value_that_is_known_is_shown(make_facts):
     facts = make_facts()
     other = facts.selection.assign(difference=-0.02, low=-0.1, high=0.05, p_holm=np.float64(0.2))
     assert r"| -0.020 \[-0.100, +0.050\] | 0.200 |" in model_card(replace(facts, selection=other))
+
+
+def test_hyperparameter_of_an_architecture_of_the_users_own_says_so(make_facts):
+    tried = SearchFacts({"TwoBlocks/filters": {"8": 1, "16": 1}}, None)
+    text = section(model_card(make_facts(search=tried)), "Search and selection")
+    assert "| TwoBlocks/filters | as the architecture's own code declares | 8 (1), 16 (1) |" in text
+
+
+def test_card_says_up_to_which_decision_it_knows(make_facts):
+    assert "knows of decisions until 2026-01-02 05:00 UTC" in model_card(make_facts())
+    later = make_facts(answers=(REFUSED,))
+    assert "knows of decisions until 2026-01-03 00:00 UTC" in model_card(later)
+
+
+def test_formulation_is_told_in_words(make_facts):
+    facts = make_facts(tags={**make_facts().tags, keys.FORMULATION: "MSM"})
+    text = section(model_card(facts), "Who was trained on, who was scored")
+    assert "MSM: magnification-specific" in text
+    assert "the eight tumour types" in text

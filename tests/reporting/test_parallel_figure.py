@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import optuna
 import pytest
-from optuna.distributions import CategoricalDistribution, FloatDistribution
+from optuna.distributions import (
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
 
 from breakhis_search.reporting.parallel_figure import parallel_figure
 
@@ -64,3 +68,24 @@ def test_one_trial_or_nothing_that_varied_is_no_figure(trials) -> None:
     assert parallel_figure(trials[:1], "auroc") is None
     same = [trial_of(1e-3, "mobilenet", score) for score in (0.5, 0.6)]
     assert parallel_figure(same, "auroc") is None
+
+
+@pytest.mark.parametrize(
+    ("space", "drawn", "marks"),
+    [
+        (IntDistribution(2, 3), (2, 3), ["2", "3"]),
+        (IntDistribution(2, 7), (2, 7), ["2", "4", "7"]),
+        (IntDistribution(16, 64, step=16), (16, 64), ["16", "48", "64"]),
+        (IntDistribution(1, 4096, log=True), (48, 4096), ["48", "100", "1000", "4096"]),
+    ],
+)
+def test_integers_have_integers_as_marks(space, drawn, marks) -> None:
+    trials = [
+        optuna.trial.create_trial(
+            params={"a/layers": n}, distributions={"a/layers": space}, value=n
+        )
+        for n in drawn
+    ]
+    figure = parallel_figure(trials, "auroc")
+    texts = [[t.strip() for t in trace.text] for trace in figure.data if trace.mode == "text"]
+    assert texts[0] == marks

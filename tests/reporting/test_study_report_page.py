@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import optuna
 import pandas as pd
@@ -43,6 +44,8 @@ def facts() -> StudyFacts:
     trials.append(trial(9, stage="tune", seconds=30.0, state=TrialState.PRUNED))
     trials.append(trial(10, stage="tune", seconds=5.0, state=TrialState.FAIL))
     trials.append(trial(11, stage="probe", seconds=0.0, same_as=3))
+    for n, made in enumerate(trials):
+        made.number = n
     board = pd.DataFrame(
         [
             {
@@ -50,6 +53,7 @@ def facts() -> StudyFacts:
                 "stage": t.user_attrs["stage"],
                 "state": t.state.name.lower(),
                 "score": t.value,
+                "reason": "fold 0, epoch 2: below the median" if n == 9 else "",
                 "architecture": ("mobilenet", "densenet121")[n % 2],
                 "sampling": t.params["sampling/strategy"],
             }
@@ -65,12 +69,14 @@ def facts() -> StudyFacts:
     )
     return StudyFacts(
         name="binary@v1",
+        made=datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
         objective="auroc",
         is_demo=False,
         is_leaky=False,
         facts={"Task": "binary"},
         trials=trials,
         board=board,
+        patients="16 patients (5 benign, 11 malignant)",
         finalists=pd.DataFrame(),
         searched={},
         why_ended="12 of 40 trials done; the search ended because its time is up.",
@@ -107,6 +113,7 @@ def test_page_shows_what_mattered_and_who_did_how_well(facts):
     own = page.split("</head>")[1]
     assert own.count('"type":"box"') == 4, "two architectures, two strategies"
     assert "pruned" in own
+    assert "Scores of patients rest on 16 patients (5 benign, 11 malignant)." in own
     assert "LEAKY" not in own
 
 
@@ -129,3 +136,19 @@ def test_without_trials_at_hand_nothing_is_said_of_them(facts):
     page = report_html(replace(facts, trials=[], why_ended="Its trials are in another storage."))
     assert "No trial is complete" not in page
     assert "There are too few trials here" in page
+
+
+def test_report_says_when_it_was_made_and_how_to_make_it_again(facts):
+    for told in (report_html(facts), report_markdown(facts)):
+        assert "Made 2026-01-02 03:04 UTC" in told
+        assert "move of the champion" in told
+        assert "python -m breakhis_search report --study binary@v1" in told
+
+
+def test_page_says_that_marks_at_the_foot_have_no_score(facts):
+    page = report_html(facts)
+    assert "pruned (no score, at the foot), 1" in page
+    assert "fold 0, epoch 2: below the median" in page
+    assert "A mark at the foot has no score" in page
+    scored = replace(facts, trials=[t for t in facts.trials if t.state == TrialState.COMPLETE])
+    assert "at the foot" not in report_html(scored)

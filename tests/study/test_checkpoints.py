@@ -132,3 +132,16 @@ def test_what_is_left_of_runs_that_ended_is_swept_up(files, tmp_path):
     files.settle()
     files.sweep({"ended", "another"})
     assert [f.name for f in (tmp_path / "checkpoints").iterdir()] == ["at-work"]
+
+
+@pytest.mark.parametrize("damage", [None, "half", "empty", "another type"])
+def test_seconds_of_a_run_are_kept_beside_its_state(files, tmp_path, damage):
+    files.of("run").note_seconds({"train": 2.0, "total": 3.0})
+    file = tmp_path / "checkpoints" / "run" / "seconds.json"
+    if damage:
+        file.write_text({"half": '{"train": 2.', "empty": "", "another type": "3"}[damage])
+    assert files.of("run").seconds() == ({} if damage else {"train": 2.0, "total": 3.0})
+    assert files.of("another").seconds() == {}
+    assert files.of("run").epochs() == 0, "no state, and no fold"
+    files.of("run").drop()
+    assert files.of("run").seconds() == {}

@@ -8,7 +8,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import TrialState, create_trial
 
 from breakhis_search.config import StudyConfig
-from breakhis_search.study.objective import NLL
+from breakhis_search.study.ranking import NLL
 from breakhis_search.study.stages import begin_stage, stages_of
 
 PARTS = "transfer/trainable"

@@ -77,10 +77,12 @@ class Progress(SilentObserver):
 
     def __init__(self) -> None:
         self.asked: list[int] = []
+        self.whose: list[str] = []
 
-    def features_computed(self, _: str, done: int, total: int) -> None:
+    def features_computed(self, backbone: str, done: int, total: int) -> None:
         if done == total:
             self.asked.append(total)
+            self.whose.append(backbone)
 
 
 def fit(context, graph: TrainingGraph, plan: TrainingPlan = PLAN) -> FoldResult:
@@ -103,6 +105,9 @@ def test_the_trunk_is_asked_once_for_all_trials(context, graph):
     fit(context, graph)
     fit(context, graph, replace(PLAN, backbone_learning_rate=1e-4, augmentation_strength=0.0))
     assert context.observer.asked == [24, 24], "once for the head's features, once for the trunk"
+    whole, trunk = context.observer.whose
+    assert whole == "mobilenet"
+    assert trunk.startswith("mobilenet up to layer conv_"), "told apart from the whole backbone"
 
 
 def test_what_learns_changes_and_nothing_else(context, graph):

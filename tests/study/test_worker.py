@@ -24,12 +24,16 @@ from breakhis_search.study.leases import Leases
 from breakhis_search.study.liveness import cut_off_trials
 from breakhis_search.study.progress import SilentObserver
 from breakhis_search.study.pruning import STAGE as STAGE_OF_TRIAL
+from breakhis_search.study.records import TrialRecord, recorded
 from breakhis_search.study.report import make_report
 from breakhis_search.study.storage import STOPPED
 from breakhis_search.tracking import keys
 from breakhis_search.tracking.delivery import Delivery
 from breakhis_search.tracking.journal import Journal
 from breakhis_search.tracking.store import open_store
+from breakhis_search.training import timing
+from breakhis_search.training.devices import Device
+from breakhis_search.training.results import EpochReport
 
 PICKED = {"optimizer/learning_rate": 0.0012}
 STAGE = SimpleNamespace(until=3)
@@ -299,6 +303,60 @@ def test_an_interrupted_trial_that_goes_on_has_lost_no_process(study, context, m
     assert taken_trials.LOST not in study.trials[0].user_attrs
 
 
+@pytest.mark.parametrize("end", ["Ctrl-C", "killed"])
+def test_seconds_of_a_trial_are_those_of_all_who_were_at_it(
+    study, context, client, monkeypatch, end
+):
+    """Three seconds of a process that did not end it, two of the next; the pause is nobody's."""
+    context.device, context.startup = Device("cpu", "cpu", "tensorflow", "float32"), {}
+    context.config.objective = "auroc"
+    parts = [3, 2]
+    clock = SimpleNamespace(now=0.0, perf_counter=lambda: clock.now)
+    monkeypatch.setattr(timing, "time", clock)
+    monkeypatch.setattr(taken_trials, "trains_only_a_head", lambda *_: False)
+
+    def train(trial, _context, *, uid, timer, **_kwargs):
+        record = TrialRecord(context, uid=uid, number=trial.number)
+        with recorded(record, timer, delivers=False):
+            with timer.measure("train"):
+                clock.now += parts.pop(0)
+            record.add_epoch(0, EpochReport(0, "all", 0.5, 0.6, 0.7, 1e-3))
+            yield from ()
+            if parts:
+                raise KeyboardInterrupt
+            record.reuse(0, 0.75)
+        return 0.75
+
+    monkeypatch.setattr(taken_trials, "run_trial", train)
+    with monkeypatch.context() as patch:
+        if end == "killed":  # nothing is told any more, to nobody
+            patch.setattr(taken_trials.TakenTrial, "give_back", lambda *_: None)
+            patch.setattr(TrialRecord, "close", lambda record: record.journal.release())
+        with pytest.raises(KeyboardInterrupt):
+            run_one(study, context)
+    context.leases.close()
+    clock.now += 1000
+    with closing(Leases(str(context.leases._engine.url))) as leases:
+        context.leases = leases
+        assert run_one(study, context) == 1
+    [trial] = study.trials
+    assert trial.user_attrs[budget.SECONDS] == 5
+    metrics = run_of(client, trial.user_attrs[budget.UID]).data.metrics
+    assert (metrics["seconds/total"], metrics["seconds/train"]) == (5, 5)
+    assert metrics["seconds/logging"] > 0
+
+
+def test_seconds_of_a_trial_that_is_given_up_are_told(study, context, client, finishing):
+    uid = "lost too often"
+    trial = cut_off(study, uid)
+    trial.set_user_attr(taken_trials.LOST, {"lost": 2})
+    context.checkpoints.of(uid).note_seconds({"train": 6.0, "total": 7.0})
+    run_one(study, context)
+    assert study.trials[0].state == TrialState.FAIL
+    assert study.trials[0].user_attrs[budget.SECONDS] == 7
+    assert run_of(client, uid).data.metrics["seconds/total"] == 7
+
+
 def test_a_database_that_is_away_when_a_trial_is_given_back_costs_it_no_attempt(
     study, context, finishing, monkeypatch
 ):
@@ -345,7 +403,7 @@ def test_seconds_of_a_trial_are_counted_over_all_that_were_at_it_and_when_it_fai
     ends: list[BaseException] = [KeyboardInterrupt(), TrialFailure("nan in epoch 3")]
 
     def stop(*_args, timer, **_kwargs):
-        timer.seconds["total"] = 60.0
+        timer.seconds["total"] = timer.seconds.get("total", 0.0) + 60.0
         yield from ()
         raise ends.pop(0)
 

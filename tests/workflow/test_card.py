@@ -88,8 +88,15 @@ def test_card_names_what_the_trials_tried(texts):
     [row] = [
         line for line in card.splitlines() if line.startswith("| optimizer/learning_rate | 0.0003")
     ]
-    assert "0.0003 to 0.003, log" in row
+    assert "0.0003 to 0.003, log scale" in row
     assert row.count("(1)") == 3
+
+
+def test_card_has_the_bounds_that_the_study_file_leaves_to_the_code(texts):
+    card = texts["model_card.md"]
+    assert "| optimizer/weight_decay | 1e-06 to 0.01, log scale | " in card
+    assert "| sampling/strategy | none, " in card
+    assert "as the code declares" not in card
 
 
 def test_command_writes_the_same_documents(searched, texts, tmp_path, capsys):

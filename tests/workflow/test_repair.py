@@ -189,7 +189,7 @@ def test_what_waits_for_a_server_that_is_away_is_told_all_the_same(left, capsys,
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     assert left.run("status") == 0
     told = capsys.readouterr().out
-    assert "the MLflow server http://127.0.0.1:9 does not answer: registered models are" in told
+    assert "the MLflow server http://127.0.0.1:9 does not answer: registered models and" in told
     assert "1 records of 1 runs wait for delivery" in told
     assert "binary@v1" in told, "its trials are in the studies' database"
     assert "Registered models" not in told, "nobody knows of any"

@@ -100,6 +100,34 @@ def test_only_a_trial_can_be_replayed(searched, capsys, role):
     assert "a complete trial of a search" in capsys.readouterr().err
 
 
+def test_a_trial_that_was_pruned_is_said_to_be(searched, trial, capsys):
+    client, run_id = searched.client, trial.info.run_id
+    client.set_tag(run_id, keys.STATE, "pruned")
+    client.set_tag(run_id, keys.FAILURE, "worse than the median")
+    try:
+        assert searched.run("replay", run_id) == 1
+        by_run = capsys.readouterr().err
+        assert searched.run("replay", "--study", "binary-demo", "--trial", "0") == 1
+        by_number = capsys.readouterr().err
+    finally:
+        client.set_tag(run_id, keys.STATE, "complete")
+        client.delete_tag(run_id, keys.FAILURE)
+    assert "received role trial, state pruned; to do: name a complete trial" in by_run
+    assert "a finalist" not in by_run
+    assert "trial 0 of binary-demo@v1 was pruned (worse than the median)" in by_number
+    assert "a complete trial: 1, 2" in by_number
+
+
+def test_of_a_finalist_the_trial_is_named(searched, capsys):
+    client = searched.client
+    [experiment] = client.search_experiments(filter_string="name = 'breakhis-binary-demo'")
+    condition = f"tags.`{keys.ROLE}` = 'finalist'"
+    [run, *_] = client.search_runs([experiment.experiment_id], condition)
+    assert searched.run("replay", run.info.run_id) == 1
+    number = run.data.tags[keys.TRIAL_NUMBER]
+    assert f"--study binary-demo@v1 --trial {number}" in capsys.readouterr().err
+
+
 def test_a_run_that_is_not_there_is_one_line(searched, capsys):
     assert searched.run("replay", "0" * 32) == 1
     assert "there is no run 0000" in capsys.readouterr().err

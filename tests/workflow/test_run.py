@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import cv2
@@ -220,6 +221,8 @@ def test_compare_ranks_from_mlflow_alone(searched, capsys):
     assert "the only finalist" in study["why"]
     assert [m["magnification"] for m in study["by_magnification"]] == [40, 100, 200, 400]
     assert study["best"]["architecture"][0]["architecture"] == "small_cnn"
+    assert list(study["patients"]) == ["benign", "malignant"]
+    assert min(study["patients"].values()) > 0
 
 
 def test_compare_prints_the_leaderboard(searched, capsys):
@@ -228,6 +231,9 @@ def test_compare_prints_the_leaderboard(searched, capsys):
     assert "Best of every architecture" not in out, "there is only one"
     assert out.startswith("SYNTHETIC DEMO")
     assert "Selected finalist, AUROC by magnification" in out
+    assert re.search(
+        r"the same over \d+ patients \(\d+ benign, \d+ malignant\)", " ".join(out.split())
+    )
     assert "small_cnn" in out
 
 
@@ -247,13 +253,15 @@ def test_any_two_models_are_compared(searched, capsys):
     assert searched.run(*others, finalist, best["run_id"]) == 0
     told = capsys.readouterr().out
     assert told.startswith("SYNTHETIC DEMO")
-    assert "is a trial of the search: one seed" in told
+    assert f"so binary-demo@v1 trial {finalist} is compared, not its finalist" in " ".join(
+        told.split()
+    )
 
     assert searched.run(*others, best["run_id"], best["run_id"]) == 0
     assert "no difference can be shown" in capsys.readouterr().out
     for wrong, told in (
         ("7x", "names no model"),
-        ("99", "expected one of 0, 1, 2"),
+        ("99", "expected a complete trial: 0, 1, 2"),
         ("0" * 32, "is no run of this program"),
     ):
         assert searched.run(*others, "0", wrong) == 1

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
 from breakhis_search.tracking import keys
+from breakhis_search.workflow.study_report import write_report
 from tests.browser import NEEDS_CHROMIUM, chromium
 
 
@@ -76,6 +79,48 @@ def test_report_that_is_asked_for_by_its_markdown_has_both_files(searched, tmp_p
 def test_report_of_an_unknown_study_names_the_known_ones(searched, capsys) -> None:
     assert searched.run("report", "--study", "binray") == 1
     assert "expected one of binary-demo@v1" in capsys.readouterr().err
+
+
+def test_report_has_the_bounds_that_the_study_file_leaves_to_the_code(written) -> None:
+    _, text = written
+    for row in (
+        "| augmentation/strength | 0 to 1 |",
+        "| sampling/strategy | none, ",
+        "| head/dropout_rate | 0 to 0.6 in steps of 0.05 |",
+        "| optimizer/label_smoothing | 0 to 0.15 |",
+        "| optimizer/weight_decay | 1e-06 to 0.01, log scale |",
+        "| small_cnn/blocks | 2 (pinned) |",
+    ):
+        assert row in text
+    assert "imagenet" not in text, "a small CNN starts from random values"
+
+
+def test_report_and_card_tell_the_same_bounds(written, searched) -> None:
+    version = searched.client.get_model_version_by_alias("breakhis-binary-demo", "champion")
+    card = searched.client.download_artifacts(version.run_id, keys.ARTIFACT_CARD)
+    row = re.compile(r"^\| (\S+/\S+) \| ([^|]+) \| [^|]+ \|$", re.MULTILINE)
+    told = dict(row.findall(Path(card).read_text()))
+    assert "augmentation/strength" in told
+    for name, bounds in told.items():
+        assert f"| {name} | {bounds} |" in written[1]
+
+
+def test_report_says_what_the_letters_of_its_formulation_stand_for(written) -> None:
+    for told in written:
+        assert "MIB: magnification-independent" in told
+        assert "binary (benign or malignant)" in told
+
+
+def test_report_says_when_it_was_made(searched, tmp_path) -> None:
+    def written_at(name: str) -> str:
+        out, made = tmp_path / name, datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+        write_report("binary-demo", searched.settings, out=out, say=lambda _: None, made=made)
+        return out.read_text()
+
+    page = written_at("study.html")
+    assert "Made 2026-01-02 03:04 UTC" in page
+    assert "report --study binary-demo@v1" in page
+    assert page == written_at("study.html"), "the same records at the same time: the same bytes"
 
 
 @NEEDS_CHROMIUM
