@@ -116,7 +116,7 @@ def _instead_of(study: str, known: Sequence[str]) -> str:
         return f"name it without its version: {base}"
     if base.removesuffix("-demo") in known:
         name = base.removesuffix("-demo")
-        return f"name it without -demo: {name} (--demo asks for the demo's model)"
+        return f"name it without -demo: {name} (without images `run` works on the demo)"
     return _did_you_mean(study, known) or "name a study, or give the path of a .yaml file"
 
 

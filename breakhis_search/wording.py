@@ -10,3 +10,23 @@ def counted(number: int, noun: str) -> str:
     ('1 map', '0 trials', '7,909 images')
     """
     return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
+def how_to_run(study: str, *, demo: bool) -> str:
+    """Return what to type for a study to be searched.
+
+    Args:
+        study: As its file is called.
+        demo: Whether its run on the demo is wanted, for which there is no option.
+
+    >>> how_to_run("binary", demo=False)
+    'run --study binary'
+    >>> how_to_run("binary", demo=True).partition(":")[0]
+    'run --study binary where there are no images (no --data, BREAKHIS_ROOT, data.root or ./data)'
+    """
+    if not demo:
+        return f"run --study {study}"
+    return (
+        f"run --study {study} where there are no images (no --data, BREAKHIS_ROOT, data.root or"
+        " ./data): it works on the demo then"
+    )

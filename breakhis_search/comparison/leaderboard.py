@@ -15,6 +15,7 @@ from breakhis_search.evaluation.own_metrics import OWN
 from breakhis_search.study_file import study_name
 from breakhis_search.tracking import keys
 from breakhis_search.tracking.stored_runs import StoredRun, read_runs
+from breakhis_search.wording import how_to_run
 
 COLUMNS = (
     "rank",
@@ -133,7 +134,8 @@ def find_studies(client: Any, names: Sequence[str]) -> list[dict[Any, Any]]:
                 if demo
                 else f"did you mean {near}?"
                 if near
-                else f"run it first: python -m breakhis_search run --study {base}",
+                else "run it first: "
+                + how_to_run(base.removesuffix("-demo"), demo=base.endswith("-demo")),
             )
         resolved.append(max(matches, key=_version_of))
     return [studies[name] for name in dict.fromkeys(resolved)]

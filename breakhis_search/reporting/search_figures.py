@@ -185,6 +185,9 @@ def _slice(trials: Sequence[FrozenTrial], name: str, title: str) -> go.Figure:
     figure.update_xaxes(
         title=label_of(name), type="category" if is_choice else "log" if is_log(kind) else "linear"
     )
+    if isinstance(kind, CategoricalDistribution):  # as declared, not as trials came upon them
+        choices = [label_of(str(choice)) for choice in kind.choices]
+        figure.update_xaxes(categoryorder="array", categoryarray=choices)
     if isinstance(kind, IntDistribution) and not kind.log and kind.high - kind.low <= _FEW:
         figure.update_xaxes(tickformat="d", dtick=1)  # plotly would write 2.5 between 2 and 3
     figure.update_yaxes(title=label_of(title))

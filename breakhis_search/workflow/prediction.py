@@ -24,6 +24,7 @@ from breakhis_search.settings import Settings
 from breakhis_search.study_file import find_study_file, load_study
 from breakhis_search.tracking import keys
 from breakhis_search.tracking.store import read_store, tracking_errors
+from breakhis_search.wording import how_to_run
 from breakhis_search.workflow.loading import load_verified
 
 Progress = Callable[[int, int], None]
@@ -293,14 +294,12 @@ def _how_to_have_one(client: Any, name: str, study: str) -> str:
 
     if name.endswith(_DEMO):
         real = is_registered(name.removesuffix(_DEMO))
-        return (
-            f"run --study {study} where there are no images (no --data, BREAKHIS_ROOT, data.root or"
-            " ./data): it works on the demo then"
-            + ("; or leave the demo out for the model of real images" if real else "")
+        return how_to_run(study, demo=True) + (
+            "; or leave the demo out for the model of real images" if real else ""
         )
     if is_registered(f"{name}{_DEMO}"):
         return "add --demo for the model of the demo"
-    return f"run --study {study}"
+    return how_to_run(study, demo=False)
 
 
 def _other_versions(client: Any, name: str, what: str, known: Sequence[str]) -> RegistryError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import optuna
 import pytest
-from optuna.distributions import FloatDistribution, IntDistribution
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from breakhis_search.reporting.search_figures import history_figure, slice_figures
@@ -76,3 +76,13 @@ def test_whole_numbers_have_whole_marks():
     blocks, rate = slice_figures(drawn, list(space), "AUROC")
     assert (blocks.layout.xaxis.dtick, blocks.layout.xaxis.tickformat) == (1, "d")
     assert rate.layout.xaxis.dtick is None
+
+
+def test_choices_stand_as_they_were_declared_not_as_trials_came_upon_them():
+    space = {"small_cnn/filters": CategoricalDistribution([16, 24])}
+    drawn = [
+        optuna.trial.create_trial(value=0.5, params={"small_cnn/filters": n}, distributions=space)
+        for n in (24, 16)
+    ]
+    [figure] = slice_figures(drawn, list(space), "AUROC")
+    assert list(figure.layout.xaxis.categoryarray) == ["16", "24"]
