@@ -340,7 +340,7 @@ def _pydantic_problems(error: ValidationError, document: _Document) -> Iterator[
     # A value of `space` is a union: pydantic complains once per member. The first of what a range
     # says about itself is the one to show, so those come first and one line a name is enough.
     for detail in sorted(error.errors(), key=lambda d: "Range" not in d["loc"]):
-        location = tuple(p for p in detail["loc"] if _is_ours(p))
+        location = _in_the_file(detail["loc"])
         message = _say(detail, location)
         if location[:1] == ("space",) and len(location) > 1:
             location = location[:2]
@@ -358,9 +358,17 @@ def _pydantic_problems(error: ValidationError, document: _Document) -> Iterator[
             )
 
 
-def _is_ours(part: str | int) -> bool:
-    """Whether a part of pydantic's location is a key of the file, not a member of a union."""
-    return isinstance(part, int) or not re.match(r"^(Range|tuple\[|bool$|int$|float$|str$)", part)
+def _in_the_file(location: Location) -> Location:
+    """Return the keys of the file in a location of pydantic, which names members of unions, too.
+
+    A section and a key in it, whatever they are called, are the file's; unions stand below.
+
+    >>> _in_the_file(("space", "head/units", "tuple[int]", 0)), _in_the_file(("float",))
+    (('space', 'head/units', 0), ('float',))
+    """
+    members = re.compile(r"^(Range|tuple\[|bool$|int$|float$|str$)")
+    below = (part for part in location[2:] if isinstance(part, int) or not members.match(part))
+    return (*location[:2], *below)
 
 
 def _say(detail: Any, location: Location) -> str:

@@ -224,3 +224,13 @@ def test_an_override_is_blamed_for_what_it_brought_not_the_line_it_replaced(tmp_
     )
     with pytest.raises(ConfigError, match=r"--set space\.model/architecture.*unknown architecture"):
         load_study(file, overrides=["space.model/architecture=[resnet50]"], check_space=check_space)
+
+
+@pytest.mark.parametrize("key", ["float", "str", "Range"])
+def test_an_unknown_key_is_named_although_pydantic_calls_members_of_unions_so(tmp_path, key):
+    file = tmp_path / "x.yaml"
+    file.write_text(f"name: x\ntask: binary\nobjective: auroc\n{key}: 1\nsearch: {{{key}: 2}}\n")
+    with pytest.raises(ConfigError) as error:
+        load_study(file)
+    assert f"x.yaml:4: {key}: unknown key" in str(error.value)
+    assert f"x.yaml:5: search.{key}: unknown key" in str(error.value)

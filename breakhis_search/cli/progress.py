@@ -29,6 +29,7 @@ class TerminalObserver:
         self._status: Status | None = None
         self._trials = self._folds = self._epochs = 0
         self._finished = 0
+        self._is_searched = False
         self._states: Counter[str] = Counter()
         self._left: TimeLeft | None = None
         self._best: float | None = None
@@ -127,13 +128,14 @@ class TerminalObserver:
         if why not in self._stages:
             console.note(f"the search ends here: {why}")
         self._stages.add(why)
+        self._is_searched = True
 
     def done_in_words(self) -> str:
         """Return how far a search that was stopped is; nothing before it began."""
         if not self._trials:
             return ""
         words = f": {self._finished} of {self._trials} trials done"
-        if self._finished < self._trials:
+        if self._finished < self._trials and not self._is_searched:
             return words
         return f"{words}, but not all that follows them (`status` tells what is outstanding)"
 

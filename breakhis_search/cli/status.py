@@ -18,7 +18,6 @@ from breakhis_search.settings import read_settings
 
 if TYPE_CHECKING:
     from breakhis_search.comparison.version_facts import VersionFacts
-    from breakhis_search.workflow.outstanding import Outstanding
     from breakhis_search.workflow.overview import Overview, StudyStatus
 
 
@@ -177,21 +176,31 @@ def _print_studies(studies: Sequence[StudyStatus]) -> None:
     ]
     right = [column for column in columns[1:] if column != "objective"]
     notes = ["best: pooled out-of-fold objective of images, by one seed, so chosen by luck too"]
-    notes += [f"{s.name}: {_to_do(s.name, s.outstanding)}" for s in studies if s.outstanding]
+    newest = {registered_of(s.name, demo=False): s.name for s in studies}
+    notes += [
+        f"{s.name}: {_to_do(s, is_newest=s.name in newest.values())}"
+        for s in studies
+        if s.outstanding or s.is_unreadable
+    ]
     notes += [
         f"{s.name}: {count} failed: {cause}" for s in studies for cause, count in s.causes.items()
     ]
     console.print_table("Studies", columns, rows, right=right, notes=notes)
 
 
-def _to_do(name: str, outstanding: Outstanding) -> str:
-    """What a study has not done yet, and what goes on with it."""
+def _to_do(status: StudyStatus, *, is_newest: bool) -> str:
+    """What a study has not done yet, and what goes on with it: nothing where it has a successor."""
+    outstanding = status.outstanding
+    if outstanding is None:
+        return "not at its end; how far it is cannot be told without its study.yaml in MLflow"
     if outstanding.is_led:
         return f"{outstanding.in_words()}; a run is at it"
-    study, _ = registered_of(name, demo=False)
+    if not is_newest:
+        return outstanding.in_words()
+    study, _ = registered_of(status.name, demo=False)
     return (
         f"{outstanding.in_words()}; to do: type the command that began it again (python -m"
-        f" breakhis_search run --study {study} …, with the same options)"
+        f" breakhis_search run --study {study} …, with the same options but --new)"
     )
 
 

@@ -55,7 +55,7 @@ def read_predictions(
 
 
 def read_text(client: Any, run_id: str, artifact: str) -> str:
-    """Return a text that a run keeps; empty where it has none.
+    """Return a text that a run keeps; empty where it has none, or none that can be read.
 
     Args:
         client: An MLflow client.
@@ -65,5 +65,5 @@ def read_text(client: Any, run_id: str, artifact: str) -> str:
     with tempfile.TemporaryDirectory() as folder:
         try:
             return Path(client.download_artifacts(run_id, artifact, folder)).read_text("utf-8")
-        except (MlflowException, OSError):
+        except (MlflowException, OSError, UnicodeDecodeError):
             return ""

@@ -20,9 +20,11 @@ from optuna.distributions import (
 )
 from optuna.trial import FrozenTrial
 
+from breakhis_search.config import Range, SpaceValue
 from breakhis_search.models.architectures import ARCHITECTURES, get_architecture
-from breakhis_search.models.recorder import Declaration
+from breakhis_search.models.bounds import bounded, distribution_of
 from breakhis_search.models.space import ARCHITECTURE, record_space, stage_spaces
+from breakhis_search.own_code import is_own_name
 from breakhis_search.study.pruning import STAGE
 from breakhis_search.tracking import keys
 
@@ -74,8 +76,10 @@ def _spaces(config: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
 
 
 def _architectures(space: Mapping[str, Any]) -> list[str]:
+    """Those of a study that this release has; what another one had besides is not known here."""
     chosen = space.get(ARCHITECTURE, list(ARCHITECTURES))
-    return [str(name) for name in ([chosen] if isinstance(chosen, str) else chosen)]
+    names = [str(name) for name in ([chosen] if isinstance(chosen, str) else chosen)]
+    return [name for name in names if name in ARCHITECTURES or is_own_name(name)]
 
 
 def _drawn_from(trials: Sequence[FrozenTrial]) -> Drawn:
@@ -99,13 +103,18 @@ def _stage(stage: str, space: Mapping[str, Any], drawn: Drawn) -> Iterator[tuple
             for c in declaration.conditions
         ]
         if all(values for _, values in conditions):
-            kinds = drawn.get((stage, name)) or [_proposed(space.get(name), declaration)]
+            kinds = drawn.get((stage, name)) or [
+                distribution_of(declaration, _of_the_file(space.get(name)))
+            ]
             possible[name] = tuple(c for kind in kinds for c in getattr(kind, "choices", ()))
             only = [_condition_in_words(parent, values) for parent, values in conditions]
             yield name, ", ".join([_in_words(kinds), *only])
-    foreign = tuple(f"{name.rpartition(':')[2]}/" for name in architectures if ":" in name)
-    bounded = {name: [_bounded(space[name], whole=False)] for name in space}
-    of_foreign = {name: kinds for name, kinds in bounded.items() if name.startswith(foreign)}
+    foreign = tuple(f"{name.rpartition(':')[2]}/" for name in architectures if is_own_name(name))
+    of_foreign: dict[str, list[BaseDistribution]] = {
+        name: [bounded(bounds, whole=False)]
+        for name, value in space.items()
+        if name.startswith(foreign) and (bounds := _of_the_file(value)) is not None
+    }
     of_foreign |= {name: [*kinds] for (of, name), kinds in drawn.items() if of == stage}
     for name, kinds in of_foreign.items():
         if name not in possible:
@@ -118,35 +127,11 @@ def _condition_in_words(parent: str, values: Sequence[Any]) -> str:
     return f"only if {parent} is {' or '.join(map(str, values))}"
 
 
-def _proposed(bounds: Any, declaration: Declaration) -> BaseDistribution:
-    """What values are drawn from: the bounds of the study file, else those of the code."""
-    if bounds is None:
-        return _declared(declaration)
-    # A choice among whole numbers may be bounded by a range, too: of whole numbers.
-    return _bounded(bounds, whole=isinstance(declaration.default, int))
-
-
-def _bounded(bounds: Any, *, whole: bool) -> BaseDistribution:
-    if isinstance(bounds, Mapping):
-        log = bool(bounds.get("log"))
-        return _numbers(bounds["low"], bounds["high"], bounds.get("step"), log=log, whole=whole)
-    return CategoricalDistribution(bounds if isinstance(bounds, list | tuple) else [bounds])
-
-
-def _declared(declaration: Declaration) -> BaseDistribution:
-    low, high, log = declaration.low, declaration.high, declaration.log
-    if low is None or high is None:
-        return CategoricalDistribution(declaration.choices or [declaration.default])
-    step = None if log else declaration.step
-    return _numbers(low, high, step, log=log, whole=declaration.kind == "int")
-
-
-def _numbers(
-    low: float, high: float, step: float | None, *, log: bool, whole: bool
-) -> BaseDistribution:
-    if whole:
-        return IntDistribution(int(low), int(high), step=int(step or 1), log=log)
-    return FloatDistribution(float(low), float(high), step=step, log=log)
+def _of_the_file(value: Any) -> SpaceValue | None:
+    """What a stored study file says of a hyperparameter, as it was checked before it ran."""
+    if isinstance(value, Mapping):
+        return Range.model_validate(dict(value))
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _over_stages(bounds: Mapping[str, str | None]) -> str:

@@ -50,6 +50,10 @@ _SEARCHED = (
     "Names are those of the study file; what has a range or choices was searched. Where the study"
     " file bounds nothing, the bounds are those of the code."
 )
+_SCORED = (
+    " A point is a complete trial, scored out-of-fold by one seed; the line is the best so far,"
+    " which rises by luck as well as by merit."
+)
 _NO_SCORE = (
     " A mark at the foot has no score: it stands there for its number alone. A pruned trial was"
     " stopped in one of its folds, and an epoch of one fold does not compare with a score of all;"
@@ -240,11 +244,10 @@ def _number(value: Any, digits: int = 4) -> str:
 def _history(study: StudyFacts) -> Section:
     figure = history_figure(study.trials, study.title, study.reasons)
     unscored = any(t.state in (TrialState.PRUNED, TrialState.FAIL) for t in study.trials)
+    caption = _SCORED + (_NO_SCORE if unscored else "") if figure else ""
     return Section(
         "How the search went",
-        f"{escape(study.why_ended)} A point is a complete trial, scored out-of-fold by one seed;"
-        " the line is the best so far, which rises by luck as well as by merit."
-        + (_NO_SCORE if unscored else ""),
+        escape(study.why_ended) + caption,
         [figure],
         ["No trial is complete."] if study.trials and not figure else [],
         tables=_html_table(*_state_rows(study)),

@@ -250,10 +250,12 @@ def _searched(facts: Facts) -> str:
     names = sorted(varied | set(bounds))
     if not names:
         return "Nothing varied: every trial had the same hyperparameters."
+    # Without the study file nothing is known; with it only what code of the user's own declares.
+    unknown = "as the architecture's own code declares" if bounds else "not known"
     rows = [
         [
             escape(name),
-            escape(bounds.get(name, "as the architecture's own code declares")),
+            escape(bounds.get(name, unknown)),
             escape(_tried(tried.get(name, {}))),
         ]
         for name in names

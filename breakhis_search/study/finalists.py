@@ -18,13 +18,14 @@ import optuna
 import pandas as pd
 from optuna.trial import FrozenTrial
 
+from breakhis_search.config import FinalistsConfig
 from breakhis_search.errors import TrialFailure
 from breakhis_search.evaluation.metrics import compute_metrics, score
 from breakhis_search.evaluation.own_metrics import compute_own_metrics
 from breakhis_search.study.analysis import FinalistAnalysis, Findings
 from breakhis_search.study.candidate import Candidate, build_candidate, trainer_of, training_data
 from breakhis_search.study.context import StudyContext
-from breakhis_search.study.finalist_marks import FINALIST
+from breakhis_search.study.finalist_marks import FINALIST, LED_TO_END, mark_of_end
 from breakhis_search.study.folds import predictions_of_fold
 from breakhis_search.study.leases import LeaseLostError, finalist_of
 from breakhis_search.study.losses import Losses
@@ -80,6 +81,12 @@ def run_finalists(
             time.sleep(_LOOK_EVERY_S)
     known = {trial.number: _known(study, trial, context) for trial in trials}
     return {number: found.uid for number, found in known.items() if found.state == "complete"}
+
+
+def note_end(study: optuna.Study, plan: FinalistsConfig) -> None:
+    """Note that the study was led to its end with the finalists that it has now."""
+    numbers = [trial.number for trial in best_configurations(study, plan.count)]
+    study.set_user_attr(LED_TO_END, mark_of_end(numbers, plan.seeds))
 
 
 @dataclass(frozen=True)
@@ -155,7 +162,8 @@ def _outcome(
     if losses.lost >= context.config.search.attempts:
         reason = f"its process ended {losses.lost} times at the same place"
         say(f"finalist: trial {trial.number} failed: {reason}")
-        _record(trial, context, known.uid, work).give_up(reason)
+        record = _record(trial, context, known.uid, work)
+        record.give_up(reason, Timer(record.checkpoint.seconds()))
         return "failed"
     try:
         run_finalist(

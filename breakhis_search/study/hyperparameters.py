@@ -1,19 +1,27 @@
-"""keras-tuner hyperparameters whose values an Optuna trial draws.
-
-Space is code, bounds are the study file's: builders declare names and default ranges; ``space:``
-narrows, widens or pins any of them by name.
-"""
+"""keras-tuner hyperparameters whose values an Optuna trial draws."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import keras_tuner
+from optuna.distributions import CategoricalDistribution, IntDistribution
 from optuna.trial import BaseTrial
 
 from breakhis_search.config import Range, SpaceValue
 from breakhis_search.errors import ConfigError
+from breakhis_search.models.bounds import Drawn, distribution_of
+from breakhis_search.models.recorder import Declaration, Kind
+
+_KINDS: Mapping[str, Kind] = {
+    "Choice": "choice",
+    "Int": "int",
+    "Float": "float",
+    "Boolean": "boolean",
+    "Fixed": "fixed",
+}
+"""What keras-tuner's classes are called here."""
 
 
 class TrialHyperParameters(keras_tuner.HyperParameters):  # type: ignore[misc]  # untyped library
@@ -37,56 +45,43 @@ class TrialHyperParameters(keras_tuner.HyperParameters):  # type: ignore[misc]  
         return super()._register(hp, overwrite=False)
 
     def _draw(self, hp: Any) -> Any:
-        override = self._overrides.get(hp.name)
-        if isinstance(override, Range):
-            return self._draw_range(hp, override)
-        if isinstance(override, tuple):
-            return self._trial.suggest_categorical(hp.name, override)
-        if override is not None:
-            return override
-        return self._draw_declared(hp)
-
-    def _draw_range(self, hp: Any, bounds: Range) -> Any:
-        if _is_integer(hp):
-            step = int(bounds.step or 1)
-            low, high = int(bounds.low), int(bounds.high)
-            return self._trial.suggest_int(hp.name, low, high, step=step, log=bounds.log)
-        return self._trial.suggest_float(
-            hp.name, bounds.low, bounds.high, step=bounds.step, log=bounds.log
-        )
-
-    def _draw_declared(self, hp: Any) -> Any:
-        kind = type(hp).__name__
-        if kind == "Fixed":
+        bounds = self._overrides.get(hp.name)
+        if bounds is not None and not isinstance(bounds, Range | tuple):
+            return bounds
+        kind = _KINDS.get(type(hp).__name__)
+        if kind == "fixed" and bounds is None:
             return hp.value
-        if kind == "Boolean":
-            return self._trial.suggest_categorical(hp.name, [False, True])
-        if kind == "Choice":
-            return self._trial.suggest_categorical(hp.name, list(hp.values))
-        if kind not in ("Int", "Float"):
+        if kind is None and bounds is None:
             raise ConfigError(
-                f"{hp.name} is declared as keras_tuner {kind}, which cannot be searched",
+                f"{hp.name} is declared as keras_tuner {type(hp).__name__}, which cannot be"
+                " searched",
                 expected="Choice, Int, Float, Boolean or Fixed",
                 remedy="pin it under space: in the study file",
             )
-        log = hp.sampling in ("log", "reverse_log")  # Optuna has no reverse: same bounds, log
-        if log and hp.step not in (None, 1):
-            # A logarithmic step has no equivalent in Optuna: list its values.
-            return self._trial.suggest_categorical(hp.name, list(_log_steps(hp)))
-        if kind == "Int":
-            step = 1 if log else hp.step
-            return self._trial.suggest_int(hp.name, hp.min_value, hp.max_value, step=step, log=log)
+        return self._suggest(hp.name, distribution_of(_declaration_of(hp, kind or "fixed"), bounds))
+
+    def _suggest(self, name: str, drawn: Drawn) -> Any:
+        if isinstance(drawn, CategoricalDistribution):
+            return self._trial.suggest_categorical(name, drawn.choices)
+        if isinstance(drawn, IntDistribution):
+            return self._trial.suggest_int(
+                name, drawn.low, drawn.high, step=drawn.step, log=drawn.log
+            )
         return self._trial.suggest_float(
-            hp.name, hp.min_value, hp.max_value, step=None if log else hp.step, log=log
+            name, drawn.low, drawn.high, step=drawn.step, log=drawn.log
         )
 
 
-def _is_integer(hp: Any) -> bool:
-    return type(hp).__name__ == "Int" or isinstance(hp.default, int)
-
-
-def _log_steps(hp: Any) -> Iterator[Any]:
-    value = hp.min_value
-    while value <= hp.max_value * (1 + 1e-9):
-        yield value
-        value = value * hp.step
+def _declaration_of(hp: Any, kind: Kind) -> Declaration:
+    """What keras-tuner's own object declares."""
+    return Declaration(
+        hp.name,
+        kind,
+        hp.default,
+        choices=tuple(hp.values) if kind == "choice" else (),
+        low=getattr(hp, "min_value", None),
+        high=getattr(hp, "max_value", None),
+        step=getattr(hp, "step", None),
+        # Optuna has no reverse: the same bounds, logarithmic.
+        log=getattr(hp, "sampling", None) in ("log", "reverse_log"),
+    )

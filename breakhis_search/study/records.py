@@ -88,6 +88,7 @@ class TrialRecord:
         self._facts: dict[str, str] = {}
         self._has_model = False
         self._waits = False
+        self._goes_on = False
         self._sampled_at = 0.0
         self._timer = Timer()
 
@@ -105,6 +106,11 @@ class TrialRecord:
     def device(self) -> Device:
         """Where the run trains."""
         return self._context.device
+
+    @property
+    def is_of_a_trial(self) -> bool:
+        """Whether it is of a trial of the search, which a bug ends, and no finalist or refit."""
+        return self._role == keys.ROLE_TRIAL
 
     def begin(self, timer: Timer | None = None) -> None:
         """Record that the run has started.
@@ -195,6 +201,7 @@ class TrialRecord:
                 yield
         finally:
             self._waits = False
+        self.checkpoint.note_seconds(self._seconds())
         self.deliver()
 
     def note_parts(self, parts: int) -> None:
@@ -252,15 +259,26 @@ class TrialRecord:
         self._state = "complete"
         self.deliver()
 
-    def end(self, state: str, reason: str) -> None:
-        """Record an end that is not a completion."""
-        self._state = state
+    def end(self, state: str, reason: str, *, goes_on: bool = False) -> None:
+        """Record an end that is not a completion.
+
+        Args:
+            state: See :data:`MLFLOW_STATUS`.
+            reason: Why.
+            goes_on: Whether the run will be taken up again, from its last epoch.
+        """
+        self._state, self._goes_on = state, goes_on
         self._journal.set_tags({keys.FAILURE: without_secrets(reason)})
 
-    def give_up(self, reason: str) -> None:
-        """Record that nobody brings the run to its end any more, whoever was at it last."""
+    def give_up(self, reason: str, timer: Timer) -> None:
+        """Record that nobody brings the run to its end any more, whoever was at it last.
+
+        Args:
+            reason: Why not.
+            timer: What they had spent.
+        """
         self.begin()  # another machine may have been at it, whose journal is not here
-        self._journal.log_metrics(_as_metrics(self.checkpoint.seconds()))
+        self._journal.log_metrics(_as_metrics(timer.seconds))
         self._journal.end_cut_off(reason)
         self._journal.release()
         self.deliver()
@@ -274,12 +292,12 @@ class TrialRecord:
         startup = self._context.startup
         memory = peak_memory_mb(self._context.device)
         try:
-            if self._state != "interrupted":
+            if not self._goes_on:
                 durations = _as_metrics({**startup, **self._seconds()})
                 self._journal.log_metrics({**durations, keys.METRIC_PEAK_MEMORY: memory})
                 self._journal.log_metrics(system_usage(), step=len(self._epochs) + 1)
                 startup.clear()
-            # It will go on, and end once; where another process is at it, that one counts.
+            # It will end once; where another process is at it, that one counts.
             elif self._context.leases.holds(self._lease):
                 self.checkpoint.note_seconds(self._seconds())
             self._journal.set_tags({keys.STATE: self._state})
@@ -402,17 +420,17 @@ def recorded(record: TrialRecord, timer: Timer, *, delivers: bool = True) -> Ite
         record.end("failed", str(failure))
         raise
     except KeyboardInterrupt:
-        record.end("interrupted", "interrupted by the user")
+        record.end("interrupted", "interrupted by the user", goes_on=True)
         raise
     except CutOff as cut_off:
-        record.end("interrupted", str(cut_off))
+        record.end("interrupted", str(cut_off), goes_on=True)
         raise
     # The run was not at fault and will go on.
     except (TrackingError, LeaseLostError, _TOLD_BY_ANOTHER, *STORAGE_FAULTS) as error:  # type: ignore[misc]  # all are
-        record.end("interrupted", str(error))
+        record.end("interrupted", str(error), goes_on=True)
         raise
     except Exception as error:  # a bug: recorded, then raised to stop the study
-        record.end("failed", f"{type(error).__name__}: {error}")
+        record.end("failed", f"{type(error).__name__}: {error}", goes_on=not record.is_of_a_trial)
         raise
     finally:
         record.close()

@@ -213,12 +213,16 @@ class TakenTrial:
 
     def give_up(self, study: optuna.Study, context: StudyContext, reason: str) -> None:
         """End a trial that cannot be brought to an end."""
-        TrialRecord(context, uid=self.uid, number=self.trial.number).give_up(reason)
+        record = TrialRecord(context, uid=self.uid, number=self.trial.number)
+        record.give_up(reason, self.timer)
         self._note_failure(reason, reason)
         self._note_seconds()
         study.tell(self.trial, state=TrialState.FAIL)
         self._end(context)
-        context.observer.trial_finished(TrialSummary(self.trial.number, FAILED, None, 0.0, reason))
+        seconds = self.timer.seconds.get("total", 0.0)
+        context.observer.trial_finished(
+            TrialSummary(self.trial.number, FAILED, None, seconds, reason)
+        )
 
     def give_back(self, study: optuna.Study, context: StudyContext, error: BaseException) -> None:
         """Leave the trial to whoever looks for work next, unless it has ended.

@@ -398,9 +398,12 @@ class FoldTrainer:
             except StopIteration as end:
                 result: T = end.value
                 return result
-            start = time.perf_counter()
-            taken = yield asked
-            self._timer.away += time.perf_counter() - start - taken.seconds
+            start, own = time.perf_counter(), 0.0
+            try:
+                taken = yield asked
+                own = taken.seconds
+            finally:  # also where the company is cut off
+                self._timer.away += time.perf_counter() - start - own
 
 
 def _last(history: list[EpochReport]) -> EpochReport | None:

@@ -8,11 +8,10 @@ from typing import Any
 
 import yaml
 from optuna.trial import FrozenTrial, TrialState
-from pydantic import ValidationError
 
 from breakhis_search.config import StudyConfig
 from breakhis_search.study.budget import counts_towards_budget, reason_to_stop
-from breakhis_search.study.finalist_marks import FINALIST, REFIT_BEGUN, REFIT_OF
+from breakhis_search.study.finalist_marks import FINALIST, LED_TO_END, mark_of_end
 from breakhis_search.study.leases import Leases, finalist_of, lead_of
 from breakhis_search.study.ranking import best_distinct
 from breakhis_search.study.storage import RUN_UID, STOPPED
@@ -53,6 +52,8 @@ class Outstanding:
         """Return what is done and what is not, in a clause."""
         if not self.search_is_over:
             return f"{self.trials} of {self.budget} trials done, its finalists come after them"
+        if not self.finalists:
+            return "its search is over and no trial is complete"
         counts = {
             "in progress": self.in_progress,
             "failed": self.failed,
@@ -71,7 +72,7 @@ def config_from_text(text: str) -> StudyConfig | None:
     """
     try:
         return StudyConfig.model_validate(yaml.safe_load(text))
-    except (ValidationError, yaml.YAMLError):
+    except (ValueError, yaml.YAMLError):  # what pydantic and what dates refuse are ValueErrors
         return None
 
 
@@ -105,8 +106,7 @@ def what_is_outstanding(
     best = best_distinct(complete, config.finalists.count, values_of) if is_over else []
     numbers = [trial.number for trial in best]
     states = {number: _state_of(number, noted, config.finalists.seeds) for number in numbers}
-    trained = [number for number in numbers if states[number] == "complete"]
-    if numbers and trained == numbers and _is_registered(noted, numbers, config.finalists.seeds):
+    if is_over and noted.get(LED_TO_END) == mark_of_end(numbers, config.finalists.seeds):
         return None
     living = leases.living([lead_of(uid), *(finalist_of(uid, number) for number in numbers)])
     begun = [number for number in numbers if states[number] in ("begun", "waits")]
@@ -116,7 +116,7 @@ def what_is_outstanding(
         budget=search.trials,
         search_is_over=is_over,
         finalists=len(numbers),
-        trained=len(trained),
+        trained=sum(state == "complete" for state in states.values()),
         failed=sum(state == "failed" for state in states.values()),
         interrupted=len(begun) - len(at_work),
         in_progress=len(at_work),
@@ -129,11 +129,3 @@ def _state_of(number: int, noted: Mapping[str, Any], seeds: int) -> str:
     """What is known of a finalist on as many seeds as are wanted; empty where nothing is."""
     known = noted.get(f"{FINALIST}{number}") or {}
     return str(known["state"]) if known.get("seeds") == seeds else ""
-
-
-def _is_registered(noted: Mapping[str, Any], finalists: Sequence[int], seeds: int) -> bool:
-    """Tell whether one of these finalists was registered, and no other refit was begun since."""
-    mark = noted.get(REFIT_OF)
-    if not mark or mark != (noted.get(REFIT_BEGUN) or {}).get("mark"):
-        return False
-    return mark[0] in finalists and mark[1] == seeds

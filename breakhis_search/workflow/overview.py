@@ -49,8 +49,9 @@ class StudyStatus:
         best: Best score of the search, pooled out-of-fold, by one seed.
         demo: Whether it is about synthetic images.
         causes: Why trials failed, and how many.
-        outstanding: What it still has to do; ``None`` where it came to its end, or MLflow does not
-            know it.
+        outstanding: What it still has to do; ``None`` where it came to its end, or that is unknown.
+        is_unreadable: Whether it has not come to its end, and MLflow has no study file of it that
+            can be read.
     """
 
     name: str
@@ -65,6 +66,7 @@ class StudyStatus:
     demo: bool
     causes: Mapping[str, int] = field(default_factory=dict)
     outstanding: Outstanding | None = None
+    is_unreadable: bool = False
 
 
 @dataclass(frozen=True)
@@ -126,23 +128,17 @@ def read_overview(settings: Settings) -> Overview:
         BreakhisSearchError: The study storage cannot be read, or MLflow lets nobody in.
     """
     known: Mapping[str, Mapping[Any, Any]] = {}
-    configs: Mapping[str, StudyConfig] = {}
+    unfinished: Mapping[str, StudyConfig | None] = {}
     models: list[VersionFacts] = []
     mlflow_says = None
     try:
-        known, configs, models = _of_mlflow(settings)
+        known, unfinished, models = _of_mlflow(settings)
     except ServerAwayError as error:
         mlflow_says = error.what
     storage = open_storage(settings.studies_uri)
     with storage_errors(settings.studies_uri), closing(Leases(settings.studies_uri)) as leases:
         studies = [
-            _study(
-                storage,
-                leases,
-                s,
-                known.get(s.study_name, {}),
-                configs.get(str(s.user_attrs.get(RUN_UID))),
-            )
+            _study(storage, leases, s, known.get(s.study_name, {}), unfinished)
             for s in storage.get_all_studies()
         ]
     waiting = open_journals(*settings.journal_dirs)
@@ -165,12 +161,12 @@ def read_overview(settings: Settings) -> Overview:
 
 def _of_mlflow(
     settings: Settings,
-) -> tuple[Mapping[str, Mapping[Any, Any]], Mapping[str, StudyConfig], list[VersionFacts]]:
+) -> tuple[Mapping[str, Mapping[Any, Any]], Mapping[str, StudyConfig | None], list[VersionFacts]]:
     """Studies by name; by uid how those are run that are not at their end; registered versions."""
     client = open_store(settings)
     with tracking_errors(settings.tracking_uri):
         known = newest_studies(client)
-        configs = {
+        unfinished = {
             row["study_uid"]: config_from_text(
                 read_text(client, row["run_id"], keys.ARTIFACT_CONFIG)
             )
@@ -180,7 +176,7 @@ def _of_mlflow(
         versions = client.search_model_versions()
         aliases = {m.name: m.aliases for m in client.search_registered_models()}
         facts = [read_facts(client, v, aliases.get(v.name, {})) for v in versions]
-    return known, {uid: config for uid, config in configs.items() if config}, facts
+    return known, unfinished, facts
 
 
 def _study(
@@ -188,16 +184,16 @@ def _study(
     leases: Leases,
     study: Any,
     known: Mapping[Any, Any],
-    config: StudyConfig | None,
+    unfinished: Mapping[str, StudyConfig | None],
 ) -> StudyStatus:
-    """What is known of a study; ``config`` is how it is run, if it is not at its end."""
+    """What is known of a study; ``unfinished``: how those are run that are not at their end."""
     trials = outlines_of(
         storage,
         study._study_id,  # noqa: SLF001 - no public id
         attributes=(UID, INTERRUPTED, REASON, CAUSE, SECONDS, NLL),
     )
-    outstanding = None
-    if config is not None:
+    uid, outstanding = str(study.user_attrs.get(RUN_UID)), None
+    if (config := unfinished.get(uid)) is not None:
         outstanding = what_is_outstanding(
             config,
             trials,
@@ -222,6 +218,7 @@ def _study(
         demo=bool(known.get("demo", False)),
         causes=Counter(cause_of(t) for t in trials if t.state == TrialState.FAIL),
         outstanding=outstanding,
+        is_unreadable=uid in unfinished and config is None,
     )
 
 

@@ -27,6 +27,7 @@ from breakhis_search.study.estimate import estimate_hours
 from breakhis_search.study.finalists import (
     ended_finalists,
     forget_failed_finalists,
+    note_end,
     run_finalists,
 )
 from breakhis_search.study.leases import Leases, lead_of
@@ -300,6 +301,7 @@ class _Search:
             raise
         trials = study.get_trials(deepcopy=False)
         describe_end(parent, context, trials, winner, registered, reason)
+        note_end(study, context.config.finalists)
         parent.finish("FINISHED")
         context.delivery.deliver(parent)
         context.delivery.flush()

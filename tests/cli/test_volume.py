@@ -136,6 +136,14 @@ def watch() -> None:
     observer.close()
 
 
+def test_a_search_that_ended_by_itself_before_its_budget_is_not_half_done():
+    observer = TerminalObserver()
+    observer.search_started(SearchSize(40, 12, folds=2, epochs=3, best=None, repetitions=0))
+    assert observer.done_in_words() == ": 12 of 40 trials done"
+    observer.search_stopped("its time is up")
+    assert observer.done_in_words().startswith(": 12 of 40 trials done, but not all that follows")
+
+
 def test_quiet_says_nothing_of_a_search(capsys):
     console.set_volume(Volume.QUIET)
     watch()

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import optuna
+import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 
-from breakhis_search.models.space import record_space
-from breakhis_search.reporting.search_space import has_backbones, searched_space
+from breakhis_search.config import Range
+from breakhis_search.models.space import declare_space, record_space
+from breakhis_search.reporting.search_space import (
+    bounds_in_words,
+    has_backbones,
+    searched_space,
+)
+from breakhis_search.study.hyperparameters import TrialHyperParameters
 
 SMALL = {"model/architecture": ["small_cnn"]}
 
@@ -79,3 +86,20 @@ def test_without_a_study_file_nothing_is_claimed():
 def test_own_and_small_architectures_have_no_pretrained_weights():
     assert not has_backbones({"space": {"model/architecture": ["small_cnn", "mine:Net"]}})
     assert has_backbones({"space": {"model/architecture": ["small_cnn", "vgg16"]}})
+
+
+@pytest.mark.parametrize("name", ["small_cnn", "mobilenet"])
+def test_bounds_are_those_that_trials_are_drawn_from(name):
+    space = {"model/architecture": (name,), "head/units": Range(low=0, high=64)}
+    trial = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0)).ask()
+    declare_space(TrialHyperParameters(trial, space), (name,))
+    raw = {"model/architecture": [name], "head/units": {"low": 0, "high": 64}}
+    told = searched_space({"space": raw})
+    for drawn, kind in trial.distributions.items():
+        assert told[drawn].partition(", only")[0] == bounds_in_words(kind), drawn
+
+
+def test_an_architecture_that_another_release_had_is_no_reason_to_refuse_a_report():
+    space = {"model/architecture": ["small_cnn", "of_the_past"]}
+    assert searched_space({"space": space})["model/architecture"] == "small_cnn, of_the_past"
+    assert not has_backbones({"space": {"model/architecture": ["of_the_past"]}})

@@ -34,6 +34,7 @@ from breakhis_search.tracking.store import open_store
 from breakhis_search.training import timing
 from breakhis_search.training.devices import Device
 from breakhis_search.training.results import EpochReport
+from breakhis_search.training.timing import Timer
 
 PICKED = {"optimizer/learning_rate": 0.0012}
 STAGE = SimpleNamespace(until=3)
@@ -344,6 +345,33 @@ def test_seconds_of_a_trial_are_those_of_all_who_were_at_it(
     metrics = run_of(client, trial.user_attrs[budget.UID]).data.metrics
     assert (metrics["seconds/total"], metrics["seconds/train"]) == (5, 5)
     assert metrics["seconds/logging"] > 0
+
+
+def test_seconds_of_a_finalist_that_met_a_bug_are_told_once_all_of_them(
+    context, client, monkeypatch
+):
+    """It goes on when the bug is mended; what was told before could not be told again."""
+    context.device, context.startup = Device("cpu", "cpu", "tensorflow", "float32"), {}
+    clock = SimpleNamespace(now=0.0, perf_counter=lambda: clock.now)
+    monkeypatch.setattr(timing, "time", clock)
+
+    def train(seconds: float) -> None:
+        options = {"uid": "finalist", "number": 0, "role": keys.ROLE_FINALIST, "lease": "work"}
+        record = TrialRecord(context, **options)
+        with recorded(record, Timer(record.checkpoint.seconds())):
+            clock.now += seconds
+            if seconds == 3:
+                raise RuntimeError("a bug")
+            record.complete_refit()
+
+    assert context.leases.take("work")
+    with pytest.raises(RuntimeError, match="a bug"):
+        train(3)
+    assert run_of(client, "finalist").info.status == "FAILED"
+    assert "seconds/total" not in run_of(client, "finalist").data.metrics
+    train(2)
+    run = run_of(client, "finalist")
+    assert (run.info.status, run.data.metrics["seconds/total"]) == ("FINISHED", 5)
 
 
 def test_seconds_of_a_trial_that_is_given_up_are_told(study, context, client, finishing):

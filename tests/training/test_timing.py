@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
-from breakhis_search.training import timing
+from breakhis_search.training import timing, trainer
+from breakhis_search.training.phases import StepTaken
 from breakhis_search.training.timing import Timer
+from breakhis_search.training.together import CutOff
+from breakhis_search.training.trainer import FoldTrainer
 
 
 @pytest.fixture
@@ -54,3 +59,30 @@ def test_a_block_that_raises_is_counted(clock):
     with pytest.raises(KeyboardInterrupt):
         struck()
     assert timer.so_far() == {"total": 2.0}
+
+
+@pytest.mark.parametrize("end", ["a step is taken", "the company is cut off"])
+def test_the_time_of_others_is_not_a_training_s_however_it_ends(clock, monkeypatch, end):
+    monkeypatch.setattr(trainer, "time", clock)
+    timer = Timer()
+
+    def steps():
+        clock.now += 1
+        yield "a step"
+        clock.now += 2
+
+    def training():
+        with timer.measure("total"):
+            yield from FoldTrainer._apart(SimpleNamespace(_timer=timer), steps())
+
+    run = training()
+    next(run)
+    clock.now += 60  # others have their turn
+    if end == "a step is taken":
+        with pytest.raises(StopIteration):
+            run.send(StepTaken(0.5, 0.25))
+        assert timer.seconds == {"total": 3.25}
+    else:
+        with pytest.raises(CutOff):
+            run.throw(CutOff)
+        assert timer.seconds == {"total": 1.0}

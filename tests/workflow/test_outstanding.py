@@ -10,7 +10,7 @@ import optuna
 import pytest
 
 from breakhis_search.config import StudyConfig
-from breakhis_search.study.finalist_marks import FINALIST, REFIT_BEGUN, REFIT_OF
+from breakhis_search.study.finalist_marks import FINALIST, LED_TO_END, mark_of_end
 from breakhis_search.study.leases import Leases, finalist_of, lead_of
 from breakhis_search.study.ranking import NLL
 from breakhis_search.study.storage import RUN_UID, STOPPED
@@ -21,15 +21,14 @@ from breakhis_search.workflow.outstanding import (
     what_is_outstanding,
 )
 
-CONFIG = StudyConfig.model_validate(
-    {
-        "name": "x",
-        "task": "binary",
-        "objective": "auroc",
-        "search": {"trials": 4},
-        "finalists": {"count": 3, "seeds": 2},
-    }
-)
+STUDY = {
+    "name": "x",
+    "task": "binary",
+    "objective": "auroc",
+    "search": {"trials": 4},
+    "finalists": {"count": 3, "seeds": 2},
+}
+CONFIG = StudyConfig.model_validate(STUDY)
 
 
 @pytest.fixture
@@ -108,16 +107,30 @@ def test_what_a_living_process_is_at_is_not_interrupted(uri):
     assert (found.in_progress, found.interrupted, found.is_led) == (1, 1, True)
 
 
-def test_what_is_registered_is_done_unless_another_refit_was_begun(uri):
-    attributes = noted(t1="complete", t2="complete", t3="complete")
-    assert words(uri, attributes) == "finalists 3 of 3 trained, not registered yet"
-    done = {REFIT_OF: [2, 2], REFIT_BEGUN: {"mark": [2, 2], "uid": "r"}}
+def test_a_study_is_done_once_it_was_led_to_its_end_with_these_finalists(uri):
+    attributes = noted(t1="complete", t2="failed", t3="complete")
+    told = "finalists 2 of 3 trained, 1 failed, not registered yet"
+    assert words(uri, attributes) == told
+    done = {LED_TO_END: mark_of_end([3, 1, 2], 2)}
     assert outstanding(uri, {**attributes, **done}) is None
-    begun = {**done, REFIT_BEGUN: {"mark": [1, 2], "uid": "s"}}
-    assert "not registered yet" in words(uri, {**attributes, **begun})
+    before = {LED_TO_END: mark_of_end([0, 1, 2], 2)}  # a better trial came since
+    assert words(uri, {**attributes, **before}) == told
 
 
-@pytest.mark.parametrize("text", ["", "name: [", "name: x", "unknown: 1"])
+def test_a_protocol_that_leaks_ends_with_a_selection(uri):
+    config = StudyConfig.model_validate(STUDY | {"protocol": {"kind": "image"}})
+    with closing(Leases(uri)) as leases:
+        found = what_is_outstanding(config, TRIALS, noted(), leases, lambda t: t.params)
+    assert found is not None
+    assert found.in_words() == "finalists 0 of 3 trained, not selected yet"
+
+
+def test_a_search_without_a_complete_trial_has_no_finalists(uri):
+    told = words(uri, {**noted(), STOPPED: "its time is up"}, [])
+    assert told == "its search is over and no trial is complete"
+
+
+@pytest.mark.parametrize("text", ["", "name: [", "name: x", "unknown: 1", "name: 2026-99-99"])
 def test_a_study_that_this_release_cannot_read_is_unknown(text):
     assert config_from_text(text) is None
 
@@ -147,6 +160,12 @@ def test_a_search_stopped_at_a_finalist_does_not_look_finished(home, monkeypatch
     assert home.run("status", "--json") == 0
     [study] = json.loads(capsys.readouterr().out)["studies"]
     assert study["outstanding"]["interrupted"] == 1
+
+    for file in home.settings.state_dir.rglob("study.yaml"):
+        file.write_bytes(b"\xff")
+    assert home.run("status") == 0
+    told = capsys.readouterr().out
+    assert "binary-demo@v1: not at its end; how far it is cannot be told without its" in told
 
 
 def test_a_study_at_its_end_has_nothing_outstanding(searched, capsys):
