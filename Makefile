@@ -3,7 +3,7 @@
 # make test    the whole test suite
 # make check   formatting, lint, types, import layers
 # make bench   all figures of docs/speed.md, peers included (DATA=…, WEIGHTS=…); two hours
-# make faults  kills, servers that go away, many workers: the figures of docs/reliability.md; forty minutes
+# make faults  kills, servers that go away, many workers: the figures of docs/reliability.md; half an hour
 # make lock    resolve the pins anew (needs uv)
 
 PYTHON ?= python3

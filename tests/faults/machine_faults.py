@@ -43,6 +43,7 @@ from tests.postgres_home import local_postgres
 
 SCENARIOS = ("database", "disk", "crashes", "node", "driver")
 _DISK_KB, _ENOUGH_KB = 12_000, 600_000
+_FIRST = 0.1  # of epochs, until a crash of its kind was there: none is left out
 _CRASHES = {"segfault": 0.03, "out of memory": 0.06, "NaN": 0.02}
 """How likely each is in an epoch."""
 
@@ -228,7 +229,9 @@ def crashing(pipe: Connection, assignment: Assignment) -> None:
         if not len(data.validation):  # the refit: that it fails is no failure of a trial
             return (yield from train(self, *args))
         drawn, chance = "", rng.random()
-        for name, share in _CRASHES.items():
+        planted = {note.read_text() for note in notes.iterdir()}
+        for name, share_later in _CRASHES.items():
+            share = share_later if name in planted else _FIRST
             if 0 <= chance < share:
                 drawn = name
             chance -= share
@@ -262,6 +265,7 @@ def crashes(trials: int) -> dict[str, Any]:
         run.data.tags[keys.TRIAL_UID]: run.data.tags.get(keys.FAILURE, "")
         for run in runs_of(open_store(home.settings))
     }
+    assert set(planted) == set(_CRASHES), "each of them was there"
     assert all(causes[t.user_attrs["trial_uid"]] for t in failed), "every failure has its cause"
     home.remove()
     return {"trials": trials, "planted": dict(planted), "failed": len(failed)}
