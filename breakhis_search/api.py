@@ -31,7 +31,7 @@ from breakhis_search.comparison.history import ChampionChange, champion_of, read
 from breakhis_search.comparison.leaderboard import find_studies
 from breakhis_search.comparison.profile import read_profile
 from breakhis_search.comparison.version_facts import VersionFacts, read_facts
-from breakhis_search.errors import ComparisonError, RegistryError
+from breakhis_search.errors import ComparisonError, RegistryError, StudyError
 from breakhis_search.evaluation.cells import cell_table
 from breakhis_search.evaluation.figures import confusion_figure, pr_figure, roc_figure
 from breakhis_search.evaluation.intervals import bootstrap_intervals
@@ -39,7 +39,7 @@ from breakhis_search.evaluation.learning_curves import loss_figure, score_figure
 from breakhis_search.evaluation.metrics import OBJECTIVE_TITLES, Objective
 from breakhis_search.evaluation.mistakes import Mistake, most_confident_mistakes
 from breakhis_search.evaluation.patient_strips import patient_strips
-from breakhis_search.evaluation.samples import DrawnLevel
+from breakhis_search.evaluation.samples import DRAWN_LEVELS, DrawnLevel
 from breakhis_search.reporting.search_figures import history_figure, importances
 from breakhis_search.settings import Settings, read_settings
 from breakhis_search.study.storage import trials_of
@@ -291,15 +291,15 @@ class Trial:
 
     def roc(self, level: DrawnLevel = "image") -> go.Figure | None:
         """Return its ROC curves, by ``image`` or by ``patient``."""
-        return roc_figure(self.predictions(), level)
+        return roc_figure(self.predictions(), _drawn(level))
 
     def precision_recall(self, level: DrawnLevel = "image") -> go.Figure | None:
         """Return its precision-recall curves, by ``image`` or by ``patient``."""
-        return pr_figure(self.predictions(), level)
+        return pr_figure(self.predictions(), _drawn(level))
 
     def confusion(self, level: DrawnLevel = "image") -> go.Figure:
         """Return its confusion matrix in counts, by ``image`` or by ``patient``."""
-        return confusion_figure(self.predictions(), level, "count")
+        return confusion_figure(self.predictions(), _drawn(level), "count")
 
     def patients(self) -> go.Figure:
         """Return a row for every patient with a mark for every image."""
@@ -388,6 +388,21 @@ class Champion:
 
     def _repr_html_(self) -> str:
         return escape(self.facts.in_words())
+
+
+def _drawn(level: DrawnLevel) -> DrawnLevel:
+    """Return a level that curves are drawn of; what a notebook asks for is typed by hand.
+
+    Raises:
+        StudyError: It is no such level.
+    """
+    if level not in DRAWN_LEVELS:
+        raise StudyError(
+            "there are no curves of that level",
+            expected=" or ".join(DRAWN_LEVELS),
+            received=repr(level),
+        )
+    return level
 
 
 def _frame_of(kind: type[Any], records: Sequence[Any]) -> pd.DataFrame:

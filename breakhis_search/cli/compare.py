@@ -140,9 +140,11 @@ def print_finalists(study: JudgedStudy) -> None:
         ]
         for row in study.finalists.to_dict("records")
     ]
+    is_bounded = bool(study.finalists["low"].notna().any())
+    interval = "with its 95 % interval" if is_bounded else "too few patients for an interval"
     note = (
         f"score: pooled out-of-fold {_title(study.objective)} of images, mean of the seeds;"
-        f" patient: the same over {study.patients_in_words}; to the best: with its 95 % interval;"
+        f" patient: the same over {study.patients_in_words}; to the best: {interval};"
         " p: that the best is no better (patient-swap test, Holm)"
     )
     console.print_table(

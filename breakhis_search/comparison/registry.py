@@ -86,7 +86,8 @@ def find_version(client: Any, name: str, version: str | None) -> Any:
             raise RegistryError(
                 f"{name} has no challenger",
                 expected="a challenger, or --version N",
-                remedy="run the study first, or name a version (`status` lists them)"
+                remedy="run the study to its end, or name a version (`status` lists them, and what"
+                " a study still has to do)"
                 if champion is None
                 else f"run another search for one; --version {champion.version} asks about the"
                 " champion itself and opens the sealed test for it",

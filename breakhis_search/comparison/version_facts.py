@@ -67,7 +67,7 @@ class VersionFacts:
     def remarks(self) -> tuple[str, ...]:
         """What speaks against it, in words."""
         below = f"BELOW ITS FLOORS ({', '.join(self.below_floors)})"
-        sealed = "DOES NOT HOLD THE SEALED TEST (`card` has its scores)"
+        sealed = "DOES NOT HOLD THE SEALED TEST (its model card has the scores)"
         found = (
             (bool(self.below_floors), below),
             (self.forced, "FORCED past the gate"),

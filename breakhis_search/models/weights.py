@@ -156,7 +156,7 @@ def require_weights_folder(folder: Path) -> None:
         )
 
 
-_OTHERS = "search others: --set 'space.model/architecture=[mobilenet]'"
+_OTHERS = "search what needs none: --set 'space.model/architecture=[small_cnn]'"
 
 
 def _find_in_folder(architecture: str, backbone: Backbone, folder: Path) -> Path:

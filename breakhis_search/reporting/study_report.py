@@ -28,6 +28,7 @@ from breakhis_search.reporting import markdown as md
 from breakhis_search.reporting.parallel_figure import parallel_figure
 from breakhis_search.reporting.search_cost import Cost
 from breakhis_search.reporting.search_figures import (
+    complete_trials,
     groups_figure,
     history_figure,
     importance_figure,
@@ -36,6 +37,7 @@ from breakhis_search.reporting.search_figures import (
 )
 from breakhis_search.reporting.winner_sections import Winner, winner_sections
 from breakhis_search.tracking import keys
+from breakhis_search.wording import counted
 
 DEMO_BANNER = "SYNTHETIC DEMO: drawn pictures. It shows the way and means nothing for tissue."
 LEAKY_BANNER = "LEAKY: patients are trained on and scored. Do not believe these scores."
@@ -264,8 +266,9 @@ def _what_mattered(study: StudyFacts) -> Iterator[Section]:
     found = importances(study.trials)
     yield Section(
         "What mattered",
-        "How much each hyperparameter tells the better half of the trials from the rest. It speaks"
-        " of the values that were tried, and of nothing where few were.",
+        "How much each hyperparameter tells the better half of"
+        f" {counted(len(complete_trials(study.trials)), 'complete trial')} from the rest. It speaks"
+        " of the values that were tried; of few trials it is mostly chance.",
         [importance_figure(found)],
         [] if found else [_NO_IMPORTANCE],
     )

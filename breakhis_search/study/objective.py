@@ -176,7 +176,9 @@ class _FoldRunner:
             images_per_s=self._images_per_s(fold),
         )
         if not self._is_light and self._trial.should_prune():
-            reason = f"fold {fold}, epoch {report.epoch}: below the median of complete trials"
+            folds = len(self._context.split.folds)
+            where = f"in fold {fold + 1} of {folds}, epoch {report.epoch + 1}"
+            reason = f"{where}: below the median of complete trials"
             raise optuna.TrialPruned(reason)
 
     def _images_per_s(self, fold: int) -> float:

@@ -14,7 +14,7 @@ import json
 import shutil
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -294,6 +294,14 @@ class Journal:
         """Have it delivered again after it was set aside."""
         with self.disk_errors():
             (self.folder / _SET_ASIDE).unlink(missing_ok=True)
+
+    @property
+    def first_tags(self) -> Mapping[str, str]:
+        """The tags that the run began with; none where the first line is damaged."""
+        with suppress(JournalError):
+            for record in self._records.read_from(0):
+                return dict(record.body.get("tags", {}))
+        return {}
 
     @property
     def turns(self) -> list[int]:

@@ -31,6 +31,7 @@ from breakhis_search.evaluation.metrics import compute_metrics
 from breakhis_search.evaluation.predictions import LOGIT_PREFIX, build_predictions
 from breakhis_search.evaluation.thresholds import Thresholds, locked_metrics
 from breakhis_search.tracking import keys
+from breakhis_search.wording import counted
 
 _BATCH = 64
 
@@ -50,6 +51,15 @@ class SealedImages:
     rows: pd.DataFrame
     digest: str
     task: Task
+
+    def patients_in_words(self) -> str:
+        """Return who answers, such as ``4 patients (1 benign, 3 malignant)``."""
+        patients = self.rows.drop_duplicates("patient")["y"].value_counts()
+        by_class = [
+            f"{patients.get(index, 0)} {name.replace('_', ' ')}"
+            for index, name in enumerate(class_names(self.task))
+        ]
+        return f"{counted(int(patients.sum()), 'patient')} ({', '.join(by_class)})"
 
 
 def sealed_images(catalog: Catalog, task: Task, magnification: int | None) -> SealedImages | None:
@@ -92,7 +102,7 @@ def open_sealed_test(
     earlier = [o.key for o in openings_of(client, version)].index(opening.key)
     say(
         f"opening the sealed test for version {version.version} of {version.name}:"
-        f" {len(images.rows)} images of {images.rows['patient'].nunique()} patients"
+        f" {counted(len(images.rows), 'image')} of {images.patients_in_words()}"
         + (f" (OPENED BEFORE: {earlier} ×)" if earlier else "")
         + (f"; these patients have answered before, for {_versions(others)}" if others else "")
     )

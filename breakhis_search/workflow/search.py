@@ -42,6 +42,7 @@ from breakhis_search.tracking.delivery import Delivery
 from breakhis_search.tracking.journals import end_left_behind
 from breakhis_search.tracking.provenance import provenance_tags
 from breakhis_search.training.devices import Device, prepare_device
+from breakhis_search.wording import counted
 from breakhis_search.workflow.outcome import RunOutcome
 from breakhis_search.workflow.parent_run import begin_parent, describe_end
 from breakhis_search.workflow.preparation import PreparedRun, Watcher
@@ -186,7 +187,7 @@ def _identified(context: StudyContext, study: optuna.Study, uid: str) -> StudyCo
 
 def _tags(run: PreparedRun, device: Device) -> dict[str, str]:
     """What every run of the study is tagged with."""
-    config, sealed = run.resolved.config, run.split.sealed
+    config = run.resolved.config
     seen = run.split.development_only().table
     return {
         **provenance_tags(),
@@ -206,8 +207,7 @@ def _tags(run: PreparedRun, device: Device) -> dict[str, str]:
         keys.SPLIT_DIGEST: run.split.digest,
         keys.IMAGES: str(len(seen)),
         keys.PATIENTS: str(seen["accession"].nunique()),
-        **_sealed_digest(run),
-        keys.SEALED_TEST: sealed.absent_because or f"{len(sealed.groups)} patients",
+        **_sealed_test(run),
         keys.PROFILE: run.resolved.profile or "none",
         keys.DEVICE: f"{device.kind}: {device.name}",
         keys.PRECISION: device.precision,
@@ -221,13 +221,15 @@ def _weights_folder(run: PreparedRun) -> dict[str, str]:
     return {keys.WEIGHTS_FOLDER: str(folder.resolve())} if folder else {}
 
 
-def _sealed_digest(run: PreparedRun) -> dict[str, str]:
-    """What the sealed test is, as a tag; nothing where the study has none."""
-    config = run.resolved.config
-    if not run.split.sealed.groups:
-        return {}
-    images = sealed_images(run.catalog, config.task, config.magnification)
-    return {keys.SEALED_DIGEST: images.digest} if images else {}
+def _sealed_test(run: PreparedRun) -> dict[str, str]:
+    """What the sealed test is, or why there is none, as tags."""
+    config, sealed = run.resolved.config, run.split.sealed
+    images = (
+        sealed_images(run.catalog, config.task, config.magnification) if sealed.groups else None
+    )
+    if images is None:
+        return {keys.SEALED_TEST: sealed.absent_because or f"{len(sealed.groups)} patients"}
+    return {keys.SEALED_DIGEST: images.digest, keys.SEALED_TEST: images.patients_in_words()}
 
 
 def _official_leaks(run: PreparedRun) -> dict[str, str]:
@@ -328,7 +330,12 @@ def _tidy_up(study: optuna.Study, context: StudyContext, watcher: Watcher) -> No
     trials = study.get_trials(deepcopy=False)
     left = [n for n in cut_off_trials(trials, context.leases) if not waits(trials[n], trials)]
     if left:
-        watcher.say(f"trials {left} had been cut off; they go on where they were")
+        numbers = ", ".join(map(str, left))
+        watcher.say(
+            f"trial {numbers} had been cut off; it goes on where it was"
+            if len(left) == 1
+            else f"trials {numbers} had been cut off; they go on where they were"
+        )
     _have_left_behind_delivered(context, watcher)
 
 
@@ -338,5 +345,6 @@ def _have_left_behind_delivered(context: StudyContext, watcher: Watcher) -> None
     for journal in waiting:
         context.delivery.deliver(journal)
     if waiting:
-        few = "an earlier run" if len(waiting) == 1 else f"{len(waiting)} earlier runs"
-        watcher.say(f"bringing to MLflow what {few} had not delivered yet")
+        watcher.say(
+            f"bringing to MLflow what it lacks of {counted(len(waiting), 'run')} in this folder"
+        )

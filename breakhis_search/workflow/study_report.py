@@ -38,6 +38,7 @@ from breakhis_search.study.storage import trials_of
 from breakhis_search.tracking import keys
 from breakhis_search.tracking.journals import open_journals
 from breakhis_search.tracking.store import read_store, tracking_errors
+from breakhis_search.wording import counted
 from breakhis_search.workflow.comparison import JudgedStudy, compare_studies
 from breakhis_search.workflow.overview import records_that_wait
 
@@ -140,7 +141,7 @@ def _gather(
         searched=_searched(config, trials),
         why_ended=_why_ended(trials, config, stopped),
         why_selected=judged.why,
-        notes=[*_verdicts(client, judged), *_notes(judged), *_not_delivered(settings)],
+        notes=[*_verdicts(client, judged), *_notes(judged), *_not_delivered(settings, name)],
         winner=_winner(client, judged),
         histories={
             f"trial {int(row['trial'])} ({row['architecture']})": _history(client, row["run_id"])
@@ -233,12 +234,15 @@ def _notes(judged: JudgedStudy) -> list[str]:
     return [note for note in (*found, *remarks) if note]
 
 
-def _not_delivered(settings: Settings) -> Iterator[str]:
-    waiting = records_that_wait(open_journals(*settings.journal_dirs)).records
+def _not_delivered(settings: Settings, study: str) -> Iterator[str]:
+    own = [
+        j for j in open_journals(*settings.journal_dirs) if j.first_tags.get(keys.STUDY) == study
+    ]
+    waiting = records_that_wait(own).records
     if waiting:
         yield (
-            f"{waiting} records of this folder are not in MLflow yet, and not in this report:"
-            " status --deliver brings them there."
+            f"{counted(waiting, 'record')} of this study are not in MLflow yet, and not in this"
+            " report: a run that is at work brings them there, else status --deliver."
         )
 
 

@@ -96,4 +96,5 @@ def _where_to_look(address: str, experiments: Sequence[Any]) -> Iterator[str]:
         runs = f"{address}/#/experiments/{experiment.experiment_id}/runs{_MODEL_TRAINING}"
         yield f"  runs of {experiment.name}: {runs}"
     yield f"  registered models: {address}/#/models{_MODEL_TRAINING}"
+    yield "  (trials: the + of a study's row; a trial's page: its Artifacts → figures/trial.html)"
     yield 'On any other page choose "Model training" at the top left, not "GenAI".'

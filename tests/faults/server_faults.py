@@ -97,7 +97,14 @@ class Server:
         with (self.folder / "log").open("ab") as log:
             # A group, so that its children are killed with it, but no session: Linux weighs
             # sessions against each other, and a sleeper of one does not interrupt another.
-            self._process = subprocess.Popen(command, stdout=log, stderr=log, process_group=0)
+            self._process = subprocess.Popen(
+                command,
+                stdout=log,
+                stderr=log,
+                process_group=0,
+                # Its eight workers for jobs of language models would start with it every time.
+                env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+            )
         if self._gives_way:  # so will its children
             os.sched_setscheduler(self._process.pid, os.SCHED_IDLE, os.sched_param(0))
         until = time.monotonic() + PATIENCE_S

@@ -214,7 +214,7 @@ def test_download_that_the_server_refuses_names_the_remedies(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, server: tuple[str, Path]
 ):
     serve_from(monkeypatch, server[0])
-    message = "cannot be downloaded.*404.*--weights-dir.*model.weights=none.*search others"
+    message = "cannot be downloaded.*404.*--weights-dir.*model.weights=none.*search what needs none"
     with pytest.raises(WeightsError, match=message):
         resolve_weights("vgg16", source="imagenet", weights_dir=None, keras_home=tmp_path)
 

@@ -76,7 +76,7 @@ def test_ctrl_c_keeps_what_is_finished_and_the_same_command_goes_on(home, plant,
     assert home.search("binary", 2) == 0
     told = capsys.readouterr().out
     assert "continuing binary-demo@v1: 1 of 2 trials done, 1 begun" in told
-    assert "trials [1] had been cut off; they go on where they were" in told
+    assert "trial 1 had been cut off; it goes on where it was" in told
     assert "\n2/2 trial 1 " in told
     trials = study_of(home).trials
     assert [t.state for t in trials] == [TrialState.COMPLETE, TrialState.COMPLETE]

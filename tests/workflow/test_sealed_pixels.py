@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -30,6 +31,9 @@ def test_search_needs_no_file_of_a_sealed_patient(home, tmp_path: Path, monkeypa
     context = study_context(run, Watcher(), delivery, Leases(run.settings.studies_uri))
     assert len(context.images) == len(context.split.table) == len(run.split.development)
     assert not set(context.split.table["patient"]) & run.split.sealed.groups
-    assert context.tags[keys.SEALED_TEST] == f"{len(run.split.sealed.groups)} patients"
+    told = context.tags[keys.SEALED_TEST]
+    assert re.fullmatch(
+        rf"{len(run.split.sealed.groups)} patients \(\d benign, \d malignant\)", told
+    )
     assert context.tags[keys.FORMULATION] == "MIB"
     assert keys.OFFICIAL_LEAKS not in context.tags
