@@ -140,7 +140,8 @@ def print_finalists(study: JudgedStudy) -> None:
         ]
         for row in study.finalists.to_dict("records")
     ]
-    is_bounded = bool(study.finalists["low"].notna().any())
+    others = study.finalists[study.finalists["difference"] != 0]
+    is_bounded = others.empty or bool(others["low"].notna().any())
     interval = "with its 95 % interval" if is_bounded else "too few patients for an interval"
     note = (
         f"score: pooled out-of-fold {_title(study.objective)} of images, mean of the seeds;"

@@ -241,8 +241,8 @@ def _not_delivered(settings: Settings, study: str) -> Iterator[str]:
     waiting = records_that_wait(own).records
     if waiting:
         yield (
-            f"{counted(waiting, 'record')} of this study are not in MLflow yet, and not in this"
-            " report: a run that is at work brings them there, else status --deliver."
+            f"Not in MLflow yet, and so not in this report: {counted(waiting, 'record')} of this"
+            " study. A run that is at work brings them there, else status --deliver."
         )
 
 

@@ -76,3 +76,16 @@ def test_scores_of_patients_stand_with_the_number_of_patients(capsys, patients, 
     assert told in " ".join(capsys.readouterr().out.split())
     print_finalists(study)
     assert told in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize(
+    ("low", "told"),
+    [(-0.2, "to the best: with its 95 % interval"), (None, "to the best: too few patients for")],
+)
+def test_an_interval_is_spoken_of_where_there_is_one(capsys, low, told):
+    study = with_a_trial({"benign": 5, "malignant": 11})
+    [best] = study.finalists.to_dict("records")
+    worse = best | {"trial": 4, "difference": -0.09, "low": low, "high": low and 0.1}
+    worse |= {"selected": False}
+    print_finalists(replace(study, finalists=pd.DataFrame([best, worse])))
+    assert told in " ".join(capsys.readouterr().out.split())

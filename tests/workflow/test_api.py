@@ -8,7 +8,7 @@ import pytest
 
 from breakhis_search.api import Study, open_study
 from breakhis_search.comparison.leaderboard import only_finalists
-from breakhis_search.errors import ComparisonError, TrackingError
+from breakhis_search.errors import ComparisonError, StudyError, TrackingError
 from breakhis_search.workflow import comparison
 
 
@@ -49,6 +49,12 @@ def test_trial_has_figures_and_tables(study) -> None:
     assert len(trial.learning_curves()) == 2
     assert study.best.learning_curves(), "of a finalist: several seeds"
     assert {"metric", "low", "high", "reason"} <= set(trial.intervals().columns)
+
+
+@pytest.mark.parametrize("figure", ["roc", "precision_recall", "confusion"])
+def test_a_level_without_curves_is_an_error_and_no_other_level(study, figure) -> None:
+    with pytest.raises(StudyError, match="no curves of that level.*image or patient.*'images'"):
+        getattr(study.trial(1), figure)("images")
 
 
 def test_finalist_is_calibrated_and_a_trial_is_not(study) -> None:

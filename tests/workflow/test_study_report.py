@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from breakhis_search.tracking import keys
+from breakhis_search.tracking.journal import Journal
+from breakhis_search.workflow import study_report
 from breakhis_search.workflow.study_report import write_report
 from tests.browser import NEEDS_CHROMIUM, chromium
 
@@ -48,6 +50,17 @@ def test_report_has_every_section_and_asks_the_network_for_nothing(written) -> N
     assert "default-src 'none'" in page
     assert len(page.encode()) < 15_000_000
     assert page.count("SYNTHETIC DEMO") >= 1
+
+
+def test_only_records_of_the_study_itself_are_told_as_missing(home) -> None:
+    for name in ("one@v1", "two@v1"):
+        journal = Journal(home.settings.journal_dir / name)
+        tags = {keys.STUDY: name}
+        journal.begin(name=name, tags=tags, parent_uid=None, experiment="breakhis-test")
+        journal.release()
+    [told] = study_report._not_delivered(home.settings, "one@v1")
+    assert "not in this report: 1 record of this study." in told
+    assert list(study_report._not_delivered(home.settings, "three@v1")) == []
 
 
 def test_report_says_what_compare_says(written, searched, capsys) -> None:
