@@ -22,6 +22,7 @@ from breakhis_search.evaluation.style import (
     TEXT_COLOR,
     series_color,
 )
+from breakhis_search.wording import counted
 
 BAR_HEIGHT_PX = 380
 
@@ -81,7 +82,9 @@ def magnification_curves(
         points = drawing.points_of(part, level)
         if len(points):
             area = curve_areas(part, level, kind)[line]
-            lines[f"{magnification}×"] = (points[points["class"] == line], area)
+            count = part["image" if level == "image" else "accession"].nunique()
+            name = f"{magnification}× ({counted(count, level)})"
+            lines[name] = (points[points["class"] == line], area)
     if len(lines) < 2:
         return None
     whose = "" if is_binary(names) else "macro average, "

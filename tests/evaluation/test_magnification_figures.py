@@ -61,7 +61,14 @@ def test_a_curve_by_magnification_tells_the_metric_of_its_images(
     names = [trace.name for trace in figure.data if not trace.name.startswith("chance")]
     if task == "binary" and metric == "average_precision":
         metric = "average_precision_malignant"
-    assert names == [f"{m}×, {metrics[f'magnification_{m}/{level}/{metric}']:.3f}" for m in ALL]
+    parts = {m: table[table["magnification"] == int(m)] for m in ALL}
+    n = {
+        m: part["image" if level == "image" else "accession"].nunique() for m, part in parts.items()
+    }
+    assert names == [
+        f"{m}× ({n[m]:,} {level}s), {metrics[f'magnification_{m}/{level}/{metric}']:.3f}"
+        for m in ALL
+    ]
     assert len({(trace.line.color, trace.line.dash) for trace in figure.data}) == len(figure.data)
 
 
