@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 
 def counted(number: int, noun: str) -> str:
     """Return a number of things.
@@ -10,6 +12,16 @@ def counted(number: int, noun: str) -> str:
     ('1 map', '0 trials', '7,909 images')
     """
     return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
+def patients_in_words(by_class: Mapping[str, int]) -> str:
+    """Return how many patients there are, and of which class.
+
+    >>> patients_in_words({"benign": 5, "phyllodes_tumor": 11})
+    '16 patients (5 benign, 11 phyllodes tumor)'
+    """
+    each = ", ".join(f"{n} {name.replace('_', ' ')}" for name, n in by_class.items())
+    return f"{counted(sum(by_class.values()), 'patient')} ({each})"
 
 
 def how_to_run(study: str, *, demo: bool) -> str:

@@ -30,7 +30,7 @@ from breakhis_search.config import SelectionConfig
 from breakhis_search.evaluation.metrics import Objective
 from breakhis_search.evaluation.samples import patients_by_class
 from breakhis_search.tracking import keys
-from breakhis_search.wording import counted
+from breakhis_search.wording import patients_in_words
 
 
 @dataclass(frozen=True)
@@ -73,8 +73,7 @@ class JudgedStudy:
         """Who the scores of patients rest on, such as ``16 patients (5 benign, 11 malignant)``."""
         if not self.patients:
             return "patients"
-        by_class = ", ".join(f"{n} {name.replace('_', ' ')}" for name, n in self.patients.items())
-        return f"{counted(sum(self.patients.values()), 'patient')} ({by_class})"
+        return patients_in_words(self.patients)
 
     @property
     def why(self) -> str:

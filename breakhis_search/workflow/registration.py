@@ -32,13 +32,18 @@ from breakhis_search.serving.package import Packaged, package_classifier
 from breakhis_search.serving.verification import FreshProcess
 from breakhis_search.study.candidate import Candidate, prior_shift, stain_reference
 from breakhis_search.study.context import StudyContext
-from breakhis_search.study.finalist_marks import REFIT_BEGUN, REFIT_OF
 from breakhis_search.study.leases import lead_of
 from breakhis_search.study.records import TrialRecord, protocol_in_words, recorded
 from breakhis_search.study.refit import refit
 from breakhis_search.tracking import keys
 from breakhis_search.tracking.store import tracking_errors
 from breakhis_search.training.timing import Timer
+
+_REFIT_OF = "refit_of"
+"""User attribute of a study: trial number and seeds of the finalist that was registered last."""
+
+_REFIT_BEGUN = "refit_begun"
+"""User attribute of a study: ``mark`` (as :data:`_REFIT_OF`) and ``uid`` of the latest refit."""
 
 _LONGEST_TAG = 5000  # of a model version in MLflow
 
@@ -91,14 +96,14 @@ def refit_and_register(
     if reason is not None:
         return None, reason
     mark = [winner.trial.number, winner.seeds]
-    if study.user_attrs.get(REFIT_OF) == mark:
+    if study.user_attrs.get(_REFIT_OF) == mark:
         return None, f"trial {winner.trial.number} is still selected and is registered already"
     images = len(context.split.development)
     say(f"refitting trial {winner.trial.number} on all {images} development images")
     run = _RefitRun(_uid_of_refit(study, mark), winner, context, client)
     with recorded(run.record, run.timer):
         registered = run.register(example, say)
-        study.set_user_attr(REFIT_OF, mark)
+        study.set_user_attr(_REFIT_OF, mark)
     run.record.checkpoint.drop()
     attach_paper_trail(client, registered.name, registered.version, say)
     return registered, None
@@ -106,18 +111,18 @@ def refit_and_register(
 
 def _uid_of_refit(study: optuna.Study, mark: list[int]) -> str:
     """The run of the refit of a winner; one that was cut off goes on in its own."""
-    begun = study.user_attrs.get(REFIT_BEGUN) or {}
+    begun = study.user_attrs.get(_REFIT_BEGUN) or {}
     if begun.get("mark") == mark:
         return str(begun["uid"])
     uid = uuid.uuid4().hex
-    study.set_user_attr(REFIT_BEGUN, {"mark": mark, "uid": uid})
+    study.set_user_attr(_REFIT_BEGUN, {"mark": mark, "uid": uid})
     return uid
 
 
 def ended_refits(study: optuna.Study) -> set[str]:
     """Return the uid of the refit, if it led to a registered version."""
-    begun = study.user_attrs.get(REFIT_BEGUN) or {}
-    is_over = bool(begun) and begun["mark"] == study.user_attrs.get(REFIT_OF)
+    begun = study.user_attrs.get(_REFIT_BEGUN) or {}
+    is_over = bool(begun) and begun["mark"] == study.user_attrs.get(_REFIT_OF)
     return {str(begun["uid"])} if is_over else set()
 
 

@@ -31,7 +31,7 @@ from breakhis_search.evaluation.metrics import compute_metrics
 from breakhis_search.evaluation.predictions import LOGIT_PREFIX, build_predictions
 from breakhis_search.evaluation.thresholds import Thresholds, locked_metrics
 from breakhis_search.tracking import keys
-from breakhis_search.wording import counted
+from breakhis_search.wording import counted, patients_in_words
 
 _BATCH = 64
 
@@ -55,11 +55,8 @@ class SealedImages:
     def patients_in_words(self) -> str:
         """Return who answers, such as ``4 patients (1 benign, 3 malignant)``."""
         patients = self.rows.drop_duplicates("patient")["y"].value_counts()
-        by_class = [
-            f"{patients.get(index, 0)} {name.replace('_', ' ')}"
-            for index, name in enumerate(class_names(self.task))
-        ]
-        return f"{counted(int(patients.sum()), 'patient')} ({', '.join(by_class)})"
+        names = enumerate(class_names(self.task))
+        return patients_in_words({name: int(patients.get(index, 0)) for index, name in names})
 
 
 def sealed_images(catalog: Catalog, task: Task, magnification: int | None) -> SealedImages | None:
